@@ -1,0 +1,41 @@
+# Bootlink. `make demo` boots a real PC from an image link; `make test` is what CI runs.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv/bin
+SOURCES := libs services cli tests
+export PYTHON
+
+.PHONY: help setup demo run check test lock docs clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## install what is missing and make .venv
+	@tools/setup
+
+demo: setup ## boot a real PC (QEMU) from an image link, twice, and show its waterfalls
+	@PYTHONPATH=tests $(VENV)/python -m guest.demo
+
+run: setup ## start Bootlink on a network card: make run IF=eth1
+	@$(VENV)/bootlink up --interface $(or $(IF),$(error say which network card serves the PCs: make run IF=eth1))
+
+check: setup ## ruff, mypy, import rules, generated docs fresh
+	@$(VENV)/ruff check --quiet $(SOURCES)
+	@$(VENV)/ruff format --quiet --check $(SOURCES)
+	@$(VENV)/mypy $(SOURCES)
+	@$(VENV)/lint-imports --no-logo
+	@$(VENV)/python -m bootlink_events.docs --check docs
+
+test: check ## everything CI runs: check, then all tests, with a real PC booting
+	@$(VENV)/python -m pytest
+
+docs: setup ## write docs/events.md and docs/asyncapi.yaml anew
+	@$(VENV)/python -m bootlink_events.docs docs
+
+lock: setup ## resolve requirements/*.in into hash-pinned requirements/*.txt
+	@cd requirements && for name in runtime dev; do \
+		../$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+			--no-header $$name.in -o $$name.txt || exit 1; done
+
+clean: ## remove .venv and everything built
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

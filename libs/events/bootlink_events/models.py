@@ -1,0 +1,169 @@
+"""What happened, as data: one frozen model per event.
+
+Every model is additive for ever: a field may be added with a default, none is renamed, retyped or removed. Readers
+ignore fields they do not know. The table that says which subject each travels on is in `subjects`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from ipaddress import IPv4Address
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from bootlink_events.bootid import BootId
+from bootlink_events.names import Mac
+from bootlink_events.plans import Policy
+
+InitiatorKind = Literal["firmware", "os"]
+Lun = Annotated[int, Field(ge=0, le=255)]
+
+
+class EventData(BaseModel):
+    """The data of one event."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Stage(EventData):
+    """A stage of a client's boot, with its own beginning and end."""
+
+    mac: Mac
+    client: str | None = Field(default=None, description="the client's name; null while it is unknown")
+    boot_id: BootId
+    started: AwareDatetime
+    ended: AwareDatetime
+
+    @property
+    def duration(self) -> timedelta:
+        return self.ended - self.started
+
+
+class BootStarted(Stage):
+    """A PC asked for an address and a boot file: a boot begins."""
+
+    arch: str = Field(description="client architecture, option 93 (RFC 4578), such as bios or uefi-x64")
+    firmware: str = Field(description="what asked: PXE, iPXE or HTTP")
+    vendor_class: str = Field(default="", description="option 60 as it was sent")
+
+
+class BootAddressed(Stage):
+    """A DHCP exchange of this boot is complete, from DISCOVER to ACK."""
+
+    pass_: Literal["firmware", "ipxe"] = Field(alias="pass", description="whose exchange: the firmware's or iPXE's")
+    address: IPv4Address
+    boot_file: str
+
+
+class BootLoaderSent(Stage):
+    """The boot loader reached the PC."""
+
+    file: str
+    bytes: int
+    peer: str
+
+
+class BootScriptServed(Stage):
+    """The client's script reached the PC: it boots its disk, or shows a screen with the cause."""
+
+    kind: Literal["sanboot", "screen"]
+    cause: str | None = Field(default=None, description="why a screen was shown")
+    peer: str
+
+
+class BootDiskAttached(Stage):
+    """A login to the client's disk reached full-feature phase."""
+
+    initiator: InitiatorKind
+    lun: Lun
+    image: str
+    version: int
+    policy: Policy
+    session: str
+    peer: str
+
+
+class BootDiskDetached(Stage):
+    """A session to the client's disk ended; `started` is its login. Carries what it read and wrote."""
+
+    initiator: InitiatorKind
+    lun: Lun
+    session: str
+    reason: str
+    reads: int
+    bytes_read: int
+    writes: int
+    bytes_written: int
+    first_read: AwareDatetime | None = None
+    last_io: AwareDatetime | None = None
+
+
+class BootFailed(Stage):
+    """A boot cannot go on; says where and why, and what to do."""
+
+    stage: Literal["dhcp", "loader", "script", "disk"]
+    cause: str
+    remedy: str
+
+
+class ClientSeen(EventData):
+    """A PC asked that the registry does not know."""
+
+    mac: Mac
+    boot_id: BootId
+    address: IPv4Address | None = None
+    arch: str = ""
+    vendor_class: str = ""
+
+
+class Writeback(EventData):
+    """Something in the life of one client's write-back."""
+
+    mac: Mac
+    client: str | None = None
+    boot_id: BootId = Field(description="the boot that wrote it")
+    lun: Lun
+    bytes: int = Field(description="bytes it takes on disk")
+
+
+class WritebackDiscarded(Writeback):
+    """A newer boot took over: what the former boot wrote is gone for the client."""
+
+
+class WritebackKept(Writeback):
+    """A boot ended whose write-back survives it."""
+
+
+class WritebackPressure(Writeback):
+    """A write-back nears its limit, or its disk is nearly full."""
+
+    limit: int = Field(description="bytes it may take")
+
+
+class WritebackCommitted(Writeback):
+    """A write-back became a version of an image."""
+
+    image: str
+    version: int
+
+
+class LinkChanged(EventData):
+    """What a client, a group or everyone else boots has changed."""
+
+    scope: Literal["client", "group", "default"]
+    name: str = Field(default="", description="the client or group; empty for the default")
+    image: str
+    channel: str | None = None
+    version: int | None = Field(default=None, description="a pinned version, where the link names one")
+    policy: Policy
+    at: datetime
+
+
+class ImagePublished(EventData):
+    """A channel of an image points at a version."""
+
+    image: str
+    version: int
+    channel: str
+    at: datetime

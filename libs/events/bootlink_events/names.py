@@ -1,0 +1,81 @@
+"""The names a client goes by on the wire: MAC address, token, target and initiator IQN (RFC 3720, section 3.2.6.3.1).
+
+A client is known by its MAC address. Where a colon is not allowed or not wanted (key-value keys, NATS subjects,
+IQNs, file names) its *token* stands: the same bytes with dashes. The boot id rides in the initiator name, so that
+a login needs no lookup to know which client and which boot it belongs to.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
+
+from bootlink_events.bootid import BootId
+
+NAMING_AUTHORITY: Final = "iqn.2026-11.io.bootlink"
+ISCSI_NAME_LIMIT: Final = 223  # octets, RFC 3720, section 3.2.6.1
+
+_MAC = re.compile(r"[0-9a-f]{12}")
+_TOKEN = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{2}){5}")
+_GROUP_BITS = 0x01  # the I/G bit of the first octet, IEEE 802
+
+
+def normalise_mac(text: str) -> str:
+    """The MAC address in `text` as "52:54:00:12:34:56". Takes colons, dashes, Cisco dots or none.
+
+    Raises ValueError for anything else, and for group and null addresses, which no client can have.
+    """
+    digits = re.sub(r"[:.\-]", "", text.strip()).lower()
+    if not _MAC.fullmatch(digits):
+        raise ValueError(f"{text!r} is no MAC address; write it like 52:54:00:12:34:56")
+    if int(digits[:2], 16) & _GROUP_BITS or int(digits, 16) == 0:
+        raise ValueError(f"{text!r} is a multicast, broadcast or null address; no PC has it")
+    return ":".join(digits[i : i + 2] for i in range(0, 12, 2))
+
+
+Mac = Annotated[str, AfterValidator(normalise_mac)]
+"""A MAC address, normalised to lower case with colons."""
+
+
+def mac_token(mac: str) -> str:
+    """The MAC address with dashes, as it stands in keys, subjects, IQNs and file names."""
+    return mac.replace(":", "-")
+
+
+def target_iqn(mac: str) -> str:
+    """The iSCSI target that is this client's disk."""
+    return f"{NAMING_AUTHORITY}:{mac_token(mac)}"
+
+
+def initiator_iqn(mac: str, boot_id: BootId) -> str:
+    """The initiator name a client logs in with during one boot."""
+    return f"{NAMING_AUTHORITY}:{mac_token(mac)}:{boot_id}"
+
+
+def parse_initiator(iqn: str) -> tuple[str | None, BootId | None]:
+    """The MAC address and the boot id in an initiator name; None for each that is not there. Never raises."""
+    if len(iqn) > ISCSI_NAME_LIMIT:
+        return None, None
+    authority, _, rest = iqn.lower().partition(":")
+    if authority != NAMING_AUTHORITY:
+        return None, None
+    token, _, boot = rest.partition(":")
+    if not _TOKEN.fullmatch(token):
+        return None, None
+    try:
+        return normalise_mac(token), BootId.parse(boot) if boot else None
+    except ValueError:
+        return None, None
+
+
+def parse_target(iqn: str) -> str | None:
+    """The MAC address of the client whose disk this target is; None if it is no target of ours. Never raises."""
+    authority, _, token = iqn.lower().partition(":")
+    if authority != NAMING_AUTHORITY or not _TOKEN.fullmatch(token):
+        return None
+    try:
+        return normalise_mac(token)
+    except ValueError:
+        return None

@@ -1,0 +1,92 @@
+"""The boot plan: the compiled answer to "what does this client boot?".
+
+The registry compiles one plan per client and puts it, as JSON, into the JetStream key-value bucket `PLANS_BUCKET`
+under the client's token. dhcp, tftp and blockstore hold all plans in memory. A plan is all that the boot path
+needs; whoever holds it asks nobody.
+
+A plan either names disks and portals, or a `refusal`: why this client cannot boot now, and what to do. A client
+without any plan is unknown to the registry.
+
+Block stores tell where they can be reached in the bucket `NODES_BUCKET`, one `NodeInfo` per node, and the registry
+compiles those portals into the plans.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from ipaddress import IPv4Address
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bootlink_events.names import Mac
+
+PLANS_BUCKET: Final = "bootlink_plans"
+NODES_BUCKET: Final = "bootlink_nodes"
+
+LayerFormat = Literal["raw", "vhd-fixed", "vhd-dynamic"]
+Policy = Literal["discard", "keep"]
+RefusalCause = Literal["no_link", "image_missing", "no_blockstore", "disabled"]
+
+
+class _Plan(BaseModel):
+    """Frozen, and lenient about fields it does not know: an older service must read a newer registry's plan."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class LayerPlan(_Plan):
+    """One layer file, and what it must look like when it is opened (a layer never changes once published)."""
+
+    id: str = Field(description="identity of the layer's contents; the block cache is keyed by it")
+    path: str = Field(description="absolute path on the node that serves it")
+    format: LayerFormat
+    virtual_size: int = Field(ge=512, description="bytes the disk shows")
+    file_size: int = Field(ge=0, description="bytes of the file when it was added")
+    mtime_ns: int = Field(description="the file's modification time when it was added, in nanoseconds")
+
+
+class DiskPlan(_Plan):
+    """One disk of a client: the image's layers and what happens to what the client writes."""
+
+    lun: int = Field(ge=0, le=255)
+    image: str
+    version: int = Field(ge=1)
+    channel: str | None = Field(default=None, description="None where the link pins a version")
+    layers: tuple[LayerPlan, ...] = Field(min_length=1, description="top first, base last")
+    policy: Policy = "discard"
+
+
+class Refusal(_Plan):
+    """Why a client cannot boot now. Shown on the PC's own screen."""
+
+    cause: RefusalCause
+    detail: str = Field(description="what is wrong")
+    remedy: str = Field(description="what to do")
+
+
+class BootPlan(_Plan):
+    """What one client boots."""
+
+    mac: Mac
+    client: str = Field(description="the client's name, such as pc-007")
+    group: str | None = None
+    address: IPv4Address | None = Field(default=None, description="its reserved address, if it has one")
+    revision: int = Field(ge=1, description="grows with every change of this plan")
+    target: str = Field(description="IQN of the client's target")
+    portals: tuple[str, ...] = Field(default=(), description="block stores that serve it, each host:port")
+    disks: tuple[DiskPlan, ...] = ()
+    refusal: Refusal | None = None
+
+    @property
+    def bootable(self) -> bool:
+        """True when nothing stands in the way of a boot."""
+        return self.refusal is None and bool(self.disks) and bool(self.portals)
+
+
+class NodeInfo(_Plan):
+    """A running block store and where clients reach it."""
+
+    node: str
+    portals: Annotated[tuple[str, ...], Field(min_length=1)]
+    seen: datetime

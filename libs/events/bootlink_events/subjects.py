@@ -1,0 +1,93 @@
+"""The one table of events: subject, model, who publishes it, who is known to consume it.
+
+A subject is `bootlink.v1.<what>.<key>`. `what` is the event's name; `key` is the client's token (its MAC address
+with dashes) or the name of the thing it is about, reduced to what NATS allows in one token. docs/events.md and
+docs/asyncapi.yaml are generated from this table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bootlink_events import models as m
+from bootlink_events.names import mac_token
+
+PREFIX: Final = "bootlink.v1"
+EVENTS_STREAM: Final = "BOOTLINK_EVENTS"
+ALL_EVENTS: Final = f"{PREFIX}.>"
+
+_NOT_IN_A_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def subject_token(name: str) -> str:
+    """`name` as one token of a NATS subject; "_" where nothing of it remains."""
+    return _NOT_IN_A_TOKEN.sub("-", name).strip("-") or "_"
+
+
+def _by_mac(data: Any) -> str:
+    return mac_token(data.mac)
+
+
+def _by_image(data: Any) -> str:
+    return subject_token(data.image)
+
+
+def _by_link(data: m.LinkChanged) -> str:
+    return subject_token(f"{data.scope}-{data.name}" if data.name else data.scope)
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """One row of the table."""
+
+    what: str
+    model: type[m.EventData]
+    publishers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    key: Callable[[Any], str] = _by_mac
+
+    @property
+    def type(self) -> str:
+        """The CloudEvents type, which is the subject without its key."""
+        return f"{PREFIX}.{self.what}"
+
+    @property
+    def summary(self) -> str:
+        return (self.model.__doc__ or "").strip().splitlines()[0]
+
+    def subject(self, data: m.EventData) -> str:
+        return f"{self.type}.{self.key(data)}"
+
+
+EVENTS: Final[tuple[EventKind, ...]] = (
+    EventKind("boot.started", m.BootStarted, ("dhcp", "tftp"), ("registry",)),
+    EventKind("boot.addressed", m.BootAddressed, ("dhcp",), ("registry",)),
+    EventKind("boot.loader_sent", m.BootLoaderSent, ("tftp",), ("registry",)),
+    EventKind("boot.script_served", m.BootScriptServed, ("tftp",), ("registry",)),
+    EventKind("boot.disk_attached", m.BootDiskAttached, ("blockstore",), ("registry",)),
+    EventKind("boot.disk_detached", m.BootDiskDetached, ("blockstore",), ("registry",)),
+    EventKind("boot.failed", m.BootFailed, ("dhcp", "tftp", "blockstore"), ("registry",)),
+    EventKind("client.seen", m.ClientSeen, ("dhcp", "tftp"), ("registry",)),
+    EventKind("writeback.discarded", m.WritebackDiscarded, ("blockstore",), ()),
+    EventKind("writeback.kept", m.WritebackKept, ("blockstore",), ()),
+    EventKind("writeback.pressure", m.WritebackPressure, ("blockstore",), ()),
+    EventKind("writeback.committed", m.WritebackCommitted, ("blockstore",), ()),
+    EventKind("link.changed", m.LinkChanged, ("registry",), (), _by_link),
+    EventKind("image.published", m.ImagePublished, ("registry",), (), _by_image),
+)
+
+_BY_MODEL: Final = {kind.model: kind for kind in EVENTS}
+_BY_TYPE: Final = {kind.type: kind for kind in EVENTS}
+
+
+def kind_of(data: m.EventData) -> EventKind:
+    """The table's row for this event. KeyError if the model is not in the table, which is a bug of ours."""
+    return _BY_MODEL[type(data)]
+
+
+def kind_named(event_type: str) -> EventKind | None:
+    """The row whose CloudEvents type this is; None for a type that this version does not know."""
+    return _BY_TYPE.get(event_type)
