@@ -1,0 +1,164 @@
+"""DHCP options as a table: code, name and the kind of value each carries (RFC 2132 and the RFCs named below).
+
+The packet codec keeps every option as raw bytes. A row of this table gives the bytes a type. Rows whose kind is
+`opaque` are never interpreted on input, so nothing that a client writes there can make its packet malformed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Address
+from typing import Any, Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+PAD: Final = 0
+END: Final = 255
+
+
+class DhcpMalformed(Exception):
+    """The peer's packet breaks the format. DHCP has no answer for that: it is dropped and counted."""
+
+
+class MessageType(IntEnum):
+    """Option 53, RFC 2132 section 9.6."""
+
+    DISCOVER = 1
+    OFFER = 2
+    REQUEST = 3
+    DECLINE = 4
+    ACK = 5
+    NAK = 6
+    RELEASE = 7
+    INFORM = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """How one type of value is read from an option's bytes and written to them."""
+
+    decode: Callable[[bytes], T]
+    encode: Callable[[T], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Option(Generic[T]):
+    """One row: an option's code, its name and its kind."""
+
+    code: int
+    name: str
+    kind: Kind[T]
+
+    def decode(self, value: bytes) -> T:
+        """The option's value. DhcpMalformed, with the option's name, if the bytes cannot be one."""
+        try:
+            return self.kind.decode(value)
+        except ValueError as error:
+            raise DhcpMalformed(f"option {self.code} ({self.name}): {error}") from error
+
+    def encode(self, value: T) -> tuple[int, bytes]:
+        """Code and bytes, as `DhcpPacket.options` takes them."""
+        return self.code, self.kind.encode(value)
+
+
+def _exactly(value: bytes, size: int) -> bytes:
+    if len(value) != size:
+        raise ValueError(f"{len(value)} bytes where {size} belong")
+    return value
+
+
+def _decode_addresses(value: bytes) -> tuple[IPv4Address, ...]:
+    if not value or len(value) % 4:
+        raise ValueError(f"{len(value)} bytes are no list of addresses")
+    return tuple(IPv4Address(value[i : i + 4]) for i in range(0, len(value), 4))
+
+
+def _decode_words(value: bytes) -> tuple[int, ...]:
+    if not value or len(value) % 2:
+        raise ValueError(f"{len(value)} bytes are no list of 16-bit numbers")
+    return tuple(int.from_bytes(value[i : i + 2]) for i in range(0, len(value), 2))
+
+
+def _decode_text(value: bytes) -> str:
+    # RFC 2132 section 2: a receiver must cope with trailing NULs. What is not ASCII is shown, never trusted.
+    return value.rstrip(b"\0").decode("ascii", "replace")
+
+
+OPAQUE: Final[Kind[bytes]] = Kind(bytes, bytes)
+TEXT: Final[Kind[str]] = Kind(_decode_text, lambda text: text.encode("ascii"))
+ADDRESS: Final[Kind[IPv4Address]] = Kind(lambda v: IPv4Address(_exactly(v, 4)), lambda a: a.packed)
+ADDRESSES: Final[Kind[tuple[IPv4Address, ...]]] = Kind(_decode_addresses, lambda a: b"".join(x.packed for x in a))
+BYTE: Final[Kind[int]] = Kind(lambda v: _exactly(v, 1)[0], lambda n: n.to_bytes(1))
+WORD: Final[Kind[int]] = Kind(lambda v: int.from_bytes(_exactly(v, 2)), lambda n: n.to_bytes(2))
+WORDS: Final[Kind[tuple[int, ...]]] = Kind(_decode_words, lambda n: b"".join(x.to_bytes(2) for x in n))
+LONG: Final[Kind[int]] = Kind(lambda v: int.from_bytes(_exactly(v, 4)), lambda n: n.to_bytes(4))
+MESSAGE: Final[Kind[MessageType]] = Kind(lambda v: MessageType(_exactly(v, 1)[0]), lambda m: m.to_bytes(1))
+
+SUBNET_MASK: Final = Option(1, "subnet mask", ADDRESS)
+ROUTER: Final = Option(3, "router", ADDRESSES)
+DNS: Final = Option(6, "domain name servers", ADDRESSES)
+HOST_NAME: Final = Option(12, "host name", TEXT)
+BROADCAST_ADDRESS: Final = Option(28, "broadcast address", ADDRESS)
+VENDOR_SPECIFIC: Final = Option(43, "vendor-specific", OPAQUE)  # PXE's own options are inside, PXE 2.1 table 2-1
+REQUESTED_ADDRESS: Final = Option(50, "requested address", ADDRESS)
+LEASE_TIME: Final = Option(51, "lease time", LONG)
+OVERLOAD: Final = Option(52, "overload", BYTE)
+MESSAGE_TYPE: Final = Option(53, "message type", MESSAGE)
+SERVER_ID: Final = Option(54, "server identifier", ADDRESS)
+PARAMETER_LIST: Final = Option(55, "parameter request list", OPAQUE)
+MESSAGE_TEXT: Final = Option(56, "message", TEXT)
+MAX_MESSAGE_SIZE: Final = Option(57, "maximum message size", WORD)
+RENEWAL_TIME: Final = Option(58, "renewal time T1", LONG)
+REBINDING_TIME: Final = Option(59, "rebinding time T2", LONG)
+VENDOR_CLASS: Final = Option(60, "vendor class", TEXT)
+CLIENT_ID: Final = Option(61, "client identifier", OPAQUE)
+TFTP_SERVER_NAME: Final = Option(66, "TFTP server name", TEXT)
+BOOT_FILE_NAME: Final = Option(67, "boot file name", TEXT)
+USER_CLASS: Final = Option(77, "user class", OPAQUE)  # RFC 3004; iPXE writes its bare name, so it stays raw
+RELAY_AGENT: Final = Option(82, "relay agent information", OPAQUE)  # RFC 3046: echoed verbatim, as the last option
+CLIENT_ARCHITECTURE: Final = Option(93, "client architecture", WORDS)  # RFC 4578 section 2.1: a list
+CLIENT_INTERFACE: Final = Option(94, "client network interface", OPAQUE)  # RFC 4578 section 2.2
+CLIENT_UUID: Final = Option(97, "client machine UUID", OPAQUE)  # RFC 4578 section 2.3: echoed verbatim
+IPXE: Final = Option(175, "iPXE encapsulated", OPAQUE)
+
+ROWS: Final[tuple[Option[Any], ...]] = (
+    SUBNET_MASK,
+    ROUTER,
+    DNS,
+    HOST_NAME,
+    BROADCAST_ADDRESS,
+    VENDOR_SPECIFIC,
+    REQUESTED_ADDRESS,
+    LEASE_TIME,
+    OVERLOAD,
+    MESSAGE_TYPE,
+    SERVER_ID,
+    PARAMETER_LIST,
+    MESSAGE_TEXT,
+    MAX_MESSAGE_SIZE,
+    RENEWAL_TIME,
+    REBINDING_TIME,
+    VENDOR_CLASS,
+    CLIENT_ID,
+    TFTP_SERVER_NAME,
+    BOOT_FILE_NAME,
+    USER_CLASS,
+    RELAY_AGENT,
+    CLIENT_ARCHITECTURE,
+    CLIENT_INTERFACE,
+    CLIENT_UUID,
+    IPXE,
+)
+OPTIONS: Final[Mapping[int, Option[Any]]] = {row.code: row for row in ROWS}
+
+# Sub-options, each inside the option named first.
+PXE_DISCOVERY_CONTROL: Final = 6  # of 43. PXE 2.1 table 2-1
+PXE_USE_OFFERED_FILE: Final = 8  # bit 3: start the boot file of this offer, discover and prompt for nothing
+IPXE_NO_PXEDHCP: Final = 176  # of 175. iPXE then does not wait for a proxyDHCP server
+
+
+def encapsulate(options: Iterable[tuple[int, bytes]]) -> bytes:
+    """Options inside an option, as 43 and 175 carry them (RFC 2132 section 8.4). Each value up to 255 bytes."""
+    return b"".join(bytes((code, len(value))) + value for code, value in options) + bytes((END,))
