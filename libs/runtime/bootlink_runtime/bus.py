@@ -1,0 +1,223 @@
+"""The service's connection to NATS: events out, buckets and consumers on top.
+
+How it works. The bus starts without NATS and never gives up connecting. Each time a connection is made (the first
+time or again) its *epoch* grows; whatever nats-py lets fall silent at a server restart (key-value watches, ordered
+consumers: measured) waits for a new epoch and is made anew.
+
+Events leave through a bounded backlog in memory. `emit` appends and returns; one task publishes from its head, in
+order, and repeats with the same message id until JetStream says "stored". A publish that timed out may have been
+stored all the same; the message id makes the repeat harmless. So an outage of NATS shorter than the backlog loses
+nothing, and the boot path never waits for it. When the backlog is full the oldest event goes, and is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Any, Final
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+from nats.js.kv import KeyValue
+
+from bootlink_events import CloudEvent, EventData
+from bootlink_events.cloudevent import CONTENT_TYPE
+from bootlink_runtime.errors import BusUnavailable
+from bootlink_runtime.health import Health
+from bootlink_runtime.logs import Logger
+
+EVENT_BACKLOG: Final = 10_000  # events held while NATS is away: some minutes of a busy boot storm, about 10 MB
+CONNECT_TIMEOUT: Final = 2  # seconds
+RECONNECT_WAIT: Final = 0.5  # seconds between tries; a server on the same machine is back within two
+PING_INTERVAL: Final = 5  # seconds; nats-py's default of 120 leaves a dead peer unseen for minutes
+PINGS_OUTSTANDING: Final = 2
+PUBLISH_TIMEOUT: Final = 2.0  # seconds until a publish counts as unknown and is repeated
+RETRY_LONGEST: Final = 5.0  # seconds between repeats of one publish
+DRAIN_SECONDS: Final = 2.0  # given to the backlog when the service stops
+
+
+class Bus:
+    """One service's connection to NATS."""
+
+    def __init__(self, url: str, *, service: str, node: str, log: Logger, health: Health) -> None:
+        self.url = url
+        self.source = f"/{service}/{node}"
+        self.epoch = 0
+        self._name = f"bootlink-{service}@{node}"
+        self._log = log
+        self._health = health
+        self._client: Client | None = None
+        self._js: JetStreamContext | None = None
+        self._epoch_changed = asyncio.Event()
+        self._backlog: deque[CloudEvent] = deque()
+        self._work = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._tasks: list[asyncio.Task[None]] = []
+        health.check("nats", self._check, required=False)
+
+    def _check(self) -> tuple[bool, str]:
+        if self.connected:
+            return True, f"connected to {self.url}"
+        return False, f"no connection to {self.url}; {len(self._backlog)} events are waiting"
+
+    @property
+    def connected(self) -> bool:
+        return self._client is not None and self._client.is_connected
+
+    @property
+    def waiting(self) -> int:
+        """Events that are not stored yet."""
+        return len(self._backlog)
+
+    def start(self) -> None:
+        """Begin connecting and publishing, in the background."""
+        self._tasks.append(asyncio.create_task(self._connect(), name="bus connect"))
+        self._tasks.append(asyncio.create_task(self._publish_backlog(), name="bus publish"))
+
+    async def close(self) -> None:
+        """Publish what is waiting, as far as DRAIN_SECONDS allow, and disconnect."""
+        if self.connected:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await self._drained.wait()
+        if self._backlog:
+            self._log.warning("events lost at stop", count=len(self._backlog), remedy="NATS was away; is it running?")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._client is not None and not self._client.is_closed:
+            with contextlib.suppress(NatsError, OSError, TimeoutError):
+                await self._client.close()
+
+    # -- connection ---------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        async def on_error(error: Exception) -> None:
+            self._log.debug("nats error", error=str(error))
+            if "permissions violation" in str(error).lower():
+                self._log.error("nats refused", error=str(error), remedy="correct this service's NATS permissions")
+
+        async def on_disconnect() -> None:
+            self._log.warning("nats disconnected", url=self.url)
+
+        async def on_reconnect() -> None:
+            self._log.info("nats reconnected", url=self.url)
+            self._next_epoch()
+
+        client = Client()
+        await client.connect(
+            servers=[self.url],
+            name=self._name,
+            error_cb=on_error,
+            disconnected_cb=on_disconnect,
+            reconnected_cb=on_reconnect,
+            connect_timeout=CONNECT_TIMEOUT,
+            reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type]  # nats-py sleeps it; a float is fine
+            max_reconnect_attempts=-1,
+            ping_interval=PING_INTERVAL,
+            max_outstanding_pings=PINGS_OUTSTANDING,
+        )
+        self._client = client
+        self._js = client.jetstream(timeout=PUBLISH_TIMEOUT)
+        self._log.debug("nats connected", url=self.url)
+        self._next_epoch()
+
+    def _next_epoch(self) -> None:
+        self.epoch += 1
+        self._epoch_changed.set()
+        self._epoch_changed = asyncio.Event()
+
+    async def epoch_after(self, epoch: int) -> int:
+        """Wait until a connection newer than `epoch` is made; returns its number."""
+        while self.epoch <= epoch:
+            await self._epoch_changed.wait()
+        return self.epoch
+
+    @property
+    def client(self) -> Client:
+        """The NATS client. BusUnavailable before the first connection."""
+        if self._client is None:
+            raise BusUnavailable(f"not connected to {self.url}")
+        return self._client
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        """The JetStream context. BusUnavailable before the first connection."""
+        if self._js is None:
+            raise BusUnavailable(f"not connected to {self.url}")
+        return self._js
+
+    async def key_value(self, bucket: str) -> KeyValue | None:
+        """A bucket, or None while nobody has made it (the registry does, at its start)."""
+        try:
+            return await self.jetstream.key_value(bucket)
+        except NotFoundError:
+            return None
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def emit(self, data: EventData) -> None:
+        """Publish an event when it can be. Never blocks and never raises."""
+        if len(self._backlog) >= EVENT_BACKLOG:
+            self._backlog.popleft()
+            self._health.count("events_dropped")
+        self._backlog.append(CloudEvent.of(data, source=self.source))
+        self._drained.clear()
+        self._work.set()
+
+    async def _publish_backlog(self) -> None:
+        pause = RECONNECT_WAIT
+        while True:
+            while not self._backlog:
+                self._work.clear()
+                self._drained.set()
+                await self._work.wait()
+            event = self._backlog[0]
+            try:
+                await self.epoch_after(0)
+                await self.publish(event)
+            except BusUnavailable as error:
+                self._log.debug("event waits", id=event.id, error=str(error))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, RETRY_LONGEST)
+                continue
+            pause = RECONNECT_WAIT
+            # The backlog's head may have been dropped for space while it was on its way.
+            if self._backlog and self._backlog[0] is event:
+                self._backlog.popleft()
+
+    async def publish(self, event: CloudEvent) -> bool:
+        """Publish one event and wait until JetStream has stored it. True if it was new, False if it was a repeat.
+
+        BusUnavailable when that was not confirmed; it may have been stored all the same, so repeat it as it is.
+        """
+        headers: dict[str, Any] = {"Nats-Msg-Id": event.id, "Content-Type": CONTENT_TYPE}
+        if event.traceparent:
+            headers["traceparent"] = event.traceparent
+        try:
+            ack = await self.jetstream.publish(
+                event.nats_subject, event.payload(), timeout=PUBLISH_TIMEOUT, headers=headers
+            )
+        except (NatsError, OSError, TimeoutError) as error:
+            raise BusUnavailable(f"{event.nats_subject}: {error or type(error).__name__}") from error
+        self._health.count("events_published")
+        return not ack.duplicate
+
+
+async def connect_once(url: str, name: str) -> Client:
+    """A plain connection for a command that runs once. BusUnavailable at the first failure."""
+
+    async def quiet(_: Exception) -> None:
+        return None
+
+    try:
+        return await nats.connect(
+            servers=[url], name=name, allow_reconnect=False, connect_timeout=CONNECT_TIMEOUT, error_cb=quiet
+        )
+    except (NatsError, OSError, TimeoutError) as error:
+        raise BusUnavailable(f"no NATS server at {url}") from error

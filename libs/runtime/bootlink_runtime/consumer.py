@@ -1,0 +1,138 @@
+"""Reading events: a durable consumer for a service that must see each one, and a follower for whoever watches.
+
+The durable consumer is a push consumer with explicit acknowledgement. nats-py's pull `fetch` stalls for its whole
+time-out after an empty fetch (measured), which would hold back the enrolment of a PC that is booting. After a
+server restart acknowledged messages may come again, so handlers are idempotent by event id.
+
+The follower is an ordered consumer. It falls silent when the server restarts (measured), so it is made anew at each
+new connection, after the last sequence it delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from typing import Final
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from bootlink_events import ALL_EVENTS, EVENTS_STREAM, CloudEvent, UnreadableEvent
+from bootlink_runtime.bus import Bus
+from bootlink_runtime.errors import BusUnavailable
+from bootlink_runtime.logs import Logger
+
+MAX_ACK_PENDING: Final = 256  # messages under way to one consumer; the server holds back the rest
+ACK_WAIT_SECONDS: Final = 30
+MAX_DELIVER: Final = 20  # then the event is given up, and said so
+REDELIVER_SECONDS: Final = 2.0  # before an event whose handler failed comes again
+RETRY_SECONDS: Final = 0.5
+WATCHDOG_SECONDS: Final = 30.0  # between looks whether the server still knows the consumer
+FOLLOW_BUFFER: Final = 1_000  # events between the server and a slow reader of `follow`
+
+Handler = Callable[[CloudEvent], Awaitable[None]]
+
+
+async def consume(bus: Bus, durable: str, handler: Handler, log: Logger, *, subject: str = ALL_EVENTS) -> None:
+    """Hand every event on `subject` to `handler`, for ever; each at least once, however often this service restarts."""
+
+    async def on_message(message: Msg) -> None:
+        deliveries = message.metadata.num_delivered
+        try:
+            await handler(CloudEvent.parse(message.data))
+        except UnreadableEvent as error:
+            log.error("event unreadable", subject=message.subject, error=str(error))
+            await message.term()
+        except Exception as error:
+            last = deliveries >= MAX_DELIVER
+            log.error("event failed", subject=message.subject, error=repr(error), deliveries=deliveries, given_up=last)
+            await message.nak(delay=REDELIVER_SECONDS)
+        else:
+            await message.ack()
+
+    config = ConsumerConfig(
+        durable_name=durable,
+        deliver_subject=f"_deliver.{durable}",
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT_SECONDS,
+        max_deliver=MAX_DELIVER,
+        max_ack_pending=MAX_ACK_PENDING,
+        deliver_policy=DeliverPolicy.ALL,
+        filter_subject=subject,
+    )
+    while True:
+        epoch = await bus.epoch_after(0)
+        subscription: Subscription | None = None
+        try:
+            js = bus.jetstream
+            subscription = await js.subscribe(
+                subject, stream=EVENTS_STREAM, durable=durable, config=config, cb=on_message, manual_ack=True
+            )
+            # The subscription outlives a server restart; the consumer may not, if its stream was lost.
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(WATCHDOG_SECONDS):
+                        epoch = await bus.epoch_after(epoch)
+                info = await js.consumer_info(EVENTS_STREAM, durable)
+                if not info.push_bound:
+                    raise BusUnavailable(f"the server does not deliver to {durable}")
+        except (NatsError, BusUnavailable, OSError, TimeoutError) as error:
+            log.debug("consumer broke", durable=durable, error=str(error))
+            await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            if subscription is not None:
+                with contextlib.suppress(NatsError, OSError, TimeoutError):
+                    await subscription.unsubscribe()
+
+
+async def follow(
+    bus: Bus, *, subject: str = ALL_EVENTS, since: datetime | None = None, wait: bool = True
+) -> AsyncIterator[CloudEvent]:
+    """The stored events on `subject` from `since` (default: all that are stored), then new ones as they come.
+
+    With `wait` false it ends when the stored ones are through. Raises BusUnavailable only when it may not wait.
+    """
+    last = 0
+    while True:
+        epoch = await bus.epoch_after(0)
+        if last:
+            start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=last + 1)
+        elif since is not None:
+            start = ConsumerConfig(
+                deliver_policy=DeliverPolicy.BY_START_TIME,
+                opt_start_time=since.isoformat(),  # type: ignore[arg-type]
+            )
+        else:
+            start = ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
+        try:
+            subscription = await bus.jetstream.subscribe(
+                subject,
+                stream=EVENTS_STREAM,
+                config=start,
+                ordered_consumer=True,
+                pending_msgs_limit=FOLLOW_BUFFER,
+            )
+            pending = (await subscription.consumer_info()).num_pending or 0
+            try:
+                while bus.epoch == epoch:
+                    if not wait and pending <= 0:
+                        return
+                    try:
+                        message = await subscription.next_msg(timeout=RETRY_SECONDS)
+                    except TimeoutError:
+                        continue
+                    pending = message.metadata.num_pending
+                    last = message.metadata.sequence.stream
+                    with contextlib.suppress(UnreadableEvent):
+                        yield CloudEvent.parse(message.data)
+            finally:
+                with contextlib.suppress(NatsError, OSError, TimeoutError):
+                    await subscription.unsubscribe()
+        except (NatsError, OSError, TimeoutError) as error:
+            if not wait:
+                raise BusUnavailable(str(error) or type(error).__name__) from error
+            await asyncio.sleep(RETRY_SECONDS)

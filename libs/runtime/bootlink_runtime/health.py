@@ -1,0 +1,86 @@
+"""What a service says of itself: alive, ready, where it listens, and what it counted.
+
+*Alive* means that the event loop turns. *Ready* means that `ready()` was called and every required check holds. A
+check that is not required (the connection to NATS, say: a boot does without it) is shown but keeps no traffic away.
+The same report is what `bootlink status` shows; it travels over NATS (see `discovery`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+Check = Callable[[], tuple[bool, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address that a service listens on."""
+
+    what: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Health:
+    """The health of one service."""
+
+    def __init__(self, service: str, node: str) -> None:
+        self.service = service
+        self.node = node
+        self.started = datetime.now(UTC)
+        self.serving = False
+        self.addresses: list[Address] = []
+        self.counters: Counter[str] = Counter()
+        self._checks: dict[str, tuple[Check, bool]] = {}
+
+    def check(self, name: str, check: Check, *, required: bool = True) -> None:
+        """Add a check: a function that returns whether it holds, and a line of detail. It must not block."""
+        self._checks[name] = (check, required)
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Count something, such as a packet that was dropped. Names come from code, never from input."""
+        self.counters[name] += n
+
+    @property
+    def ready(self) -> bool:
+        return self.serving and all(check()[0] for check, required in self._checks.values() if required)
+
+    def report(self) -> dict[str, Any]:
+        """The whole report, as plain JSON data."""
+        checks = {}
+        for name, (check, required) in self._checks.items():
+            holds, detail = check()
+            checks[name] = {"ok": holds, "required": required, "detail": detail}
+        return {
+            "service": self.service,
+            "node": self.node,
+            "ready": self.serving and all(c["ok"] for c in checks.values() if c["required"]),
+            "started": self.started.isoformat(timespec="milliseconds"),
+            "addresses": {address.what: str(address) for address in self.addresses},
+            "checks": checks,
+            "counters": dict(self.counters),
+        }
+
+    def app(self) -> Starlette:
+        """The HTTP face: /healthz answers while the loop turns, /readyz with 200 or 503 and the report."""
+
+        async def healthz(_: Request) -> JSONResponse:
+            return JSONResponse({"service": self.service, "alive": True})
+
+        async def readyz(_: Request) -> JSONResponse:
+            report = self.report()
+            return JSONResponse(report, status_code=200 if report["ready"] else 503)
+
+        return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])

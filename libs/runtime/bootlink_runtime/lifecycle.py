@@ -1,0 +1,56 @@
+"""A service as a process: `main(SERVICE)` is all that `python -m bootlink_<service>` does.
+
+Settings come from the environment, SIGTERM and SIGINT stop it gracefully, and it exits with 0 when asked to stop and
+with 1 when it could not start or lost a part. A reason not to start is one line that says what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import uvloop
+
+from bootlink_runtime import logs
+from bootlink_runtime.chassis import Service, running
+from bootlink_runtime.errors import StartupError
+from bootlink_runtime.settings import ServiceSettings, load
+
+
+def main(service: Service) -> None:
+    """Run `service` until it is told to stop. Does not return."""
+    try:
+        settings = load(service.settings)
+    except StartupError as error:
+        logs.configure("info", "console")
+        _explain(service, error)
+        sys.exit(1)
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        sys.exit(uvloop.run(_serve(service, settings)))
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+async def _serve(service: Service, settings: ServiceSettings) -> int:
+    log = logs.logger(service.name)
+    try:
+        async with running(service, settings) as chassis:
+            loop = asyncio.get_running_loop()
+            for signal_number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(signal_number, chassis.stopping.set)
+            await chassis.stopping.wait()
+            log.info("stopping")
+    except StartupError as error:
+        _explain(service, error)
+        return 1
+    except Exception as error:
+        log.error("failed", error=repr(error), exc_info=error)
+        return 1
+    log.info("stopped")
+    return 0
+
+
+def _explain(service: Service, error: StartupError) -> None:
+    logs.logger(service.name).error("cannot start", problem=error.problem, remedy=error.remedy)

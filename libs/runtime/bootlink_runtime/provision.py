@@ -1,0 +1,56 @@
+"""What NATS must hold before the services use it: the event stream and the buckets. The registry makes them.
+
+Everything in them can be rebuilt from PostgreSQL; they are on disk all the same, so that a boot during the
+registry's absence finds its plan.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nats.errors import Error as NatsError
+from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import BadRequestError, NotFoundError
+
+from bootlink_events import ALL_EVENTS, EVENTS_STREAM, NODES_BUCKET, PLANS_BUCKET
+from bootlink_runtime.bus import Bus
+from bootlink_runtime.errors import BusUnavailable
+
+EVENT_AGE_SECONDS: Final = 30 * 24 * 3600
+EVENT_BYTES: Final = 2 * 1024**3
+DUPLICATE_WINDOW_SECONDS: Final = 30 * 60  # longer than any outage the outbox is expected to bridge
+NODE_TTL_SECONDS: Final = 60  # a block store that stopped announcing itself is not offered to clients
+PLAN_BYTES: Final = 64 * 1024  # one plan; a chain of some hundred layers
+
+
+async def provision(bus: Bus) -> None:
+    """Make the stream and the buckets, or bring their settings up to date. BusUnavailable if NATS does not answer."""
+    stream = StreamConfig(
+        name=EVENTS_STREAM,
+        subjects=[ALL_EVENTS],
+        storage=StorageType.FILE,
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.OLD,
+        max_age=EVENT_AGE_SECONDS,
+        max_bytes=EVENT_BYTES,
+        duplicate_window=DUPLICATE_WINDOW_SECONDS,
+    )
+    try:
+        js = bus.jetstream
+        try:
+            await js.stream_info(EVENTS_STREAM)
+            await js.update_stream(stream)
+        except NotFoundError:
+            await js.add_stream(stream)
+        for bucket in (
+            KeyValueConfig(bucket=PLANS_BUCKET, history=1, storage=StorageType.FILE, max_value_size=PLAN_BYTES),
+            KeyValueConfig(bucket=NODES_BUCKET, history=1, storage=StorageType.FILE, ttl=NODE_TTL_SECONDS),
+        ):
+            try:
+                await js.key_value(str(bucket.bucket))
+            except NotFoundError:
+                await js.create_key_value(bucket)
+    except BadRequestError as error:
+        raise BusUnavailable(f"NATS refuses the event stream: {error.description}; is JetStream on?") from error
+    except (NatsError, OSError, TimeoutError) as error:
+        raise BusUnavailable(str(error) or type(error).__name__) from error

@@ -1,0 +1,78 @@
+"""Settings that every service has. Each comes from the environment, and is the same in a container and under `up`.
+
+A service subclasses `ServiceSettings` with its own prefix (`BOOTLINK_DHCP_`); what is shared by all services keeps
+one name without the service in it, so that one environment serves them all. Settings are read by `main` and the
+command alone; everything else is handed them.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bootlink_runtime.errors import StartupError
+
+
+def shared(name: str, field: str) -> Any:
+    """A field read from `name` in the environment, whatever the service's prefix; by its own name in code."""
+    return AliasChoices(name, field)
+
+
+class ServiceSettings(BaseSettings):
+    """What every service is told at start."""
+
+    model_config = SettingsConfigDict(populate_by_name=True, extra="ignore", env_ignore_empty=True)
+
+    nats_url: str = Field(
+        default="nats://127.0.0.1:4222",
+        validation_alias=shared("BOOTLINK_NATS_URL", "nats_url"),
+        description="the NATS server that carries plans and events",
+    )
+    data: Path = Field(
+        default=Path("/var/lib/bootlink"),
+        validation_alias=shared("BOOTLINK_DATA", "data"),
+        description="folder for what must last; a service writes only into the folder of its own name below it",
+    )
+    node: str = Field(
+        default_factory=socket.gethostname,
+        validation_alias=shared("BOOTLINK_NODE", "node"),
+        min_length=1,
+        description="this machine's name in events, traces and status",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", validation_alias=shared("BOOTLINK_LOG_LEVEL", "log_level")
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", validation_alias=shared("BOOTLINK_LOG_FORMAT", "log_format")
+    )
+    otlp_endpoint: str = Field(
+        default="",
+        validation_alias=shared("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint"),
+        description="where spans are sent; empty: nowhere",
+    )
+    otlp_protocol: Literal["grpc", "http/protobuf"] = Field(
+        default="http/protobuf", validation_alias=shared("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol")
+    )
+    health_host: str = Field(default="127.0.0.1", description="address of /healthz and /readyz")
+    health_port: int = Field(default=0, ge=0, le=65535, description="port of /healthz and /readyz; 0: any free one")
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def load(settings: type[S]) -> S:
+    """Read the settings from the environment. StartupError names each variable that is wrong, and why."""
+    try:
+        return settings()
+    except ValidationError as error:
+        prefix = settings.model_config.get("env_prefix", "")
+        wrong = [f"{_variable(prefix, str(e['loc'][0]) if e['loc'] else '?')}: {e['msg']}" for e in error.errors()]
+        raise StartupError("; ".join(wrong), "correct these settings in the environment") from error
+
+
+def _variable(prefix: str, location: str) -> str:
+    return location if location.isupper() else f"{prefix}{location}".upper()

@@ -1,0 +1,31 @@
+"""Servers that tests share. Each is real, on 127.0.0.1 or a Unix socket, and gone when the tests are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.nats import NatsServer
+from lab.postgres import PostgresServer
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    """A running nats-server of this test's own, with an empty store."""
+    with NatsServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running PostgreSQL for the whole run."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> str:
+    """The URL of an empty database of this test's own."""
+    return postgres.new_database()

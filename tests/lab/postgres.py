@@ -1,0 +1,48 @@
+"""A real PostgreSQL on a Unix socket, made once per test run; each test gets a database of its own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from bootlink.engines import PostgresEngine
+from lab.process import Process
+
+
+class PostgresServer:
+    """The embedded engine without fsync: tests kill processes, not machines."""
+
+    def __init__(self) -> None:
+        # A Unix socket's path is short, and pytest's folders are long.
+        self.folder = Path(tempfile.mkdtemp(prefix="bl-pg-"))
+        self.engine = PostgresEngine(self.folder / "pg", durable=False)
+        self.engine.prepare()
+        self._process = Process(self.engine.command, log=self.folder / "postgres.log")
+        self._databases = 0
+
+    @property
+    def url(self) -> str:
+        return self.engine.url
+
+    def start(self) -> None:
+        self._process.start(self.engine.answers)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def new_database(self) -> str:
+        """The URL of a fresh, empty database."""
+        self._databases += 1
+        name = f"test_{self._databases}"
+        done = self.engine._psql("-qc", f"CREATE DATABASE {name}")
+        assert done.returncode == 0, done.stderr
+        return self.engine.url.replace("/bootlink?", f"/{name}?")
+
+    def __enter__(self) -> PostgresServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
