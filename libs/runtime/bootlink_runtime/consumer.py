@@ -32,7 +32,6 @@ MAX_DELIVER: Final = 20  # then the event is given up, and said so
 REDELIVER_SECONDS: Final = 2.0  # before an event whose handler failed comes again
 RETRY_SECONDS: Final = 0.5
 WATCHDOG_SECONDS: Final = 30.0  # between looks whether the server still knows the consumer
-FOLLOW_BUFFER: Final = 1_000  # events between the server and a slow reader of `follow`
 
 Handler = Callable[[CloudEvent], Awaitable[None]]
 
@@ -110,13 +109,10 @@ async def follow(
             start = ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
         try:
             subscription = await bus.jetstream.subscribe(
-                subject,
-                stream=EVENTS_STREAM,
-                config=start,
-                ordered_consumer=True,
-                pending_msgs_limit=FOLLOW_BUFFER,
-            )
-            pending = (await subscription.consumer_info()).num_pending or 0
+                subject, stream=EVENTS_STREAM, config=start, ordered_consumer=True
+            )  # flow control, which ordered consumers ask for, bounds what waits between server and reader
+            info = await subscription.consumer_info()
+            pending = (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
             try:
                 while bus.epoch == epoch:
                     if not wait and pending <= 0:

@@ -1,0 +1,213 @@
+"""The bus on a real nats-server that comes late, is killed and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from bootlink_events import NODES_BUCKET, PLANS_BUCKET, BootId, BootPlan, ClientSeen, CloudEvent, mac_token
+from bootlink_runtime import Bus, Health, PlanBook, consume, follow, logger
+from lab.chassis import MAC, bus_on, plan
+from lab.nats import NatsServer
+
+WAIT = 20.0  # seconds; nothing here takes more than three
+
+
+def seen(number: int) -> ClientSeen:
+    return ClientSeen(mac=f"52:54:00:00:{number >> 8:02x}:{number & 255:02x}", boot_id=BootId.mint())
+
+
+async def put(bus: Bus, item: BootPlan) -> None:
+    bucket = await bus.key_value(PLANS_BUCKET)
+    assert bucket is not None
+    await bucket.put(mac_token(item.mac), item.model_dump_json().encode())
+
+
+@contextlib.asynccontextmanager
+async def plan_book(bus: Bus, folder: Path) -> AsyncIterator[PlanBook]:
+    book = PlanBook(bus, folder=folder, log=logger("test"), health=Health("test", "lab"))
+    task = asyncio.create_task(book.run())
+    try:
+        yield book
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until_revision(book: PlanBook, mac: str, revision: int) -> None:
+    async with asyncio.timeout(WAIT):
+        while (held := book.get(mac)) is None or held.revision < revision:
+            await asyncio.sleep(0.02)
+
+
+async def all_seen(bus: Bus) -> list[CloudEvent]:
+    return [event async for event in follow(bus, wait=False)]
+
+
+async def test_events_that_were_emitted_before_the_server_is_there_arrive(nats: NatsServer) -> None:
+    nats.kill()
+    bus = Bus(nats.url, service="test", node="lab", log=logger("test"), health=Health("test", "lab"))
+    bus.start()
+    bus.emit(seen(1))
+    await asyncio.sleep(0.3)
+    assert bus.waiting == 1
+    nats.start()
+    async with bus_on(nats.url) as other, asyncio.timeout(WAIT):
+        while bus.waiting:
+            await asyncio.sleep(0.02)
+        assert [event.type for event in await all_seen(other)] == ["bootlink.v1.client.seen"]
+    await bus.close()
+
+
+async def test_no_event_is_lost_and_plans_keep_arriving_when_the_server_is_killed_under_load(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    handled: list[str] = []
+
+    async def handle(event: CloudEvent) -> None:
+        handled.append(str(event.data["mac"]))
+
+    async with (
+        bus_on(nats.url, service="publisher") as publisher,
+        bus_on(nats.url, service="reader", make=False) as reader,
+        plan_book(reader, tmp_path) as book,
+    ):
+        consumer = asyncio.create_task(consume(reader, "test", handle, logger("test")))
+        await put(publisher, plan(revision=1))
+        await until_revision(book, MAC, 1)
+        emitted = []
+        for number in range(600):
+            event = seen(number)
+            emitted.append(event.mac)
+            publisher.emit(event)
+            if number in (150, 400):
+                nats.kill()
+            if number in (250, 450):
+                nats.start()
+            await asyncio.sleep(0.002)
+        async with asyncio.timeout(WAIT):
+            while set(handled) != set(emitted) or publisher.waiting:
+                await asyncio.sleep(0.05)
+        stored = await all_seen(publisher)
+        assert len({event.id for event in stored}) == len(stored) == len(emitted)
+        await put(publisher, plan(revision=2))
+        await until_revision(book, MAC, 2)
+        consumer.cancel()
+        await asyncio.gather(consumer, return_exceptions=True)
+
+
+async def test_a_plan_that_was_taken_away_during_an_outage_is_gone_afterwards(nats: NatsServer, tmp_path: Path) -> None:
+    other_mac = "52:54:00:00:00:01"
+    async with bus_on(nats.url) as bus:
+        await put(bus, plan())
+        await put(bus, plan(other_mac))
+        async with plan_book(bus, tmp_path) as book:
+            await until_revision(book, other_mac, 1)
+            await asyncio.sleep(1.5)  # the snapshot is written a second after a change
+        bucket = await bus.key_value(PLANS_BUCKET)
+        assert bucket is not None
+        await bucket.delete(mac_token(other_mac))
+        async with plan_book(bus, tmp_path) as book:
+            assert book.get(other_mac) is not None, "the snapshot still has it"
+            async with asyncio.timeout(WAIT):
+                await book.synced()
+            assert book.get(other_mac) is None
+            assert book.get(MAC) is not None
+
+
+async def test_a_service_that_starts_without_nats_serves_the_plans_of_its_snapshot(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async with bus_on(nats.url) as bus, plan_book(bus, tmp_path) as book:
+        await put(bus, plan(revision=7))
+        await until_revision(book, MAC, 7)
+        await asyncio.sleep(1.5)
+    nats.kill()
+    lonely = Bus(nats.url, service="test", node="lab", log=logger("test"), health=Health("test", "lab"))
+    lonely.start()
+    async with plan_book(lonely, tmp_path) as book:
+        held = book.get(MAC)
+        assert held is not None
+        assert held.revision == 7
+    await lonely.close()
+
+
+async def test_an_unreadable_plan_leaves_the_former_one_in_place(nats: NatsServer, tmp_path: Path) -> None:
+    async with bus_on(nats.url) as bus, plan_book(bus, tmp_path) as book:
+        await put(bus, plan(revision=1))
+        await until_revision(book, MAC, 1)
+        bucket = await bus.key_value(PLANS_BUCKET)
+        assert bucket is not None
+        await bucket.put(mac_token(MAC), b'{"mac": "52:54:00:12:34:56"}')
+        marker = "52:54:00:00:00:02"
+        await put(bus, plan(marker))
+        await until_revision(book, marker, 1)
+        held = book.get(MAC)
+        assert held is not None
+        assert held.revision == 1
+
+
+async def test_a_plan_under_another_clients_key_is_not_taken(nats: NatsServer, tmp_path: Path) -> None:
+    async with bus_on(nats.url) as bus, plan_book(bus, tmp_path) as book:
+        bucket = await bus.key_value(PLANS_BUCKET)
+        assert bucket is not None
+        await bucket.put("52-54-00-00-00-09", plan().model_dump_json().encode())
+        await put(bus, plan("52:54:00:00:00:02"))
+        await until_revision(book, "52:54:00:00:00:02", 1)
+        assert book.get("52:54:00:00:00:09") is None
+        assert book.get(MAC) is None
+
+
+async def test_a_follower_goes_on_after_the_server_was_killed(nats: NatsServer) -> None:
+    async with bus_on(nats.url) as bus:
+        got: list[str] = []
+
+        async def watch() -> None:
+            async for event in follow(bus):
+                got.append(str(event.data["mac"]))
+
+        task = asyncio.create_task(watch())
+        bus.emit(seen(1))
+        async with asyncio.timeout(WAIT):
+            while len(got) < 1:
+                await asyncio.sleep(0.02)
+        nats.kill()
+        nats.start()
+        bus.emit(seen(2))
+        async with asyncio.timeout(WAIT):
+            while len(got) < 2:
+                await asyncio.sleep(0.02)
+        assert got == [seen(1).mac, seen(2).mac]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_handler_that_fails_gets_its_event_again(nats: NatsServer) -> None:
+    tries: list[str] = []
+
+    async def handle(event: CloudEvent) -> None:
+        tries.append(event.id)
+        if len(tries) == 1:
+            raise RuntimeError("the database is away")
+
+    async with bus_on(nats.url) as bus:
+        task = asyncio.create_task(consume(bus, "test", handle, logger("test")))
+        bus.emit(seen(1))
+        async with asyncio.timeout(WAIT):
+            while len(tries) < 2:
+                await asyncio.sleep(0.02)
+        assert tries[0] == tries[1]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_buckets_are_made_once_and_kept(nats: NatsServer) -> None:
+    async with bus_on(nats.url) as bus:
+        await put(bus, plan())
+        async with bus_on(nats.url, service="again") as again:
+            bucket = await again.key_value(PLANS_BUCKET)
+            assert bucket is not None
+            assert await bucket.keys() == [mac_token(MAC)]
+            assert await again.key_value(NODES_BUCKET) is not None
