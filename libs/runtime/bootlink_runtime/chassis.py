@@ -43,12 +43,19 @@ class Service:
 class Chassis:
     """What a running service is handed."""
 
-    def __init__(self, service: Service, settings: ServiceSettings, telemetry: Telemetry | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        settings: ServiceSettings,
+        *,
+        telemetry: Telemetry | None = None,
+        stopping: asyncio.Event | None = None,
+    ) -> None:
         self.name = service.name
         self.node = settings.node
         self.log = logs.logger(service.name)
         self.data = settings.data / service.name
-        self.stopping = asyncio.Event()
+        self.stopping = stopping or asyncio.Event()  # set: stop gracefully
         self.health = Health(service.name, settings.node)
         self.telemetry = telemetry or Telemetry(
             service.name, settings.node, endpoint=settings.otlp_endpoint, protocol=settings.otlp_protocol
@@ -136,13 +143,17 @@ class Chassis:
 
 @contextlib.asynccontextmanager
 async def running(
-    service: Service, settings: ServiceSettings, *, telemetry: Telemetry | None = None
+    service: Service,
+    settings: ServiceSettings,
+    *,
+    telemetry: Telemetry | None = None,
+    stopping: asyncio.Event | None = None,
 ) -> AsyncIterator[Chassis]:
     """Run a service in this event loop for the length of the block, which begins once the service is ready.
 
-    Raises what `run` or one of its tasks raised. The block ends the service; so does `chassis.stopping`.
+    Raises what `run` or one of its tasks raised. The end of the block ends the service; so does setting `stopping`.
     """
-    chassis = Chassis(service, settings, telemetry)
+    chassis = Chassis(service, settings, telemetry=telemetry, stopping=stopping)
     try:
         sock = http.listen(
             settings.health_host,

@@ -35,12 +35,12 @@ def main(service: Service) -> None:
 
 async def _serve(service: Service, settings: ServiceSettings) -> int:
     log = logs.logger(service.name)
+    stopping = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
     try:
-        async with running(service, settings) as chassis:
-            loop = asyncio.get_running_loop()
-            for signal_number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(signal_number, chassis.stopping.set)
-            await chassis.stopping.wait()
+        async with running(service, settings, stopping=stopping):
+            await stopping.wait()
             log.info("stopping")
     except StartupError as error:
         _explain(service, error)
