@@ -1,0 +1,198 @@
+"""Files that cannot be layers: each gets one clear line that says what is wrong, and one that says what to do."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bootlink_disks import DiskError, open_layer, probe, vhd
+from lab.disks import DISK_ID, MIB, dynamic_vhd, reseal_footer, reseal_header
+
+BLOCKS = [(0, b"a" * 4096), (5, b"b" * 4096), (15, b"c" * 4096)]
+TABLE = 1536
+
+
+def good() -> bytearray:
+    return dynamic_vhd(blocks=BLOCKS)
+
+
+def header_field(at: int, format_: str, value: int) -> bytearray:
+    """A dynamic VHD with one field of its dynamic header changed, and the checksum right."""
+    data = good()
+    struct.pack_into(format_, data, 512 + at, value)
+    reseal_header(data)
+    return data
+
+
+def footer_field(at: int, format_: str, value: int) -> bytearray:
+    """A dynamic VHD with one field of both footers changed, and the checksums right."""
+    data = good()
+    for footer in (0, len(data) - 512):
+        struct.pack_into(format_, data, footer + at, value)
+        reseal_footer(data, footer)
+    return data
+
+
+def table_entry(block: int, sector: int) -> bytearray:
+    data = good()
+    struct.pack_into(">I", data, TABLE + 4 * block, sector)
+    return data
+
+
+def flipped(at: int) -> bytearray:
+    data = good()
+    data[at] ^= 1
+    return data
+
+
+def differencing() -> bytearray:
+    data = footer_field(60, ">I", vhd.DIFFERENCING)
+    data[512:1536] = bytes(vhd.DynamicHeader(TABLE, 16, 4096, DISK_ID, 0, "D:\\vm\\gold\x1b[2J.vhd"))
+    return data
+
+
+def disagreeing() -> bytearray:
+    data = good()
+    struct.pack_into(">Q", data, len(data) - 512 + 48, 32 << 10)
+    reseal_footer(data, len(data) - 512)
+    return data
+
+
+def fixed(size: int = MIB, current: int | None = None) -> bytes:
+    return bytes(size) + bytes(vhd.Footer(vhd.FIXED, current or size, DISK_ID))
+
+
+def at(offset: int, magic: bytes) -> bytes:
+    return (bytes(offset) + magic).ljust(64 << 10, b"\0")
+
+
+ENDS = len(good())
+
+WRONG: dict[str, tuple[str, Callable[[], bytes | bytearray], str, str]] = {
+    # name: (file name, its bytes, what the problem says, what the remedy says)
+    "empty": ("a.img", lambda: b"", "is empty", "disk image"),
+    "odd size": ("a.img", lambda: bytes(510) + b"\x55\xaa" + b"x", "whole number of 512-byte sectors", "cut short"),
+    "zeros": ("a.img", lambda: bytes(MIB), "it is no disk", "partition table"),
+    "text": ("a.img", lambda: b"hello\n".ljust(512, b"\n"), "it is no disk", "VHD"),
+    "4K sectors": ("a.img", lambda: at(4096, b"EFI PART"), "4096-byte sectors", "512-byte"),
+    "qcow2": ("a.img", lambda: at(0, b"QFI\xfb"), "qcow2", "qemu-img convert -O vpc"),
+    "vmdk": ("a.vmdk", lambda: at(0, b"KDMV"), "VMDK", "qemu-img convert -O vpc"),
+    "vmdk text": ("a.vmdk", lambda: b"# Disk DescriptorFile\n", "VMDK descriptor", "qemu-img convert"),
+    "vhdx": ("a.vhdx", lambda: at(0, b"vhdxfile"), "VHDX", "qemu-img convert -O vpc"),
+    "vdi": ("a.vdi", lambda: at(0x40, b"\x7f\x10\xda\xbe"), "VDI", "qemu-img convert"),
+    "iso": ("a.iso", lambda: at(0x8001, b"CD001"), "ISO 9660", "install from it"),
+    "gzip": ("a.img.gz", lambda: b"\x1f\x8b\x08" + bytes(700), "gzip", "unpack"),
+    "zip": ("a.zip", lambda: b"PK\x03\x04" + bytes(9), "zip", "unpack"),
+    "tar": ("a.tar", lambda: at(257, b"ustar"), "tar", "unpack"),
+    "vhd by name only": ("a.vhd", lambda: at(510, b"\x55\xaa"), "no VHD footer", "copy it again"),
+    "fixed cut short": ("a.vhd", lambda: fixed(MIB, 2 * MIB), "cut short", "copy it again"),
+    "fixed, bad footer": ("a.vhd", lambda: fixed()[:-1] + b"x", "checksum of the VHD footer", "copy it again"),
+    "fixed, alone": ("a.vhd", lambda: fixed(0, 512), "says fixed", "damaged"),
+    "dynamic, bad copy": ("a.vhd", lambda: flipped(20), "checksum of the VHD footer", "copy it again"),
+    "dynamic, start gone": ("a.vhd", lambda: bytes(512) + good()[512:], "start of the file was overwritten", "copy"),
+    "dynamic, bad header": ("a.vhd", lambda: flipped(530), "checksum of the dynamic VHD header", "copy it again"),
+    "dynamic, no header": ("a.vhd", lambda: good()[:512] + bytes(512), "header past the end", "damaged"),
+    "dynamic, header elsewhere": ("a.vhd", lambda: footer_field(16, ">Q", 2048), "no dynamic VHD header", "copy"),
+    "dynamic, header nowhere": ("a.vhd", lambda: footer_field(16, ">Q", 2**64 - 1), "past the end", "damaged"),
+    "dynamic, only a footer": ("a.vhd", lambda: good()[:512], "header past the end", "damaged"),
+    "dynamic, cut in a block": ("a.vhd", lambda: good()[: ENDS - 1024], "names a block that ends at", "cut short"),
+    "dynamic, cut in the table": ("a.vhd", lambda: good()[: TABLE + 16], "table (BAT) lies past", "damaged"),
+    "footers disagree": ("a.vhd", disagreeing, "footers disagree", "damaged"),
+    "differencing": ("a.vhd", differencing, "differencing VHD on the parent “D:\\vm\\gold[2J.vhd”", "merge it"),
+    "too large": ("a.vhd", lambda: footer_field(48, ">Q", (2040 << 30) + 512), "2040 GiB", "smaller"),
+    "size zero": ("a.vhd", lambda: footer_field(48, ">Q", 0), "0 bytes", "copy"),
+    "size odd": ("a.vhd", lambda: footer_field(48, ">Q", 65535), "no number of sectors", "copy"),
+    "unknown type": ("a.vhd", lambda: footer_field(60, ">I", 9), "type 9", "fixed"),
+    "unknown version": ("a.vhd", lambda: footer_field(12, ">I", 0x20000), "version 2.0", "convert"),
+    "block size 0": ("a.vhd", lambda: header_field(32, ">I", 0), "block size is 0", "convert"),
+    "block size odd": ("a.vhd", lambda: header_field(32, ">I", 4097), "block size is 4097", "convert"),
+    "block size tiny": ("a.vhd", lambda: header_field(32, ">I", 512), "block size is 512", "convert"),
+    "block size huge": ("a.vhd", lambda: header_field(32, ">I", 1 << 31), "block size is 2147483648", "convert"),
+    "table too short": ("a.vhd", lambda: header_field(28, ">I", 15), "too few", "damaged"),
+    "table without entries": ("a.vhd", lambda: header_field(28, ">I", 0), "too few", "damaged"),
+    "table too long": ("a.vhd", lambda: header_field(28, ">I", 2**32 - 1), "claims 4294967295 entries", "damaged"),
+    "table past the end": ("a.vhd", lambda: header_field(16, ">Q", 1 << 40), "table (BAT) lies past", "damaged"),
+    "table over the header": (
+        "a.vhd",
+        lambda: header_field(16, ">Q", 1024),
+        "header and block table overlap",
+        "damaged",
+    ),
+    "table padded past the end": ("a.vhd", lambda: header_field(28, ">I", 4000), "table (BAT) lies past", "damaged"),
+    "block past the end": ("a.vhd", lambda: table_entry(1, 2**32 - 2), "names a block that ends at", "cut short"),
+    "blocks the same": ("a.vhd", lambda: table_entry(1, 4), "two of its blocks overlap", "damaged"),
+    "blocks overlap": ("a.vhd", lambda: table_entry(5, 12), "two of its blocks overlap", "damaged"),
+    "block over the footer copy": ("a.vhd", lambda: table_entry(0, 0), "overlaps the metadata at byte 0", "damaged"),
+    "block over the table": ("a.vhd", lambda: table_entry(0, 3), "overlaps the metadata at byte 1536", "damaged"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_file_that_cannot_serve_is_refused_in_one_clear_line(case: str, tmp_path: Path) -> None:
+    name, data, problem, remedy = WRONG[case]
+    path = tmp_path / name
+    path.write_bytes(data())
+    with pytest.raises(DiskError) as caught:
+        probe(path)
+    assert str(path) in caught.value.problem
+    assert problem in caught.value.problem
+    assert remedy in caught.value.remedy
+    assert str(caught.value).isprintable(), "what a file says of itself must not act on a terminal"
+
+
+def test_the_files_that_the_refusals_are_made_of_are_sound(tmp_path: Path) -> None:
+    (tmp_path / "a.vhd").write_bytes(good())
+    (tmp_path / "b.vhd").write_bytes(fixed())
+    assert probe(tmp_path / "a.vhd").format == "vhd-dynamic"
+    assert probe(tmp_path / "b.vhd").format == "vhd-fixed"
+
+
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, problem in (
+        (tmp_path / "none.vhd", "there is no such file"),
+        (tmp_path, "not a regular file"),
+        (tmp_path / "pipe", "not a regular file"),
+        (Path("/dev/zero"), "not a regular file"),
+        (Path("a\0b"), "cannot be opened"),
+    ):
+        with pytest.raises(DiskError, match=problem):
+            probe(path)
+        with pytest.raises(DiskError, match=problem):
+            open_layer(path, "raw")
+
+
+@pytest.mark.parametrize("entries", [4_177_920, 2**32 - 1])
+def test_a_table_that_fills_a_huge_sparse_file_costs_bounded_memory(entries: int, tmp_path: Path) -> None:
+    data = dynamic_vhd()
+    struct.pack_into(">III", data, 512 + 28, entries, 4096, 0)
+    reseal_header(data)
+    with (tmp_path / "bomb.vhd").open("wb") as file:
+        file.write(data[:-512])
+        file.truncate(64 << 30)
+        file.seek(0, os.SEEK_END)
+        file.write(data[-512:])
+    tracemalloc.start()
+    try:
+        if entries > 4_177_920:
+            with pytest.raises(DiskError, match="limit"):
+                probe(tmp_path / "bomb.vhd")
+        else:
+            assert probe(tmp_path / "bomb.vhd").virtual_size == 64 << 10
+        assert tracemalloc.get_traced_memory()[1] < MIB, "no more than the disk's own blocks is read of the table"
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_disk_is_probed_by_its_structures_and_not_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.img").write_bytes(good())
+    assert probe(tmp_path / "a.img").format == "vhd-dynamic"
+    (tmp_path / "b.bin").write_bytes(at(510, b"\x55\xaa"))
+    assert probe(tmp_path / "b.bin").format == "raw"
+    (tmp_path / "c.bin").write_bytes(at(512, b"EFI PART"))
+    assert probe(tmp_path / "c.bin").format == "raw"
