@@ -1,0 +1,117 @@
+"""What a PC gets for a name: a loader, its script, or a reason why not.
+
+This is the one place where names, folders, plans and the chronicle meet. It knows nothing of TFTP, so another
+protocol (HTTP) can ask it for the same files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from bootlink_events import BootId
+from bootlink_runtime import Logger
+from bootlink_tftp import names, scripts
+from bootlink_tftp.chronicle import Chronicle, Plans
+from bootlink_tftp.folders import FileMissing, FileRefused, Folders
+from bootlink_tftp.lan import OnLink
+from bootlink_tftp.scripts import Asker, Script
+
+
+class NotFound(Exception):
+    """There is no such file; the text is fit for the PC's screen."""
+
+
+class Forbidden(Exception):
+    """The name is never served; the text is fit for the PC's screen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A file to send. `script` and `mac` are set for a client's script; `boot_id` where the name carried one."""
+
+    file: str
+    payload: bytes
+    boot_id: BootId | None = None
+    mac: str | None = None
+    script: Script | None = None
+
+
+class Answers:
+    """Finds what is asked for."""
+
+    def __init__(
+        self,
+        *,
+        folders: Folders,
+        plans: Plans,
+        plans_read: Callable[[], bool],
+        chronicle: Chronicle,
+        on_link: OnLink,
+        base: Callable[[str], str],
+        log: Logger,
+    ) -> None:
+        """`plans_read` tells whether `plans` is complete; `base` makes the URL of this server, without a last slash,
+        from the address that a PC has asked."""
+        self._folders = folders
+        self._plans = plans
+        self._plans_read = plans_read
+        self._chronicle = chronicle
+        self._on_link = on_link
+        self._base = base
+        self._log = log
+
+    async def find(self, raw: bytes, *, peer: str, local: str) -> Answer:
+        """The answer to the name `raw`, asked by the address `peer` at our address `local`.
+
+        Raises NotFound or Forbidden.
+        """
+        try:
+            name = names.read(raw)
+        except names.NameRefused as error:
+            self._log.warning("name refused", name=ascii(raw)[2:-1], peer=peer, why=str(error))
+            raise Forbidden(str(error)) from error
+        match name:
+            case names.ScriptName():
+                return self._script(name, peer, local)
+            case names.AutoexecName(boot_id):
+                text = scripts.autoexec(self._base(local), boot_id)
+                return Answer("autoexec.ipxe", text.encode("ascii"))
+            case names.LoaderName():
+                return await self._loader(name, peer)
+
+    def _script(self, name: names.ScriptName, peer: str, local: str) -> Answer:
+        boot_id = name.boot_id or self._chronicle.begin(name.mac, peer, datetime.now(UTC))
+        self._chronicle.script_asked(name, boot_id, peer)
+        plan = self._plans.get(name.mac)
+        script = scripts.render(
+            Asker(name.mac, boot_id, self._base(local)),
+            plan,
+            on_link=frozenset(host for host in scripts.portal_hosts(plan) if self._on_link.together(peer, host)),
+            plans_read=self._plans_read(),
+        )
+        return Answer("script", script.text.encode("ascii"), boot_id, name.mac, script)
+
+    async def _loader(self, name: names.LoaderName, peer: str) -> Answer:
+        try:
+            payload = await asyncio.to_thread(self._folders.read, name.path)
+        except FileRefused as error:
+            self._log.warning("file refused", file=name.text, peer=peer, why=str(error))
+            self._tell(name, peer, f"the loader {name.text} is not served: {error}", "Put a copy there")
+            raise Forbidden(str(error)) from error
+        except FileMissing as error:
+            self._log.info("file missing", file=name.text, peer=peer)
+            remedy = f"put it into {self._folders.roots[0]}, or, if it is one of Debian's: apt install ipxe"
+            self._tell(name, peer, f"the loader {name.text} is missing on the boot server", remedy)
+            raise NotFound(f"no file {name.text} here") from error
+        if not payload:
+            self._tell(name, peer, f"the loader {name.text} is empty", f"put a whole one into {self._folders.roots[0]}")
+            raise Forbidden(f"{name.text} is empty")
+        return Answer(name.text, payload, name.boot_id)
+
+    def _tell(self, name: names.LoaderName, peer: str, cause: str, remedy: str) -> None:
+        # A name without a boot id is somebody looking around, or a boot that is none of ours.
+        if name.boot_id is not None:
+            self._chronicle.failed(name.boot_id, "loader", cause, remedy, peer=peer)

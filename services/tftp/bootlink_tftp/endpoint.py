@@ -1,0 +1,308 @@
+"""The UDP side: one socket that takes requests, and one for each transfer.
+
+A transfer has its own socket, as RFC 1350 section 4 wants (its port is the server's half of the transfer id), bound to
+the address that the PC has asked, so that the answer of a machine with several addresses comes from the right one,
+and connected to the PC, so that the kernel lets nobody else into it. RFC 1350 would answer strangers with error 5; a
+connected socket answers them with ICMP "port unreachable", and tells us when the PC sends one.
+
+Everything that a packet causes happens in one callback; only finding the file is a task of its own. A transfer keeps
+one timer that is not set anew for each packet: when it rings early it is set to what the deadline has become.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from bootlink_runtime import Health, Logger
+from bootlink_tftp.answers import Answer, Answers, Forbidden, NotFound
+from bootlink_wire import tftp
+from bootlink_wire.tftp import ErrorCode, TftpMalformed
+from bootlink_wire.tftp_options import Limits, negotiate
+from bootlink_wire.tftp_transfer import Outcome, ReadTransfer, netascii
+
+Peer = tuple[str, int]
+OnEnd = Callable[[Answer, Peer, Outcome, float], None]
+"""Called at the end of each transfer with the seconds it took."""
+
+DATAGRAM_MAX: Final = 2_048  # octets read of one datagram: requests have 512 at most, and clients send no more
+REQUESTS_A_TURN: Final = 64  # taken from the socket before the loop serves others
+RECEIVE_BUFFER: Final = 1 << 20  # octets of requests the kernel may hold for us: a room that is switched on at once
+
+# linux/in.h: struct in_pktinfo { int ipi_ifindex; struct in_addr ipi_spec_dst, ipi_addr; }. Python 3.11 has no name
+# for the option.
+IP_PKTINFO: Final = getattr(socket, "IP_PKTINFO", 8)
+_PKTINFO: Final = struct.Struct("=i4s4s")
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How many transfers run at once, in all and with one IP address."""
+
+    total: int
+    per_client: int
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The socket for requests. Raises OSError."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Endpoint:
+    """Serves `answers` over TFTP on `sock` from `start` to `close`."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        answers: Answers,
+        *,
+        limits: Limits,
+        capacity: Capacity,
+        on_end: OnEnd,
+        health: Health,
+        log: Logger,
+    ) -> None:
+        self._sock = sock
+        self._answers = answers
+        self._limits = limits
+        self._capacity = capacity
+        self._on_end = on_end
+        self._health = health
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._transfers: dict[Peer, _Transfer] = {}
+        self._finding: dict[Peer, asyncio.Task[None]] = {}
+        self._per_client: Counter[str] = Counter()
+
+    @property
+    def busy(self) -> int:
+        """Transfers under way."""
+        return len(self._transfers) + len(self._finding)
+
+    def start(self) -> None:
+        self._loop.add_reader(self._sock, self._readable)
+
+    def stop_taking(self) -> None:
+        """Take no further requests; transfers under way go on."""
+        self._loop.remove_reader(self._sock)
+
+    async def close(self) -> None:
+        """End everything. PCs in the middle of a transfer are told."""
+        self._loop.remove_reader(self._sock)
+        tasks = list(self._finding.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for transfer in list(self._transfers.values()):
+            transfer.close("the boot server is being restarted")
+        self._sock.close()
+
+    def _readable(self) -> None:
+        for _ in range(REQUESTS_A_TURN):
+            try:
+                datagram, ancillary, _, peer = self._sock.recvmsg(DATAGRAM_MAX, 128)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:  # an ICMP error about something we have sent; says nothing of the next datagram
+                self._log.debug("request socket", error=str(error))
+                continue
+            self._request(datagram, peer, _asked_address(ancillary) or self._sock.getsockname()[0])
+
+    def _request(self, datagram: bytes, peer: Peer, local: str) -> None:
+        try:
+            packet = tftp.decode(datagram)
+        except TftpMalformed as error:
+            self._health.count("tftp_malformed")
+            self._log.debug("malformed packet", peer=peer[0], problem=str(error))
+            if error.answer is not None:
+                self._reply(error.answer, peer, local)
+            return
+        match packet:
+            case tftp.ReadRequest():
+                self._read_request(packet, peer, local)
+            case tftp.WriteRequest(filename):
+                self._health.count("tftp_write_refused")
+                self._log.warning("write refused", name=ascii(filename)[2:-1], peer=peer[0])
+                refusal = tftp.Error(ErrorCode.ACCESS_VIOLATION, "this server is read-only")
+                self._reply(refusal, peer, local)
+            case _:
+                # An ACK or ERROR for a transfer that is no more. An answer would serve nobody.
+                self._health.count("tftp_stray")
+
+    def _read_request(self, request: tftp.ReadRequest, peer: Peer, local: str) -> None:
+        if running := self._transfers.get(peer):
+            running.repeated()
+            return
+        if peer in self._finding:
+            return
+        self._health.count("tftp_requests")
+        if request.mode == "mail":
+            self._reply(tftp.Error(ErrorCode.ILLEGAL_OPERATION, "mail mode is not served"), peer, local)
+            return
+        if self.busy >= self._capacity.total or self._per_client[peer[0]] >= self._capacity.per_client:
+            # No answer: an ERROR would end this PC's boot, but silence makes its firmware ask again in a second.
+            self._health.count("tftp_over_capacity")
+            self._log.warning("too many transfers", peer=peer[0], busy=self.busy)
+            return
+        self._per_client[peer[0]] += 1
+        self._finding[peer] = self._loop.create_task(self._answer(request, peer, local))
+
+    async def _answer(self, request: tftp.ReadRequest, peer: Peer, local: str) -> None:
+        begun = False
+        try:
+            answer = await self._answers.find(request.filename, peer=peer[0], local=local)
+            begun = self._begin(request, answer, peer, local)
+        except NotFound as error:
+            self._reply(tftp.Error(ErrorCode.NOT_FOUND, str(error)), peer, local)
+        except Forbidden as error:
+            self._reply(tftp.Error(ErrorCode.ACCESS_VIOLATION, str(error)), peer, local)
+        except Exception as error:
+            # A bug of ours must cost one request, not the service; the PC is told, so that it does not wait.
+            self._health.count("tftp_internal_errors")
+            self._log.error("request failed", peer=peer[0], exc_info=error)
+            self._reply(tftp.Error(ErrorCode.UNDEFINED, "the boot server failed; see its log"), peer, local)
+        finally:
+            self._finding.pop(peer, None)
+            if not begun:
+                self._leave(peer)
+
+    def _begin(self, request: tftp.ReadRequest, answer: Answer, peer: Peer, local: str) -> bool:
+        payload = netascii(answer.payload) if request.mode == "netascii" else answer.payload
+        machine = ReadTransfer(payload, negotiate(request.options, size=len(payload), limits=self._limits))
+        try:
+            sock = _connected(local, peer)
+        except OSError as error:
+            self._health.count("tftp_no_socket")
+            self._log.error("no socket for a transfer", peer=peer[0], error=str(error), remedy="raise `ulimit -n`?")
+            return False
+        transfer = _Transfer(self._loop, sock, machine, self._health, lambda ended: self._ended(ended, answer, peer))
+        self._transfers[peer] = transfer
+        transfer.start()
+        return True
+
+    def _ended(self, transfer: _Transfer, answer: Answer, peer: Peer) -> None:
+        self._transfers.pop(peer, None)
+        self._leave(peer)
+        outcome = transfer.machine.outcome
+        if outcome is not None:
+            self._on_end(answer, peer, outcome, self._loop.time() - transfer.started)
+
+    def _leave(self, peer: Peer) -> None:
+        self._per_client[peer[0]] -= 1
+        if self._per_client[peer[0]] <= 0:
+            del self._per_client[peer[0]]
+
+    def _reply(self, error: tftp.Error, peer: Peer, local: str) -> None:
+        """An ERROR from the request port, out of the address that was asked."""
+        info = _PKTINFO.pack(0, socket.inet_aton(local), bytes(4))
+        try:
+            self._sock.sendmsg([tftp.encode(error)], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, peer)
+        except OSError as failure:
+            self._log.debug("reply not sent", peer=peer[0], error=str(failure))
+
+
+class _Transfer:
+    """A `ReadTransfer` with its socket and its timer."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        machine: ReadTransfer,
+        health: Health,
+        on_end: Callable[[_Transfer], None],
+    ) -> None:
+        self.machine = machine
+        self.started = loop.time()
+        self._loop = loop
+        self._sock = sock
+        self._health = health
+        self._on_end = on_end
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._loop.add_reader(self._sock, self._readable)
+        self._send(self.machine.start(self._loop.time()))
+        self._timer = self._loop.call_at(self.machine.deadline, self._rings)
+
+    def repeated(self) -> None:
+        self._send(self.machine.repeat(self._loop.time()))
+
+    def close(self, reason: str) -> None:
+        """Break off: the client is sent an ERROR."""
+        self._send([tftp.encode(tftp.Error(ErrorCode.UNDEFINED, reason))])
+        self._finish()
+
+    def _readable(self) -> None:
+        try:
+            datagram = self._sock.recv(DATAGRAM_MAX)
+        except (BlockingIOError, InterruptedError):
+            return
+        except ConnectionError:
+            self.machine.gone()
+        except OSError:  # no route, cable out: the deadline decides
+            return
+        else:
+            try:
+                self._send(self.machine.receive(datagram, self._loop.time()))
+            except TftpMalformed:
+                self._health.count("tftp_malformed")
+        if self.machine.outcome is not None:
+            self._finish()
+
+    def _rings(self) -> None:
+        self._send(self.machine.expire(self._loop.time()))
+        if self.machine.outcome is not None:
+            self._finish()
+        else:
+            self._timer = self._loop.call_at(self.machine.deadline, self._rings)
+
+    def _send(self, packets: list[bytes]) -> None:
+        for packet in packets:
+            try:
+                self._sock.send(packet)
+            except OSError:
+                # A full queue, or an ICMP error of the packet before. Either is a packet lost, which the deadline
+                # mends; a port that is closed is seen by the next read.
+                self._health.count("tftp_sends_failed")
+
+    def _finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+        self._on_end(self)
+
+
+def _connected(local: str, peer: Peer) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.bind((local, 0))
+        sock.connect(peer)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _asked_address(ancillary: list[tuple[int, int, bytes]]) -> str | None:
+    """Our address that a datagram was sent to; for a broadcast, the address of the card that it came in by."""
+    for level, kind, content in ancillary:
+        if level == socket.IPPROTO_IP and kind == IP_PKTINFO and len(content) >= _PKTINFO.size:
+            return socket.inet_ntoa(_PKTINFO.unpack_from(content)[1])
+    return None

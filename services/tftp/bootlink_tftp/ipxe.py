@@ -1,0 +1,66 @@
+"""iPXE script text that nothing can be injected into. Pure.
+
+iPXE reads a script line by line, splits a line at white space, expands `${setting}` in each token and runs the first
+token as a command; `||`, `&&`, `;` and `#` as tokens of their own end a command, a backslash at the end joins two
+lines, and a label is a first token with a colon (ipxe: src/core/exec.c, src/image/script.c). There is no quoting and
+no escape character, so a value cannot be made safe by quoting: it is made of safe characters or it is not used.
+
+A template is a tuple of lines with `{fields}`. `fill` puts values in, each checked by its kind:
+
+    Token   one token: addresses, IQNs, URLs, numbers. Anything outside its alphabet raises UnsafeValue
+    Text    words for people: client names, causes. Every other character becomes "?", white space one blank
+
+Both alphabets leave out `$ { } | & ; # \\` and control characters, so neither can begin a setting, a comment or a
+command. Text stands behind a word of the template, where a leading dash is no option and a colon no label.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable
+from typing import Final
+
+COLUMNS: Final = 79  # of an 80-column console: the last one would wrap on some firmware
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._:/\-]{1,512}")
+_NOT_TEXT: Final = re.compile(r"[^A-Za-z0-9 .,:()/_+@'=!?*<>-]")
+_FIELD: Final = re.compile(r"\{([a-z_]+)\}")
+
+
+class UnsafeValue(ValueError):
+    """A value that cannot stand in a script: a bug or a forged plan, never something to repair."""
+
+
+class Token(str):
+    """A value that is one token of a command."""
+
+    __slots__ = ()
+
+    def __new__(cls, value: object) -> Token:
+        text = str(value)
+        if not _TOKEN.fullmatch(text) or text.startswith("-"):
+            raise UnsafeValue(f"{text!r} cannot stand in an iPXE script")
+        return super().__new__(cls, text)
+
+
+class Text(str):
+    """Words to be shown."""
+
+    __slots__ = ()
+
+    def __new__(cls, value: object) -> Text:
+        return super().__new__(cls, _NOT_TEXT.sub("?", " ".join(str(value).split())))
+
+
+def fill(template: Iterable[str], **values: Token | Text) -> list[str]:
+    """The template's lines with every `{field}` replaced. KeyError for a field without a value."""
+    return [_FIELD.sub(lambda match: values[match[1]], line) for line in template]
+
+
+def say(label: str, value: str, *, rows: int) -> list[str]:
+    """`echo` lines that show "label: value", wrapped to the console and cut after `rows` of them."""
+    words = Text(f"{label}: {value}")
+    wrapped = textwrap.wrap(words, COLUMNS, max_lines=rows, placeholder=" ...", break_on_hyphens=False)
+    # iPXE's echo takes options until its first word: a wrapped row must not begin with a dash.
+    return [f"echo {row.lstrip('- ')}" for row in wrapped]

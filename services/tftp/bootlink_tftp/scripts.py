@@ -1,0 +1,158 @@
+"""A client's iPXE script, from its boot plan. Pure: the plan and a few facts in, the script out.
+
+The script of a client that can boot:
+
+1. sets the initiator name, which carries the boot id into the login, the iBFT and the operating system;
+2. tries the portals in the plan's order: where a portal is on the client's own link, the gateway is set to the
+   portal's address first (FIELD section 2: with a gateway in the iBFT, Windows routes the disk's traffic through it
+   even on the same link), else it is left as DHCP gave it;
+3. attaches the disk (`sanhook`) and boots it (`sanboot`) as two steps, because "the disk did not answer" and "the
+   disk does not start" have different remedies;
+4. on failure shows a screen that says which, and asks for the script again under a name that tells the server too.
+
+Every other client gets a screen (see `screens`). All commands and options are in Debian's iPXE of 2019.
+
+Not used: keep-san. It would keep the disk attached through a failed boot, for installing an operating system from
+another medium. Here a failed boot asks for the script again, and must find the drive number free.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from bootlink_events import BootId, BootPlan, initiator_iqn, mac_token
+from bootlink_tftp import screens
+from bootlink_tftp.ipxe import Text, Token, UnsafeValue, fill
+
+_PORTAL: Final = re.compile(r"([A-Za-z0-9.-]{1,253}):([0-9]{1,5})")
+PORTALS_MAX: Final = 4  # tried in turn; iPXE takes up to a minute to give one up
+
+_ATTACH: Final = (
+    "sanhook {uri} && goto attached ||",
+    "clear netX/gateway ||",
+)
+_START: Final = (
+    ":attached",
+    "sanboot ||",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script to serve. `cause` (with what is wrong and what to do) is None where the client boots its disk."""
+
+    text: str
+    kind: Literal["sanboot", "screen"]
+    cause: str | None = None
+    detail: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks for a script, and where the PC reaches this server: `base` is a URL without its last slash."""
+
+    mac: str
+    boot_id: BootId
+    base: str
+
+    def url(self, failure: str | None = None) -> Token:
+        """The URL of this client's script in this boot."""
+        suffix = f".{failure}" if failure else ""
+        return Token(f"{self.base}/boot/{self.boot_id}/{mac_token(self.mac)}{suffix}.ipxe")
+
+
+def render(asker: Asker, plan: BootPlan | None, *, on_link: frozenset[str], plans_read: bool = True) -> Script:
+    """The script for this client. `on_link`: the hosts among the plan's portals that are on the client's link;
+    `plans_read`: False while the plans that we hold may be incomplete."""
+    if plan is None:
+        return _screen(asker, None, "unknown_client" if plans_read else "plans_unread")
+    if plan.refusal is not None:
+        return _screen(asker, plan, plan.refusal.cause, plan.refusal.detail, plan.refusal.remedy)
+    if not plan.disks:
+        return _screen(asker, plan, "no_link")
+    if not plan.portals:
+        return _screen(asker, plan, "no_blockstore")
+    try:
+        return _sanboot(asker, plan, on_link)
+    except UnsafeValue as error:
+        return _screen(asker, plan, "bad_plan", str(error))
+
+
+_AUTOEXEC: Final = (
+    ":again",
+    # Newer iPXE runs autoexec.ipxe before it has asked DHCP itself.
+    "isset ${netX/ip} || dhcp ||",
+    "chain --autofree --replace {folder}/${netX/mac:hexhyp}.ipxe ||",
+    "prompt --timeout 10000 Bootlink: no script from {folder}. Trying again in 10 s. || goto again",
+    "goto again",
+)
+
+
+def autoexec(base: str, boot_id: BootId | None) -> str:
+    """The script for a PC that has not said who it is: it asks for its own, by the MAC address it boots from."""
+    folder = f"{base}/boot/{boot_id}" if boot_id is not None else base
+    return _text(fill(_AUTOEXEC, folder=Token(folder)))
+
+
+def portal_hosts(plan: BootPlan | None) -> list[str]:
+    """The hosts of the plan's portals that can stand in a script."""
+    return [match[1] for portal in (plan.portals if plan else ()) if (match := _PORTAL.fullmatch(portal))]
+
+
+def _sanboot(asker: Asker, plan: BootPlan, on_link: frozenset[str]) -> Script:
+    disk = min(plan.disks, key=lambda disk: disk.lun)  # the others are found behind it by the operating system
+    lines = fill(
+        (
+            "set initiator-iqn {initiator}",
+            "echo Bootlink: {client} boots {image} version {version}, policy {policy}",
+        ),
+        initiator=Token(initiator_iqn(asker.mac, asker.boot_id)),
+        client=Text(plan.client),
+        image=Text(disk.image),
+        version=Text(disk.version),
+        policy=Text(disk.policy),
+    )
+    usable = [match for portal in plan.portals[:PORTALS_MAX] if (match := _PORTAL.fullmatch(portal))]
+    if not usable:
+        raise UnsafeValue(f"no portal of {', '.join(plan.portals)} is an IPv4 address or name with a port")
+    for match in usable:
+        host, port = Token(match[1]), Token(match[2])
+        if host in on_link:
+            lines += fill(("set netX/gateway {host}",), host=host)
+        # RFC 4173 section 5: iscsi:<server>:<protocol>:<port>:<LUN>:<target>; the LUN is hexadecimal.
+        lines += fill(_ATTACH, uri=Token(f"iscsi:{host}::{port}:{disk.lun:x}:{Token(plan.target)}"))
+    facts = _facts(asker, plan) | {
+        "image": disk.image,
+        "target": plan.target,
+        "portals": ", ".join(match[0] for match in usable),
+    }
+    for failure, then in (("attach", _START), ("start", ())):
+        detail, remedy = screens.words(failure, facts)
+        url = asker.url(failure)
+        lines += screens.lines(failure, detail=detail, remedy=remedy, url=url, facts=facts, label=f"{failure}_again")
+        lines += then
+    return Script(_text(lines), "sanboot")
+
+
+def _screen(asker: Asker, plan: BootPlan | None, cause: str, detail: str = "", remedy: str = "") -> Script:
+    facts = _facts(asker, plan)
+    usual = screens.words(cause, facts)
+    detail, remedy = detail or usual[0], remedy or usual[1]
+    lines = screens.lines(cause, detail=detail, remedy=remedy, url=asker.url(), facts=facts, label="again")
+    return Script(_text(lines), "screen", cause, detail, remedy)
+
+
+def _facts(asker: Asker, plan: BootPlan | None) -> dict[str, str]:
+    return {
+        "mac": asker.mac,
+        "client": plan.client if plan else "",
+        "boot_id": str(asker.boot_id),
+        "server": asker.base,
+    }
+
+
+def _text(lines: list[str]) -> str:
+    return "\n".join(["#!ipxe", *lines, ""])
