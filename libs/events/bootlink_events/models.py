@@ -157,6 +157,9 @@ class LinkChanged(EventData):
     channel: str | None = None
     version: int | None = Field(default=None, description="a pinned version, where the link names one")
     policy: Policy
+    removed: bool = Field(
+        default=False, description="true where the link was taken away; the other fields tell what it was"
+    )
     at: datetime
 
 

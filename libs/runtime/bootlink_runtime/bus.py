@@ -22,7 +22,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
-from nats.js.kv import KeyValue
+from nats.js.kv import KV_DEL, KV_OP, KeyValue
 
 from bootlink_events import CloudEvent, EventData
 from bootlink_events.cloudevent import CONTENT_TYPE
@@ -158,6 +158,17 @@ class Bus:
             return await self.jetstream.key_value(bucket)
         except NotFoundError:
             return None
+
+    async def put(self, bucket: str, key: str, value: bytes | None) -> None:
+        """Set a key of a bucket, or take it out with None, and wait until that is stored.
+
+        BusUnavailable when it was not confirmed; it may have been stored all the same, so repeat it.
+        """
+        headers: dict[str, Any] | None = None if value is not None else {KV_OP: KV_DEL}
+        try:
+            await self.jetstream.publish(f"$KV.{bucket}.{key}", value or b"", timeout=PUBLISH_TIMEOUT, headers=headers)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise BusUnavailable(f"{bucket}/{key}: {error or type(error).__name__}") from error
 
     # -- events -------------------------------------------------------------------------------------------------
 
