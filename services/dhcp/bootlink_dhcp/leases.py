@@ -1,0 +1,260 @@
+"""Who has which address: the lease table of one subnet.
+
+Theory of operation. Each address of the pool, and each reserved one, is in one of these states:
+
+    free       nobody ever had it; the addresses of the pool start here, lowest first
+    offered    held for one client for `OFFER_HOLD` seconds; forgotten at a restart, which is safe: nobody relies on it
+    bound      leased until a time. Recorded before the ACK is sent, so that no restart gives it to another
+    idle       its lease ran out or was released. Kept in its client's name, who gets it back; when the free addresses
+               have run out, the one idle for longest is given to another
+    declined   somebody else answered for it on the wire (DHCPDECLINE); given to nobody for `QUARANTINE` seconds
+
+A client is known by its MAC address and by nothing else, although RFC 2131 section 4.2 prefers the client
+identifier: firmware, iPXE and the operating system of one PC send three different ones (none, 01+MAC, a DUID),
+and the system's own DHCP client must get the address that its root disk is mounted over.
+
+An address that is reserved (by a boot plan) is its client's alone: `may_use` says no to everybody else, also
+when they ask to renew, so that they move away. A reservation that another client still holds is not given until
+then.
+
+Each change is handed to `record`, keyed by address, and `restore` reads it back. Work per call is constant, or
+logarithmic in the size of the pool; memory is bounded by the pool and the reservations. No I/O; time is passed in.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+from bootlink_dhcp.subnet import Subnet
+from bootlink_events import normalise_mac
+
+Record = Callable[[str, Mapping[str, Any] | None], None]
+Owner = Callable[[IPv4Address], str | None]
+
+OFFER_HOLD: Final = 60.0
+"""Seconds an offer is kept: a firmware's whole back-off. Short, because an attacker can ask under many names."""
+QUARANTINE: Final = 24 * 3600.0
+"""Seconds a declined address rests; what Kea does too."""
+MAX_DECLINED_SHARE: Final = 4
+"""At most one in so many of the pool's addresses rests; beyond that the one declined first returns."""
+MAX_STEPS: Final = 1024
+"""Addresses looked at for one DISCOVER, when most of the pool is reserved; the next one goes on from there."""
+
+
+class State(StrEnum):
+    """What an address is, see the theory of operation. A free address has no lease."""
+
+    OFFERED = "offered"
+    BOUND = "bound"
+    IDLE = "idle"
+    DECLINED = "declined"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One address that was given to somebody."""
+
+    address: IPv4Address
+    client: str  # normalised MAC address; of a declined address: who declined it
+    state: State
+    expires: float  # seconds since the epoch
+    returning: bool = False  # of an offer: the address was this client's before, and stays so if it is not taken up
+
+
+class LeaseTable:
+    """The leases of one subnet. Not for use by several threads."""
+
+    def __init__(self, subnet: Subnet, owner: Owner, record: Record) -> None:
+        """`owner` tells whose reservation an address is, if it is one."""
+        self._subnet = subnet
+        self._owner = owner
+        self._record = record
+        self._by_address: dict[IPv4Address, Lease] = {}
+        self._by_client: dict[str, IPv4Address] = {}
+        first, size = int(subnet.pool.first), len(subnet.pool)
+        self._free = OrderedDict.fromkeys(IPv4Address(first + n) for n in range(size))
+        self._idle: OrderedDict[IPv4Address, None] = OrderedDict()  # idle for longest first
+        self._declined: OrderedDict[IPv4Address, None] = OrderedDict()
+        self._deadlines: list[tuple[float, IPv4Address]] = []  # a heap; entries of changed leases are skipped
+
+    def of_client(self, client: str, now: float) -> Lease | None:
+        """The client's address, offered, bound or idle."""
+        self._expire(now)
+        address = self._by_client.get(client)
+        return self._by_address[address] if address is not None else None
+
+    def may_use(self, client: str, address: IPv4Address, now: float) -> bool:
+        """Whether this client could be given this address now."""
+        self._expire(now)
+        lease = self._by_address.get(address)
+        if lease is not None and lease.client != client and lease.state is not State.IDLE:
+            return False
+        if lease is not None and lease.state is State.DECLINED:
+            return False
+        owner = self._owner(address)
+        if owner is not None:
+            return owner == client and self._subnet.assignable(address)
+        return address in self._subnet.pool
+
+    def choose(
+        self, client: str, reserved: IPv4Address | None, wanted: IPv4Address | None, now: float
+    ) -> IPv4Address | None:
+        """The address to offer: the reserved one, the one it had, the one it wants, a free one, one idle for long."""
+        self._expire(now)
+        had = self._by_client.get(client)
+        if wanted in self._by_address:  # another client's, maybe idle: not while there are free ones
+            wanted = None
+        for address in (reserved, had, wanted):
+            if address is not None and self.may_use(client, address, now):
+                return address
+        # Reserved addresses lie in the pool too: each that is met moves to the end, so that it is met once.
+        for addresses in (self._free, self._idle):
+            for _ in range(min(len(addresses), MAX_STEPS)):
+                address = next(iter(addresses))
+                if self.may_use(client, address, now):
+                    return address
+                addresses.move_to_end(address)
+        return None
+
+    def offer(self, client: str, address: IPv4Address, now: float) -> None:
+        """Hold the address, which `may_use` allowed, for this client. A lease that it is bound to stays bound."""
+        lease = self._by_address.get(address)
+        if lease is not None and lease.client == client and lease.state is State.BOUND:
+            return
+        returning = lease is not None and lease.client == client and (lease.state is State.IDLE or lease.returning)
+        self._put(Lease(address, client, State.OFFERED, now + OFFER_HOLD, returning))
+
+    def bind(self, client: str, address: IPv4Address, now: float) -> Lease:
+        """Lease the address, which `may_use` allowed, to this client."""
+        lease = Lease(address, client, State.BOUND, now + self._subnet.lease_seconds)
+        self._put(lease)
+        return lease
+
+    def release(self, client: str, address: IPv4Address, now: float) -> bool:
+        """The client gives its address back. False if it is not its own."""
+        lease = self._by_address.get(address)
+        if lease is None or lease.client != client or lease.state not in (State.OFFERED, State.BOUND):
+            return False
+        self._put(Lease(address, client, State.IDLE, now))
+        return True
+
+    def withdraw(self, client: str, address: IPv4Address) -> None:
+        """The client took another server's offer: ours need not be held. A lease stays."""
+        lease = self._by_address.get(address)
+        if lease is not None and lease.client == client and lease.state is State.OFFERED:
+            self._lapse(lease)
+
+    def decline(self, client: str, address: IPv4Address, now: float) -> bool:
+        """The client found the address in use. False if it was not offered or leased to it."""
+        lease = self._by_address.get(address)
+        if lease is None or lease.client != client or lease.state not in (State.OFFERED, State.BOUND):
+            return False
+        self._put(Lease(address, client, State.DECLINED, now + QUARANTINE))
+        while len(self._declined) > max(1, len(self._subnet.pool) // MAX_DECLINED_SHARE):
+            self._free_again(next(iter(self._declined)))
+        return True
+
+    def counts(self, now: float) -> dict[str, int]:
+        """How many addresses are in each state."""
+        self._expire(now)
+        counts = {"free": len(self._free), **dict.fromkeys((state.value for state in State), 0)}
+        for lease in self._by_address.values():
+            counts[lease.state.value] += 1
+        return counts
+
+    def restore(self, records: Iterable[tuple[str, Mapping[str, Any]]], now: float) -> int:
+        """Take up what `record` was given before a restart. Returns how many could not be read or fit no more."""
+        unfit = 0
+        found = []
+        for key, value in records:
+            try:
+                client, state = normalise_mac(value["client"]), State(value["state"])
+                found.append(Lease(IPv4Address(key), client, state, float(value["expires"])))
+            except (KeyError, ValueError, TypeError, AttributeError):
+                unfit += 1
+        for lease in sorted(found, key=lambda lease: lease.expires):
+            if self._subnet.assignable(lease.address) and (
+                lease.state is State.DECLINED or lease.client not in self._by_client
+            ):
+                self._place(lease)
+            else:
+                unfit += 1
+        self._expire(now)
+        return unfit
+
+    def _put(self, lease: Lease) -> None:
+        """Make this the state of its address, and its client's only one; hand it to `record`."""
+        former = self._by_address.get(lease.address)
+        if former is not None and former.client != lease.client:
+            self._forget(former)
+        elsewhere = self._by_client.get(lease.client)
+        if elsewhere is not None and elsewhere != lease.address:
+            self._free_again(elsewhere)
+        self._place(lease)
+        if lease.state is not State.OFFERED:
+            self._record(str(lease.address), _as_record(lease))
+        elif former is not None and former.client != lease.client:
+            self._record(str(lease.address), None)  # an idle address offered to another is its former client's no more
+
+    def _place(self, lease: Lease) -> None:
+        address = lease.address
+        self._free.pop(address, None)
+        self._idle.pop(address, None)
+        self._declined.pop(address, None)
+        self._by_address[address] = lease
+        if lease.state is State.DECLINED:
+            if self._by_client.get(lease.client) == address:
+                del self._by_client[lease.client]
+            self._declined[address] = None
+        else:
+            self._by_client[lease.client] = address
+        if lease.state is State.IDLE:
+            self._idle[address] = None
+        else:
+            heapq.heappush(self._deadlines, (lease.expires, address))
+            self._compact_deadlines()
+
+    def _forget(self, lease: Lease) -> None:
+        if self._by_client.get(lease.client) == lease.address:
+            del self._by_client[lease.client]
+        del self._by_address[lease.address]
+
+    def _free_again(self, address: IPv4Address) -> None:
+        self._forget(self._by_address[address])
+        self._idle.pop(address, None)
+        self._declined.pop(address, None)
+        if address in self._subnet.pool:
+            self._free[address] = None
+        self._record(str(address), None)
+
+    def _expire(self, now: float) -> None:
+        while self._deadlines and self._deadlines[0][0] <= now:
+            expires, address = heapq.heappop(self._deadlines)
+            lease = self._by_address.get(address)
+            if lease is None or lease.expires != expires or lease.state is State.IDLE:
+                continue  # renewed or changed since; its present deadline has an entry of its own
+            self._lapse(lease)
+
+    def _lapse(self, lease: Lease) -> None:
+        if lease.state is State.BOUND or lease.returning:
+            self._place(Lease(lease.address, lease.client, State.IDLE, lease.expires))
+        else:
+            self._free_again(lease.address)
+
+    def _compact_deadlines(self) -> None:
+        """Renewals leave their former deadlines behind: drop them once they are most of the heap."""
+        if len(self._deadlines) > 64 + 4 * len(self._by_address):
+            self._deadlines = [
+                (lease.expires, a) for a, lease in self._by_address.items() if lease.state is not State.IDLE
+            ]
+            heapq.heapify(self._deadlines)
+
+
+def _as_record(lease: Lease) -> dict[str, Any]:
+    return {"client": lease.client, "state": lease.state.value, "expires": lease.expires}

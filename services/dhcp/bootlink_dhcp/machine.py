@@ -1,0 +1,369 @@
+"""The decision machine: one DHCP packet and the time in; a reply, events and a count out.
+
+Theory of operation. We are authoritative for one subnet: we alone know its leases, so a client that claims an
+address which is not its own is told so (NAK) rather than left in doubt. Each message type has one method, each
+as RFC 2131 section 4.3 has it. Two other machines are asked on the way: the lease table says which address, the
+boot tracker says which boot. The tracker hears of DISCOVERs, and of REQUESTs that we acknowledge, from clients
+that want to boot and from nobody else: a running system's DHCP client never begins a boot.
+
+A REQUEST comes from one of four states (RFC 2131 section 4.3.2), told apart by what is filled in:
+
+    state         server id   requested address   ciaddr   if the address is not the client's
+    SELECTING     yes         yes                 0        NAK; if another server was chosen, silence
+    INIT-REBOOT   no          yes                 0        NAK
+    RENEWING      no          no                  yes      NAK
+    REBINDING     no          no                  yes      NAK
+
+A renewal of an address that we have no lease of, but that is free, is granted: the lease file may be lost, and
+a NAK would take the address from under a mounted root disk.
+
+`Decision.durable` says that the reply promises something: it must not be sent before what was recorded is on disk.
+
+The machine does no I/O and knows no clock. It raises nothing for any packet that the codec accepted. Not here yet:
+the subnets of relay agents, proxyDHCP, BOOTP, and a probe of the address before the offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from ipaddress import IPv4Address
+from typing import Final, Protocol
+
+from bootlink_dhcp.bootfiles import BootClient, BootFiles, boot_client, boot_options
+from bootlink_dhcp.leases import LeaseTable
+from bootlink_dhcp.subnet import Subnet
+from bootlink_dhcp.tracker import Ask, BootPass, BootTracker
+from bootlink_events import BootAddressed, BootFailed, BootStarted, ClientSeen, EventData, normalise_mac
+from bootlink_wire import dhcp
+from bootlink_wire import dhcp_options as opt
+from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
+
+LIMITED_BROADCAST: Final = IPv4Address("255.255.255.255")
+RENEW_AT: Final = 0.5  # of the lease time, RFC 2131 section 4.4.5
+REBIND_AT: Final = 0.875
+
+
+class Book(Protocol):
+    """What the machine asks about a client: its name if the registry knows it, and its reserved address."""
+
+    def name(self, mac: str) -> str | None: ...
+    def reserved(self, mac: str) -> IPv4Address | None: ...
+
+
+class Via(StrEnum):
+    """How a reply reaches its client, RFC 2131 section 4.1."""
+
+    RELAY = "relay"  # to the relay agent's server port
+    UNICAST = "unicast"  # to an address that answers ARP
+    FRAME = "frame"  # to the client's MAC address: it has no address yet
+    BROADCAST = "broadcast"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A packet to send, how, and to which address."""
+
+    packet: DhcpPacket
+    via: Via
+    address: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do about a packet."""
+
+    count: str  # what it was, for the counters
+    reply: Reply | None = None
+    durable: bool = False  # do not send before everything recorded so far is on disk
+    events: tuple[EventData, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request, with what every handler wants to know of it."""
+
+    packet: DhcpPacket
+    mac: str
+    boot: BootClient | None
+    now: float
+
+
+class DhcpMachine:
+    """Decides for one subnet."""
+
+    def __init__(
+        self,
+        subnet: Subnet,
+        leases: LeaseTable,
+        tracker: BootTracker,
+        files: BootFiles,
+        book: Book,
+        *,
+        chain_rom_ipxe: bool = True,
+    ) -> None:
+        self._subnet = subnet
+        self._leases = leases
+        self._tracker = tracker
+        self._files = files
+        self._book = book
+        self._chain_rom_ipxe = chain_rom_ipxe
+        self._handlers: Mapping[MessageType, Callable[[_Asked], Decision]] = {
+            MessageType.DISCOVER: self._discover,
+            MessageType.REQUEST: self._request,
+            MessageType.DECLINE: self._decline,
+            MessageType.RELEASE: self._release,
+            MessageType.INFORM: self._inform,
+        }
+
+    def handle(self, packet: DhcpPacket, now: float) -> Decision:
+        """Decide about one packet that arrived at `now` (seconds since the epoch)."""
+        if packet.op != dhcp.BOOTREQUEST:
+            return Decision("dropped_not_a_request")
+        if packet.htype != dhcp.ETHERNET or len(packet.chaddr) != dhcp.ETHERNET_LENGTH:
+            return Decision("dropped_not_ethernet")
+        if packet.giaddr != NO_ADDRESS and not self._subnet.usable(packet.giaddr):
+            return Decision("dropped_relay_of_another_subnet")
+        try:
+            mac = normalise_mac(packet.chaddr.hex())
+        except ValueError:
+            return Decision("dropped_impossible_mac")
+        message = packet.message_type
+        handler = self._handlers.get(message) if message is not None else None
+        if handler is None:
+            return Decision("dropped_bootp" if message is None else "dropped_not_a_request")
+        return handler(_Asked(packet, mac, boot_client(packet), now))
+
+    # -- the message types -------------------------------------------------------------------------------------
+
+    def _discover(self, asked: _Asked) -> Decision:
+        address = self._leases.choose(
+            asked.mac, self._book.reserved(asked.mac), asked.packet.get(opt.REQUESTED_ADDRESS), asked.now
+        )
+        boot = None
+        events: list[EventData] = []
+        if asked.boot is not None:
+            boot = self._tracker.discovered(self._ask(asked, asked.boot), asked.now)
+            events += self._started(asked, asked.boot, boot, address)
+        if address is None:
+            if boot is not None and boot.minted:
+                events.append(self._failed(asked, boot, *_POOL_EXHAUSTED))
+            return Decision("pool_exhausted", events=tuple(events))
+        self._leases.offer(asked.mac, address, asked.now)
+        file = self._boot_file(asked, boot)
+        if boot is not None and boot.minted and not file and asked.boot is not None:
+            events.append(self._failed(asked, boot, *_no_loader(asked.boot)))
+        reply = self._answer(asked, MessageType.OFFER, address, file)
+        return Decision("discover", self._to_client(asked, reply), events=tuple(events))
+
+    def _request(self, asked: _Asked) -> Decision:
+        packet = asked.packet
+        server, wanted = packet.get(opt.SERVER_ID), packet.get(opt.REQUESTED_ADDRESS)
+        if server is not None and server != self._subnet.server:
+            lease = self._leases.of_client(asked.mac, asked.now)
+            if lease is not None and packet.ciaddr == NO_ADDRESS:
+                self._leases.withdraw(asked.mac, lease.address)
+            return Decision("request_for_another_server")
+        address = wanted if packet.ciaddr == NO_ADDRESS else packet.ciaddr
+        if address is None:
+            return Decision("dropped_request_without_address")
+        beginning = packet.ciaddr == NO_ADDRESS  # SELECTING or INIT-REBOOT: the client has no address in use
+        refusal = self._refusal(asked, address, selecting=server is not None, beginning=beginning)
+        if refusal is not None:
+            return self._nak(asked, refusal)
+        self._leases.bind(asked.mac, address, asked.now)
+        boot, file, events = None, "", []
+        if asked.boot is not None and beginning:
+            boot = self._tracker.acknowledged(self._ask(asked, asked.boot), asked.now)
+            file = self._boot_file(asked, boot)
+            events += self._started(asked, asked.boot, boot, address)
+            if boot.first_ack:
+                events.append(self._addressed(asked, boot, address, file))
+        reply = self._answer(asked, MessageType.ACK, address, file)
+        return Decision("request", self._to_client(asked, reply), durable=True, events=tuple(events))
+
+    def _refusal(self, asked: _Asked, address: IPv4Address, *, selecting: bool, beginning: bool) -> str | None:
+        """Why this client may not have this address; None if it may."""
+        if not self._subnet.usable(address):
+            return f"{address} is not in {self._subnet.network}"
+        if not self._leases.may_use(asked.mac, address, asked.now):
+            return f"{address} is not free for this client"
+        if beginning:
+            lease = self._leases.of_client(asked.mac, asked.now)
+            if lease is not None and lease.address != address:
+                return f"this client's address is {lease.address}"
+            if lease is None and not selecting:
+                return f"this client has no lease of {address}"  # RFC 2131 section 4.3.2: silence, if not authoritative
+        return None
+
+    def _decline(self, asked: _Asked) -> Decision:
+        address = asked.packet.get(opt.REQUESTED_ADDRESS)
+        if asked.packet.get(opt.SERVER_ID) not in (None, self._subnet.server) or address is None:
+            return Decision("dropped_decline")
+        declined = self._leases.decline(asked.mac, address, asked.now)
+        return Decision("decline" if declined else "dropped_decline")
+
+    def _release(self, asked: _Asked) -> Decision:
+        if asked.packet.get(opt.SERVER_ID) not in (None, self._subnet.server):
+            return Decision("dropped_release")
+        released = self._leases.release(asked.mac, asked.packet.ciaddr, asked.now)
+        return Decision("release" if released else "dropped_release")
+
+    def _inform(self, asked: _Asked) -> Decision:
+        if not self._subnet.usable(asked.packet.ciaddr):
+            return Decision("dropped_inform")
+        reply = self._answer(asked, MessageType.ACK, NO_ADDRESS, "")
+        return Decision("inform", Reply(reply, Via.UNICAST, asked.packet.ciaddr))
+
+    # -- boots -------------------------------------------------------------------------------------------------
+
+    def _ask(self, asked: _Asked, boot: BootClient) -> Ask:
+        chain = self._chain_rom_ipxe and self._files.loader(boot) is not None
+        return Ask(asked.mac, asked.packet.xid, boot.ipxe, chain)
+
+    def _boot_file(self, asked: _Asked, boot: BootPass | None) -> str:
+        """The boot file of this pass; empty for no boot, and for an architecture that we have no loader for."""
+        if boot is None or asked.boot is None:
+            return ""
+        if boot.gets_script:
+            return self._files.script_file(boot.boot_id, asked.mac)
+        loader = self._files.loader(asked.boot)
+        return self._files.loader_file(boot.boot_id, loader, ipxe=asked.boot.ipxe) if loader else ""
+
+    def _started(
+        self, asked: _Asked, client: BootClient, boot: BootPass, address: IPv4Address | None
+    ) -> list[EventData]:
+        if not boot.minted:
+            return []
+        name, at = self._book.name(asked.mac), _instant(asked.now)
+        started = BootStarted(
+            mac=asked.mac,
+            client=name,
+            boot_id=boot.boot_id,
+            started=at,
+            ended=at,
+            arch=client.arch.name,
+            firmware=client.firmware,
+            vendor_class=client.vendor_class,
+        )
+        if name is not None:
+            return [started]
+        seen = ClientSeen(
+            mac=asked.mac,
+            boot_id=boot.boot_id,
+            address=address,
+            arch=client.arch.name,
+            vendor_class=client.vendor_class,
+        )
+        return [started, seen]
+
+    def _addressed(self, asked: _Asked, boot: BootPass, address: IPv4Address, file: str) -> BootAddressed:
+        return BootAddressed(
+            mac=asked.mac,
+            client=self._book.name(asked.mac),
+            boot_id=boot.boot_id,
+            started=_instant(boot.began),
+            ended=_instant(asked.now),
+            pass_=boot.pass_,
+            address=address,
+            boot_file=file,
+        )
+
+    def _failed(self, asked: _Asked, boot: BootPass, cause: str, remedy: str) -> BootFailed:
+        return BootFailed(
+            mac=asked.mac,
+            client=self._book.name(asked.mac),
+            boot_id=boot.boot_id,
+            started=_instant(boot.began),
+            ended=_instant(asked.now),
+            stage="dhcp",
+            cause=cause,
+            remedy=remedy,
+        )
+
+    # -- replies -----------------------------------------------------------------------------------------------
+
+    def _answer(self, asked: _Asked, message: MessageType, address: IPv4Address, file: str) -> DhcpPacket:
+        """An OFFER or ACK; without an address it is the answer to an INFORM, which has no lease times."""
+        subnet, packet = self._subnet, asked.packet
+        pairs = [opt.MESSAGE_TYPE.encode(message), opt.SERVER_ID.encode(subnet.server)]
+        if address != NO_ADDRESS:
+            pairs += [
+                opt.LEASE_TIME.encode(subnet.lease_seconds),
+                opt.RENEWAL_TIME.encode(int(subnet.lease_seconds * RENEW_AT)),
+                opt.REBINDING_TIME.encode(int(subnet.lease_seconds * REBIND_AT)),
+            ]
+        pairs += [
+            opt.SUBNET_MASK.encode(subnet.network.netmask),
+            opt.BROADCAST_ADDRESS.encode(subnet.network.broadcast_address),
+        ]
+        if subnet.router is not None:
+            pairs.append(opt.ROUTER.encode((subnet.router,)))
+        if subnet.dns:
+            pairs.append(opt.DNS.encode(subnet.dns))
+        if asked.boot is not None:
+            pairs += boot_options(packet, asked.boot)
+        server = NO_ADDRESS
+        if file:
+            # Some firmware reads only siaddr and file, some only 66 and 67: both, and equal (FIELD section 4).
+            server = self._files.server
+            pairs += [opt.TFTP_SERVER_NAME.encode(str(server)), opt.BOOT_FILE_NAME.encode(file)]
+        return replace(
+            self._blank_reply(packet, pairs),
+            ciaddr=packet.ciaddr if message is MessageType.ACK else NO_ADDRESS,
+            yiaddr=address,
+            siaddr=server,
+            sname=str(server).encode() if file else b"",
+            file=file.encode(),
+        )
+
+    def _nak(self, asked: _Asked, reason: str) -> Decision:
+        pairs = [
+            opt.MESSAGE_TYPE.encode(MessageType.NAK),
+            opt.SERVER_ID.encode(self._subnet.server),
+            opt.MESSAGE_TEXT.encode(reason),
+        ]
+        reply = self._blank_reply(asked.packet, pairs)
+        if reply.giaddr != NO_ADDRESS:
+            # The relay must broadcast it: the client may not have a working address (RFC 2131 section 4.3.2).
+            reply = replace(reply, flags=reply.flags | dhcp.BROADCAST_FLAG)
+            return Decision("nak", Reply(reply, Via.RELAY, reply.giaddr))
+        return Decision("nak", Reply(reply, Via.BROADCAST, LIMITED_BROADCAST))
+
+    def _blank_reply(self, packet: DhcpPacket, pairs: list[tuple[int, bytes]]) -> DhcpPacket:
+        relay = packet.get(opt.RELAY_AGENT)
+        if relay is not None:
+            pairs.append(opt.RELAY_AGENT.encode(relay))  # RFC 3046 section 2.2: verbatim
+        return DhcpPacket(
+            op=dhcp.BOOTREPLY,
+            xid=packet.xid,
+            chaddr=packet.chaddr,
+            flags=packet.flags,
+            giaddr=packet.giaddr,
+            options=dhcp.options(*pairs),
+        )
+
+    def _to_client(self, asked: _Asked, reply: DhcpPacket) -> Reply:
+        if reply.giaddr != NO_ADDRESS:
+            return Reply(reply, Via.RELAY, reply.giaddr)
+        if reply.ciaddr != NO_ADDRESS:
+            return Reply(reply, Via.UNICAST, reply.ciaddr)
+        if asked.packet.broadcast:
+            return Reply(reply, Via.BROADCAST, LIMITED_BROADCAST)
+        return Reply(reply, Via.FRAME, reply.yiaddr)
+
+
+_POOL_EXHAUSTED: Final = (
+    "no address is free in the pool",
+    "widen the pool (BOOTLINK_DHCP_POOL) or shorten the lease (BOOTLINK_DHCP_LEASE_SECONDS)",
+)
+
+
+def _no_loader(client: BootClient) -> tuple[str, str]:
+    return f"there is no boot loader for {client.arch.name} firmware ({client.firmware})", client.arch.remedy
+
+
+def _instant(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,194 @@
+"""The I/O around the decision machine: packets in from the card, replies out, promises kept.
+
+How it works. When the socket is readable, up to `PACKETS_AT_ONCE` packets are read, decided and answered in one
+go; an OFFER leaves at once. A reply that promises an address (`durable`) waits until what was recorded is on
+disk: such replies gather while a thread writes and flushes the journal, and then leave together, so that a room
+that starts at once costs some flushes and not one per PC. Events are emitted when the reply has left.
+
+If the journal cannot be written, the ACKs of that flush are not sent (the clients ask again), the health check
+`journal` fails, and the whole state is written anew as soon as somebody asks again.
+
+At most `MAX_WAITING` promises wait; what comes beyond is dropped and counted, which DHCP clients survive by
+asking again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from bootlink_dhcp.interface import Card, frame_address, open_frames, open_udp, packet_info
+from bootlink_dhcp.journal import Journal
+from bootlink_dhcp.machine import Decision, DhcpMachine, Reply, Via
+from bootlink_events import BootAddressed, BootFailed, EventData
+from bootlink_runtime import Chassis
+from bootlink_wire import dhcp
+from bootlink_wire.dhcp import DhcpMalformed
+from bootlink_wire.dhcp_frame import udp_datagram
+
+SERVER_PORT: Final = 67
+CLIENT_PORT: Final = 68
+PACKETS_AT_ONCE: Final = 64
+"""Packets per turn of the event loop: some 10 ms of work, after which timers and other sockets have theirs."""
+MAX_WAITING: Final = 4096
+"""ACKs that wait for the disk: a /20 full of PCs. About 8 MB."""
+TIDY_SECONDS: Final = 1.0
+"""Longest that a change which nothing waits for stays in memory alone."""
+
+
+class DhcpServer:
+    """One machine on one card."""
+
+    def __init__(self, chassis: Chassis, card: Card, machine: DhcpMachine, journal: Journal, port: int) -> None:
+        """Opens the sockets: StartupError if they cannot be had."""
+        self._bus, self._telemetry = chassis.bus, chassis.telemetry
+        self._log, self._health = chassis.log, chassis.health
+        self._card, self._machine, self._journal = card, machine, journal
+        self._waiting: list[Decision] = []
+        self._something_to_write = asyncio.Event()
+        self._journal_error: str | None = None
+        self._stopping = False
+        self._packet_info = packet_info(card)
+        self._loop = asyncio.get_running_loop()
+        self._udp = open_udp(card, port)
+        try:
+            self._frames = open_frames(card)
+        except BaseException:
+            self._udp.close()
+            raise
+        self.port: int = self._udp.getsockname()[1]
+        self._health.check("journal", self._check_journal)
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._loop.add_reader(self._udp, self._readable)
+
+    def stop(self) -> None:
+        """Take no more packets; `keep_promises` answers what was taken, and ends."""
+        self._loop.remove_reader(self._udp)
+        self._stopping = True
+        self._something_to_write.set()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._udp.close()
+        self._frames.close()
+
+    def _check_journal(self) -> tuple[bool, str]:
+        return self._journal_error is None, self._journal_error or "leases are on disk"
+
+    # -- packets -----------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        for _ in range(PACKETS_AT_ONCE):
+            try:
+                data = self._udp.recv(dhcp.MAX_PACKET + 1)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._log.warning("receiving failed", error=str(error))
+                break
+            self.received(data, time.time())
+        if self._waiting or self._journal.pending:
+            self._something_to_write.set()
+
+    def received(self, data: bytes, now: float) -> None:
+        """Decide about one datagram and answer it, or let the answer wait for the disk."""
+        try:
+            packet = dhcp.decode(data)
+        except DhcpMalformed as error:
+            self._health.count("dropped_malformed")
+            self._log.debug("packet dropped", reason=str(error))
+            return
+        decision = self._machine.handle(packet, now)
+        self._health.count(decision.count)
+        if decision.count.startswith("dropped"):
+            self._log.debug("packet dropped", reason=decision.count, mac=packet.chaddr.hex(":"))
+        if not decision.durable:
+            self._send([decision])
+        elif len(self._waiting) < MAX_WAITING:
+            self._waiting.append(decision)
+        else:
+            self._health.count("dropped_disk_too_slow")
+
+    def _send(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            if decision.reply is not None:
+                self._send_reply(decision.reply)
+            for event in decision.events:
+                self._report(event)
+
+    def _send_reply(self, reply: Reply) -> None:
+        payload = dhcp.encode(reply.packet)
+        try:
+            if reply.via is Via.FRAME:
+                packet = udp_datagram(self._card.own.ip, self.port, reply.address, CLIENT_PORT, payload)
+                self._frames.sendto(packet, frame_address(self._card, reply.packet.chaddr))
+            else:
+                port = SERVER_PORT if reply.via is Via.RELAY else CLIENT_PORT
+                self._udp.sendmsg([payload], self._packet_info, socket.MSG_DONTWAIT, (str(reply.address), port))
+        except (OSError, ValueError) as error:  # the card is down, its queue is full, or the packet is too long
+            self._health.count("replies_not_sent")
+            self._log.warning("reply not sent", to=reply.packet.chaddr.hex(":"), via=str(reply.via), error=str(error))
+
+    def _report(self, event: EventData) -> None:
+        self._bus.emit(event)
+        if isinstance(event, BootAddressed):
+            self._telemetry.boot_span(
+                event.boot_id,
+                f"dhcp {event.pass_}",
+                event.started,
+                event.ended,
+                {"client.mac": event.mac, "client.address": str(event.address), "boot.file": event.boot_file},
+            )
+            self._log.info(
+                "addressed",
+                mac=event.mac,
+                client=event.client,
+                boot_id=str(event.boot_id),
+                stage=event.pass_,
+                address=str(event.address),
+                boot_file=event.boot_file,
+            )
+        elif isinstance(event, BootFailed):
+            self._telemetry.boot_span(event.boot_id, "dhcp", event.started, event.ended, error=event.cause)
+            self._log.error(
+                "boot failed", mac=event.mac, boot_id=str(event.boot_id), cause=event.cause, remedy=event.remedy
+            )
+
+    # -- promises ----------------------------------------------------------------------------------------------
+
+    async def keep_promises(self) -> None:
+        """Until `stop`: write what was recorded, then send what waited for that. Ends with everything on disk."""
+        while not self._stopping:
+            if not self._waiting:
+                try:
+                    async with asyncio.timeout(TIDY_SECONDS):
+                        await self._something_to_write.wait()
+                except TimeoutError:
+                    if not self._journal.pending:
+                        continue
+            self._something_to_write.clear()
+            await self._flush()
+        await self._flush()
+
+    async def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        batch = self._journal.take()
+        try:
+            if batch.lines or batch.whole:
+                await asyncio.to_thread(self._journal.write, batch)
+        except OSError as error:
+            self._journal.failed()
+            if self._journal_error is None:
+                self._log.error("leases cannot be written, so none is promised", error=str(error))
+            self._journal_error = f"the lease file cannot be written: {error}"
+            self._health.count("promises_not_kept", len(waiting))
+            if not self._stopping:
+                await asyncio.sleep(TIDY_SECONDS)  # a full disk is not freed sooner by asking often
+            return
+        self._journal_error = None
+        self._send(waiting)

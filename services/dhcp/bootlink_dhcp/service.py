@@ -1,0 +1,169 @@
+"""The dhcp service: puts card, journal, machines and sockets together, and takes them down again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Final
+
+from bootlink_dhcp.advertiser import Advertiser
+from bootlink_dhcp.bootfiles import BootFiles
+from bootlink_dhcp.interface import Card, find_card
+from bootlink_dhcp.journal import Journal
+from bootlink_dhcp.leases import LeaseTable
+from bootlink_dhcp.loaders import LOOK_SECONDS, LoaderShelf
+from bootlink_dhcp.machine import DhcpMachine
+from bootlink_dhcp.reservations import Reservations
+from bootlink_dhcp.server import DhcpServer
+from bootlink_dhcp.settings import DhcpSettings
+from bootlink_dhcp.subnet import Subnet
+from bootlink_dhcp.tracker import BootTracker
+from bootlink_events import BootPlan
+from bootlink_runtime import Chassis, Logger, PlanBook, Service, StartupError
+
+JOURNAL_NAME: Final = "leases.jsonl"
+_LEASE: Final = "lease"
+_BOOT: Final = "boot"
+
+
+class PlannedClients:
+    """What the machine asks about clients, from the boot plans."""
+
+    def __init__(self, plans: PlanBook, reservations: Reservations, log: Logger) -> None:
+        self._plans, self._reservations, self._log = plans, reservations, log
+        for plan in plans:
+            self._changed(plan.mac, plan)
+        plans.subscribe(self._changed)
+
+    def name(self, mac: str) -> str | None:
+        plan = self._plans.get(mac)
+        return plan.client if plan else None
+
+    def reserved(self, mac: str) -> IPv4Address | None:
+        return self._reservations.of(mac)
+
+    def _changed(self, mac: str, plan: BootPlan | None) -> None:
+        wrong = self._reservations.set(mac, plan.address if plan else None)
+        if wrong and plan:
+            self._log.warning("reservation not honoured", client=plan.client, mac=mac, reason=wrong)
+
+
+async def run(chassis: Chassis, settings: DhcpSettings) -> None:
+    """Serve until told to stop. StartupError if this machine or its settings do not allow it."""
+    card = find_card(settings.interface, settings.server_address)
+    subnet = settings.subnet(card.own)
+    journal = _open_journal(chassis.data / JOURNAL_NAME)
+    shelf = LoaderShelf(settings.loader_folders)
+    shelf.look()
+    machine, leases = _machine(chassis, settings, subnet, journal, shelf)
+    server = DhcpServer(chassis, card, machine, journal, settings.port)
+    advertiser, promises = None, None
+    try:
+        advertiser = _advertiser(chassis, settings, card)
+        await _first_write(journal, chassis.data)
+        server.start()
+        promises = chassis.spawn(server.keep_promises(), name="lease journal")
+        chassis.spawn(_look_for_loaders(chassis, shelf), name="loaders")
+        chassis.health.check("leases", lambda: _lease_report(leases, subnet), required=False)
+        chassis.health.check("loaders", lambda: _loader_report(shelf, settings), required=False)
+        chassis.log.info(
+            "serving", card=card.name, subnet=str(subnet.network), pool=str(subnet.pool), loaders=list(shelf)
+        )
+        if not shelf:
+            chassis.log.error("no boot loader found", remedy=_loader_report(shelf, settings)[1])
+        if settings.tftp_port != BootFiles.TFTP_PORT:
+            chassis.log.warning(
+                "only iPXE ROMs will find their loader: other firmware asks port 69 alone", tftp_port=settings.tftp_port
+            )
+        chassis.listening("dhcp", str(card.own.ip), server.port)
+        chassis.ready()
+        await chassis.stopping.wait()
+    finally:
+        if advertiser is not None:
+            advertiser.close()
+        if promises is not None:
+            server.stop()
+            await asyncio.gather(promises, return_exceptions=True)
+        server.close()
+
+
+def _open_journal(path: Path) -> Journal:
+    try:
+        return Journal(path)
+    except OSError as error:
+        raise StartupError(
+            f"the lease file {path} cannot be read ({error.strerror})", "repair its permissions, or move it away"
+        ) from error
+
+
+async def _first_write(journal: Journal, folder: Path) -> None:
+    """The journal anew and tidy; and a full or read-only disk is found now, not at the first client."""
+    try:
+        await asyncio.to_thread(journal.write, journal.take())
+    except OSError as error:
+        raise StartupError(
+            f"leases cannot be written to {folder} ({error.strerror})", "make room there, or set BOOTLINK_DATA"
+        ) from error
+
+
+def _machine(
+    chassis: Chassis, settings: DhcpSettings, subnet: Subnet, journal: Journal, shelf: LoaderShelf
+) -> tuple[DhcpMachine, LeaseTable]:
+    """The machines, as they were when the service last stopped."""
+
+    def record_lease(key: str, value: Mapping[str, Any] | None) -> None:
+        journal.put(_LEASE, key, value)
+
+    def record_boot(key: str, value: Mapping[str, Any] | None) -> None:
+        journal.put(_BOOT, key, value)
+
+    reservations = Reservations(subnet)
+    leases = LeaseTable(subnet, reservations.owner, record_lease)
+    tracker = BootTracker(record_boot)
+    book = PlannedClients(chassis.plan_book(), reservations, chassis.log)
+    unfit = leases.restore(list(journal.of_kind(_LEASE)), time.time())
+    unread = journal.unreadable + tracker.restore(list(journal.of_kind(_BOOT)))
+    if unfit or unread:
+        chassis.log.warning("parts of the lease file were left out", leases_that_fit_no_more=unfit, unreadable=unread)
+    files = BootFiles(settings.tftp_address or subnet.server, settings.tftp_port, shelf)
+    machine = DhcpMachine(subnet, leases, tracker, files, book, chain_rom_ipxe=settings.chain_rom_ipxe)
+    return machine, leases
+
+
+def _advertiser(chassis: Chassis, settings: DhcpSettings, card: Card) -> Advertiser | None:
+    """The router advertisements. Not having them costs boot time, so it is a warning and no failure."""
+    if settings.router_advertisements == "off":
+        return None
+    try:
+        return Advertiser(chassis, card, settings.router_advertisements)
+    except OSError as error:
+        text = f"iPXE will wait 13 s at each stage: IPv6 on {card.name} does not answer solicitations ({error})"
+        chassis.log.warning("no router advertisements", reason=text)
+        chassis.health.check("router advertisements", lambda: (False, text), required=False)
+        return None
+
+
+async def _look_for_loaders(chassis: Chassis, shelf: LoaderShelf) -> None:
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        if await asyncio.to_thread(shelf.look):
+            chassis.log.info("loaders changed", loaders=list(shelf))
+
+
+def _lease_report(leases: LeaseTable, subnet: Subnet) -> tuple[bool, str]:
+    counts = leases.counts(time.time())
+    room = counts["free"] + counts["idle"] > 0
+    return room, f"{subnet.pool}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+
+
+def _loader_report(shelf: LoaderShelf, settings: DhcpSettings) -> tuple[bool, str]:
+    if shelf:
+        return True, ", ".join(shelf)
+    folders = " or ".join(str(folder) for folder in settings.loader_folders)
+    return False, f"install Debian's package ipxe, or put undionly.kpxe and snponly.efi into {folders}"
+
+
+SERVICE: Final = Service("dhcp", DhcpSettings, run)

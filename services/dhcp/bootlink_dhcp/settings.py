@@ -1,0 +1,88 @@
+"""Settings of the dhcp service, and the subnet that they and the network card make together."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from bootlink_dhcp.subnet import Subnet, SubnetError, parse_pool, upper_half
+from bootlink_runtime import ServiceSettings, StartupError
+
+DEBIAN_LOADERS: Final = Path("/usr/lib/ipxe")
+MAX_DNS: Final = 4
+"""Name servers in one answer: resolvers use three, and every byte counts in a packet of 548."""
+
+
+def _also(name: str, field: str) -> Any:
+    """A field that the tftp service has too: its own variable first, then the tftp service's, so that both agree."""
+    return AliasChoices(f"BOOTLINK_DHCP_{name}", f"BOOTLINK_TFTP_{name.removeprefix('TFTP_')}", field)
+
+
+class DhcpSettings(ServiceSettings):
+    """Environment: BOOTLINK_DHCP_*."""
+
+    model_config = SettingsConfigDict(env_prefix="BOOTLINK_DHCP_")
+
+    interface: str = Field(default="", description="the network card that serves the PCs, such as eth1")
+    server_address: IPv4Address | None = Field(
+        default=None, description="our address on that card; unset: its first IPv4 address"
+    )
+    port: int = Field(default=67, ge=0, le=65535, description="UDP port; 0: any free one (for tests)")
+    pool: str = Field(
+        default="", description="addresses to give out, first-last; unset: the upper half of the card's subnet"
+    )
+    router: IPv4Address | None = Field(default=None, description="default gateway for the PCs; unset: none")
+    dns: Annotated[tuple[IPv4Address, ...], NoDecode] = Field(
+        default=(), max_length=MAX_DNS, description="name servers for the PCs, separated by commas"
+    )
+    lease_seconds: int = Field(default=3600, ge=60, le=30 * 86_400, description="how long a lease lasts")
+    tftp_address: IPv4Address | None = Field(
+        default=None, description="where loaders and scripts come from; unset: our own address"
+    )
+    tftp_port: int = Field(
+        default=69, ge=1, le=65535, validation_alias=_also("TFTP_PORT", "tftp_port"), description="its UDP port"
+    )
+    loaders: str = Field(
+        default="",
+        validation_alias=_also("LOADERS", "loaders"),
+        description="folders of boot loaders, separated by colons; unset: DATA/tftp/loaders, then Debian's",
+    )
+    chain_rom_ipxe: bool = Field(
+        default=True, description="give our loader also to a network card whose own ROM is iPXE"
+    )
+    router_advertisements: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="answer IPv6 router solicitations with 'no router here', which spares iPXE a wait of 13 s; "
+        "auto: while no other router was heard",
+    )
+
+    @field_validator("dns", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @property
+    def loader_folders(self) -> tuple[Path, ...]:
+        """Where to look for loaders, the first that has a file counts."""
+        if self.loaders:
+            return tuple(Path(folder) for folder in self.loaders.split(":") if folder)
+        return (self.data / "tftp" / "loaders", DEBIAN_LOADERS)
+
+    def subnet(self, own: IPv4Interface) -> Subnet:
+        """The subnet of our address on the card. StartupError when the settings do not fit it."""
+        taken = {own.ip, *((self.router,) if self.router else ())}
+        try:
+            return Subnet(
+                network=own.network,
+                server=own.ip,
+                pool=parse_pool(self.pool) if self.pool else upper_half(own.network, taken),
+                lease_seconds=self.lease_seconds,
+                router=self.router,
+                dns=self.dns,
+            )
+        except SubnetError as error:
+            raise StartupError(error.problem, error.remedy) from error

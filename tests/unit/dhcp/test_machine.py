@@ -1,0 +1,430 @@
+"""The decision machine: whole exchanges, packet by packet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootlink_dhcp.bootfiles import BootFiles
+from bootlink_dhcp.leases import LeaseTable
+from bootlink_dhcp.machine import Decision, DhcpMachine, Via
+from bootlink_dhcp.reservations import Reservations
+from bootlink_dhcp.subnet import Pool, Subnet
+from bootlink_dhcp.tracker import BootTracker
+from bootlink_events import BootAddressed, BootFailed, BootStarted, ClientSeen
+from bootlink_wire import dhcp
+from bootlink_wire import dhcp_options as opt
+from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
+from lab.dhcp_client import Firmware, discover, message, request, with_options
+
+T0 = 1_800_000_000.0
+PC = "52:54:00:12:34:56"
+KNOWN = "52:54:00:00:00:07"
+SERVER = IPv4Address("10.77.0.1")
+FIRST = IPv4Address("10.77.0.101")
+ALL_LOADERS = ("undionly.kpxe", "snponly.efi", "ipxe.efi")
+
+
+def no_record(key: str, value: Mapping[str, Any] | None) -> None:
+    """A disk that forgets."""
+
+
+class Lab:
+    """One machine; the client KNOWN has a plan that reserves 10.77.0.20."""
+
+    def __init__(
+        self, *, loaders: tuple[str, ...] = ALL_LOADERS, port: int = 69, chain: bool = True, pool_size: int = 4
+    ) -> None:
+        pool = Pool(FIRST, FIRST + pool_size - 1)
+        self.subnet = Subnet(IPv4Network("10.77.0.0/24"), SERVER, pool, 3600, SERVER + 253, (SERVER, SERVER + 1))
+        self.reservations = Reservations(self.subnet)
+        self.reservations.set(KNOWN, IPv4Address("10.77.0.20"))
+        self.leases = LeaseTable(self.subnet, self.reservations.owner, no_record)
+        self.tracker = BootTracker(no_record)
+        self.machine = DhcpMachine(
+            self.subnet, self.leases, self.tracker, BootFiles(SERVER, port, loaders), self, chain_rom_ipxe=chain
+        )
+        self.now = T0
+
+    def name(self, mac: str) -> str | None:
+        return "pc-007" if mac == KNOWN else None
+
+    def reserved(self, mac: str) -> IPv4Address | None:
+        return self.reservations.of(mac)
+
+    def handle(self, packet: DhcpPacket) -> Decision:
+        """As the server does it: through the bytes."""
+        decision = self.machine.handle(dhcp.decode(dhcp.encode(packet)), self.now)
+        if decision.reply is not None:
+            wire = dhcp.encode(decision.reply.packet)
+            assert len(wire) <= 548  # what every client must accept (RFC 2131 section 2)
+            assert dhcp.decode(wire) == decision.reply.packet
+        return decision
+
+    def exchange(self, firmware: Firmware, mac: str, xid: int) -> tuple[Decision, Decision]:
+        """DISCOVER to ACK, one second each."""
+        asked = discover(firmware, mac, xid)
+        offer = self.handle(asked)
+        assert offer.reply is not None
+        self.now += 1
+        ack = self.handle(request(offer.reply.packet, asked))
+        self.now += 1
+        return offer, ack
+
+
+def kind(decision: Decision) -> MessageType | None:
+    return decision.reply.packet.message_type if decision.reply else None
+
+
+def file_of(decision: Decision) -> str:
+    """The boot file, after checking that it is said the same way everywhere."""
+    assert decision.reply is not None
+    packet = decision.reply.packet
+    assert (packet.get(opt.BOOT_FILE_NAME) or "").encode() == packet.file
+    assert (packet.get(opt.TFTP_SERVER_NAME) or "").encode() == packet.sname
+    assert (packet.siaddr == SERVER) == bool(packet.file)
+    assert opt.OVERLOAD.code not in packet.options
+    return packet.file.decode()
+
+
+@pytest.mark.parametrize(("firmware", "loader"), [("ovmf", "snponly.efi"), ("ipxe", "undionly.kpxe")])
+def test_a_pc_boots_in_two_passes_under_one_boot_id(firmware: Firmware, loader: str) -> None:
+    lab = Lab()
+    offer, ack = lab.exchange(firmware, PC, 1)
+    assert (kind(offer), kind(ack)) == (MessageType.OFFER, MessageType.ACK)
+    boot_id = lab.tracker.current(PC)
+    assert file_of(offer) == file_of(ack) == f"boot/{boot_id}/{loader}"
+    offer, ack = lab.exchange("ipxe", PC, 2)
+    assert file_of(offer) == file_of(ack) == f"tftp://10.77.0.1/boot/{boot_id}/52-54-00-12-34-56.ipxe"
+    assert lab.tracker.current(PC) == boot_id
+
+    lab.now += 60
+    lab.exchange(firmware, PC, 3)
+    later = lab.tracker.current(PC)
+    assert later is not None
+    assert boot_id is not None
+    assert later > boot_id
+
+
+def test_the_events_of_an_unknown_pcs_boot() -> None:
+    lab = Lab()
+    offer, ack = lab.exchange("ovmf", PC, 1)
+    started, seen = offer.events
+    assert isinstance(started, BootStarted)
+    assert (started.arch, started.firmware) == ("uefi-x64", "PXE")
+    assert started.vendor_class == "PXEClient:Arch:00007:UNDI:003000"
+    assert isinstance(seen, ClientSeen)
+    assert (seen.mac, seen.address, seen.boot_id) == (PC, FIRST, started.boot_id)
+    (addressed,) = ack.events
+    assert isinstance(addressed, BootAddressed)
+    assert (addressed.pass_, addressed.address, addressed.boot_id) == ("firmware", FIRST, started.boot_id)
+    assert addressed.duration.total_seconds() == 1
+    assert addressed.boot_file == file_of(ack)
+
+    offer, ack = lab.exchange("ipxe", PC, 2)
+    assert offer.events == ()
+    (addressed,) = ack.events
+    assert isinstance(addressed, BootAddressed)
+    assert addressed.pass_ == "ipxe"
+
+
+def test_a_known_pc_gets_its_reserved_address_and_is_called_by_its_name() -> None:
+    lab = Lab()
+    offer, ack = lab.exchange("ipxe", KNOWN, 1)
+    assert offer.reply is not None
+    assert offer.reply.packet.yiaddr == IPv4Address("10.77.0.20")
+    (started,) = offer.events
+    assert isinstance(started, BootStarted)
+    assert (started.client, started.firmware, started.arch) == ("pc-007", "iPXE", "bios")
+    assert isinstance(ack.events[0], BootAddressed)
+    assert ack.events[0].client == "pc-007"
+
+
+def test_retries_make_no_second_event() -> None:
+    lab = Lab()
+    asked = discover("ovmf", PC, 1)
+    first, second = lab.handle(asked), lab.handle(replace(asked, secs=4))
+    assert first.reply is not None
+    assert second.events == ()
+    wanted = request(first.reply.packet, asked)
+    assert len(lab.handle(wanted).events) == 1
+    assert lab.handle(wanted).events == ()
+
+
+def test_what_pxe_firmware_must_find_in_an_offer() -> None:
+    asked = discover("ovmf", PC, 1)
+    reply = Lab().handle(asked).reply
+    assert reply is not None
+    packet = reply.packet
+    assert packet.get(opt.VENDOR_CLASS) == "PXEClient"
+    assert packet.get(opt.CLIENT_UUID) == asked.get(opt.CLIENT_UUID)
+    assert packet.get(opt.VENDOR_SPECIFIC) == b"\x06\x01\x08\xff"
+    assert packet.get(opt.SERVER_ID) == SERVER
+    assert packet.get(opt.SUBNET_MASK) == IPv4Address("255.255.255.0")
+    assert packet.get(opt.ROUTER) == (SERVER + 253,)
+    assert packet.get(opt.DNS) == (SERVER, SERVER + 1)
+    assert (packet.get(opt.LEASE_TIME), packet.get(opt.RENEWAL_TIME), packet.get(opt.REBINDING_TIME)) == (
+        3600,
+        1800,
+        3150,
+    )
+    assert opt.IPXE.code not in packet.options
+    assert reply.via is Via.BROADCAST  # OVMF sets the flag
+
+
+def test_ipxe_is_told_not_to_wait_for_a_proxy_and_answered_at_its_mac_address() -> None:
+    reply = Lab().handle(discover("ipxe", PC, 1)).reply
+    assert reply is not None
+    assert reply.packet.get(opt.IPXE) == b"\xb0\x01\x01\xff"
+    assert (reply.via, reply.address) == (Via.FRAME, FIRST)
+
+
+def test_an_operating_system_gets_an_address_and_nothing_to_boot() -> None:
+    lab = Lab()
+    offer, ack = lab.exchange("os", PC, 1)
+    assert offer.reply is not None
+    for option in (opt.VENDOR_CLASS, opt.VENDOR_SPECIFIC, opt.IPXE, opt.BOOT_FILE_NAME):
+        assert option.code not in offer.reply.packet.options
+    assert file_of(ack) == ""
+    assert offer.events == ack.events == ()
+    assert lab.tracker.current(PC) is None
+
+
+def test_an_operating_systems_own_dhcp_keeps_the_address_and_the_boot_of_its_firmware() -> None:
+    lab = Lab()
+    lab.exchange("ipxe", PC, 1)
+    lab.exchange("ipxe", PC, 2)
+    boot_id = lab.tracker.current(PC)
+    asked = with_options(discover("os", PC, 3), opt.CLIENT_ID.encode(b"\xff\0\0\0\1a-duid"))
+    reply = lab.handle(asked).reply
+    assert reply is not None
+    assert reply.packet.yiaddr == FIRST
+    assert lab.tracker.current(PC) == boot_id
+
+
+@pytest.mark.parametrize(
+    ("firmware", "arch", "loaders", "words"),
+    [
+        ("ipxe", 0, (), None),  # a ROM's iPXE needs no loader: it gets its script
+        ("ovmf", 7, ("undionly.kpxe",), "uefi-x64"),
+        ("ovmf", 11, ALL_LOADERS, "uefi-arm64"),
+        ("ovmf", 4711, ALL_LOADERS, "arch-4711"),
+        ("http", 16, ALL_LOADERS, "http-x64"),
+    ],
+)
+def test_a_firmware_without_a_loader_gets_an_address_and_its_boot_fails_with_cause_and_remedy(
+    firmware: Firmware, arch: int, loaders: tuple[str, ...], words: str | None
+) -> None:
+    lab = Lab(loaders=loaders)
+    asked = with_options(discover(firmware, PC, 1), opt.CLIENT_ARCHITECTURE.encode((arch,)))
+    offer = lab.handle(asked)
+    assert offer.reply is not None
+    assert offer.reply.packet.yiaddr == FIRST
+    failures = [event for event in offer.events if isinstance(event, BootFailed)]
+    if words is None:
+        assert failures == []
+        assert file_of(offer).endswith(".ipxe")
+        return
+    assert file_of(offer) == ""
+    assert words in failures[0].cause
+    assert failures[0].remedy
+    assert [e for e in lab.handle(asked).events if isinstance(e, BootFailed)] == []  # said once per boot
+
+
+def test_x64_falls_back_to_the_other_loader() -> None:
+    assert file_of(Lab(loaders=("ipxe.efi",)).handle(discover("ovmf", PC, 1))).endswith("/ipxe.efi")
+
+
+def test_an_unchained_ipxe_gets_its_script_at_once() -> None:
+    lab = Lab(chain=False)
+    _, ack = lab.exchange("ipxe", PC, 1)
+    assert file_of(ack) == f"tftp://10.77.0.1/boot/{lab.tracker.current(PC)}/52-54-00-12-34-56.ipxe"
+
+
+def test_another_tftp_port_is_told_to_ipxe_in_urls() -> None:
+    lab = Lab(port=6969)
+    _, ack = lab.exchange("ipxe", PC, 1)
+    assert file_of(ack) == f"tftp://10.77.0.1:6969/boot/{lab.tracker.current(PC)}/undionly.kpxe"
+    _, ack = lab.exchange("ipxe", PC, 2)
+    assert file_of(ack).startswith("tftp://10.77.0.1:6969/boot/")
+
+
+def test_a_lost_service_state_costs_one_more_loader_and_no_boot() -> None:
+    lab = Lab()
+    lab.exchange("ovmf", PC, 1)
+    lab.tracker = BootTracker(no_record)
+    lab.machine = DhcpMachine(lab.subnet, lab.leases, lab.tracker, BootFiles(SERVER, 69, ALL_LOADERS), lab)
+    _, ack = lab.exchange("ipxe", PC, 2)
+    assert file_of(ack).endswith("undionly.kpxe") or file_of(ack).endswith("snponly.efi")
+    _, ack = lab.exchange("ipxe", PC, 3)
+    assert file_of(ack).endswith(".ipxe")
+
+
+def test_only_an_ack_waits_for_the_disk() -> None:
+    lab = Lab()
+    offer, ack = lab.exchange("os", PC, 1)
+    assert (offer.durable, ack.durable) == (False, True)
+
+
+def test_a_full_pool_is_silence_and_a_failed_boot() -> None:
+    lab = Lab(pool_size=1)
+    lab.exchange("os", "52:54:00:00:00:01", 1)
+    decision = lab.handle(discover("ovmf", PC, 1))
+    assert (decision.reply, decision.count) == (None, "pool_exhausted")
+    assert isinstance(decision.events[-1], BootFailed)
+    assert "BOOTLINK_DHCP_POOL" in decision.events[-1].remedy
+
+
+# -- REQUEST in its four states (RFC 2131 section 4.3.2) ---------------------------------------------------------
+
+
+def test_renewing_is_answered_by_unicast_and_prolongs_the_lease() -> None:
+    lab = Lab()
+    lab.exchange("os", PC, 1)
+    lab.now += 1800
+    decision = lab.handle(message(MessageType.REQUEST, PC, ciaddr=FIRST))
+    assert kind(decision) is MessageType.ACK
+    assert decision.reply is not None
+    assert (decision.reply.via, decision.reply.address) == (Via.UNICAST, FIRST)
+    assert decision.reply.packet.ciaddr == FIRST
+    assert lab.leases.of_client(PC, lab.now).expires == lab.now + 3600  # type: ignore[union-attr]
+
+
+def test_a_renewal_is_granted_although_the_lease_file_was_lost() -> None:
+    lab = Lab()
+    decision = lab.handle(message(MessageType.REQUEST, PC, ciaddr=FIRST))
+    assert kind(decision) is MessageType.ACK
+
+
+@pytest.mark.parametrize(
+    ("case", "packet"),
+    [
+        ("renewing another client's", message(MessageType.REQUEST, PC, ciaddr=FIRST)),
+        ("renewing outside the pool", message(MessageType.REQUEST, PC, ciaddr=IPv4Address("10.77.0.30"))),
+        ("renewing our own address", message(MessageType.REQUEST, PC, ciaddr=SERVER)),
+        ("renewing in another subnet", message(MessageType.REQUEST, PC, ciaddr=IPv4Address("192.168.1.5"))),
+        ("rebooting in another subnet", message(MessageType.REQUEST, PC, wanted=IPv4Address("192.168.1.5"))),
+        ("rebooting without a lease", message(MessageType.REQUEST, PC, wanted=FIRST + 1)),
+        ("rebooting with another's", message(MessageType.REQUEST, PC, wanted=FIRST)),
+        ("selecting what was not offered", message(MessageType.REQUEST, PC, wanted=FIRST, server=SERVER)),
+    ],
+)
+def test_an_address_that_is_not_the_clients_is_refused_by_broadcast(case: str, packet: DhcpPacket) -> None:
+    lab = Lab()
+    lab.exchange("os", "52:54:00:00:00:01", 1)
+    decision = lab.handle(packet)
+    assert kind(decision) is MessageType.NAK, case
+    assert decision.reply is not None
+    assert (decision.reply.via, str(decision.reply.address)) == (Via.BROADCAST, "255.255.255.255")
+    assert decision.reply.packet.yiaddr == NO_ADDRESS
+    assert decision.reply.packet.get(opt.SERVER_ID) == SERVER
+    assert decision.reply.packet.get(opt.MESSAGE_TEXT)
+
+
+def test_init_reboot_with_the_leased_address_is_confirmed() -> None:
+    lab = Lab()
+    lab.exchange("os", PC, 1)
+    assert kind(lab.handle(message(MessageType.REQUEST, PC, wanted=FIRST))) is MessageType.ACK
+
+
+def test_a_request_to_another_server_is_left_alone_and_frees_our_offer() -> None:
+    lab = Lab()
+    lab.handle(discover("os", PC, 1))
+    decision = lab.handle(message(MessageType.REQUEST, PC, wanted=FIRST, server=SERVER + 5))
+    assert decision.reply is None
+    assert lab.leases.counts(lab.now)["offered"] == 0
+
+
+def test_decline_release_and_inform() -> None:
+    lab = Lab()
+    lab.exchange("os", PC, 1)
+    assert lab.handle(message(MessageType.DECLINE, PC, wanted=FIRST, server=SERVER)).reply is None
+    assert lab.leases.counts(lab.now)["declined"] == 1
+    lab.exchange("os", PC, 2)
+    assert lab.handle(message(MessageType.RELEASE, PC, ciaddr=FIRST + 1, server=SERVER)).count == "release"
+    assert lab.handle(message(MessageType.RELEASE, PC, ciaddr=FIRST + 1, server=SERVER)).count == "dropped_release"
+    decision = lab.handle(message(MessageType.INFORM, PC, ciaddr=IPv4Address("10.77.0.9")))
+    assert decision.reply is not None
+    packet = decision.reply.packet
+    assert (packet.yiaddr, packet.get(opt.LEASE_TIME), packet.get(opt.DNS)) == (NO_ADDRESS, None, (SERVER, SERVER + 1))
+    assert str(decision.reply.address) == "10.77.0.9"
+
+
+def test_a_relay_is_answered_at_its_address_with_its_option_echoed_last() -> None:
+    lab = Lab()
+    relay = IPv4Address("10.77.0.2")
+    asked = with_options(replace(discover("os", PC, 1), giaddr=relay), (82, b"\1\4port"))
+    reply = lab.handle(asked).reply
+    assert reply is not None
+    assert (reply.via, reply.address) == (Via.RELAY, relay)
+    assert list(reply.packet.options)[-1] == 82
+    assert reply.packet.get(opt.RELAY_AGENT) == b"\1\4port"
+    nak = lab.handle(replace(message(MessageType.REQUEST, PC, wanted=SERVER), giaddr=relay)).reply
+    assert nak is not None
+    assert nak.via is Via.RELAY
+    assert nak.packet.broadcast
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        ({"op": 2}, "dropped_not_a_request"),
+        ({"chaddr": b""}, "dropped_not_ethernet"),
+        ({"htype": 6}, "dropped_not_ethernet"),
+        ({"chaddr": b"\xff" * 6}, "dropped_impossible_mac"),
+        ({"chaddr": bytes(6)}, "dropped_impossible_mac"),
+        ({"giaddr": IPv4Address("192.168.9.1")}, "dropped_relay_of_another_subnet"),
+        ({"options": {}}, "dropped_bootp"),
+        ({"options": {53: b"\2"}}, "dropped_not_a_request"),
+        ({"options": {53: b"\3"}}, "dropped_request_without_address"),
+        ({"options": {53: b"\4"}}, "dropped_decline"),
+        ({"options": {53: b"\7"}}, "dropped_release"),
+        ({"options": {53: b"\x08"}}, "dropped_inform"),
+    ],
+)
+def test_what_is_not_for_us_is_dropped_and_counted(change: dict[str, Any], count: str) -> None:
+    packet = replace(discover("os", PC, 1), **change)
+    decision = Lab().machine.handle(packet, T0)
+    assert (decision.count, decision.reply) == (count, None)
+
+
+ips = st.sampled_from(("0.0.0.0", "10.77.0.1", "10.77.0.101", "10.77.0.255", "192.168.1.1")).map(IPv4Address)
+hostile = st.builds(
+    DhcpPacket,
+    op=st.just(1),
+    xid=st.integers(0, 3),
+    chaddr=st.sampled_from((b"RT\0\0\0\1", b"RT\0\0\0\2", b"")),
+    flags=st.sampled_from((0, 0x8000)),
+    ciaddr=ips,
+    giaddr=ips,
+    options=st.fixed_dictionaries(
+        {53: st.integers(1, 8).map(lambda n: bytes((n,)))},
+        optional={
+            50: ips.map(lambda a: a.packed),
+            54: ips.map(lambda a: a.packed),
+            60: st.sampled_from((b"PXEClient:Arch:00007", b"HTTPClient", b"MSFT 5.0", b"\xff\xfe")),
+            77: st.sampled_from((b"iPXE", b"\4iPXE", b"")),
+            82: st.binary(max_size=255),
+            93: st.sampled_from((b"\0\0", b"\0\7", b"\xff\xff\0\7")),
+            97: st.binary(max_size=255),
+        },
+    ),
+)
+
+
+@given(st.lists(hostile, max_size=15))
+def test_the_machine_raises_nothing_for_any_sequence_of_packets_and_its_replies_fit_a_frame(
+    packets: list[DhcpPacket],
+) -> None:
+    lab = Lab()
+    for packet in packets:
+        decision = lab.machine.handle(packet, lab.now)
+        lab.now += 1
+        if decision.reply is not None:
+            assert len(dhcp.encode(decision.reply.packet)) <= 1472
