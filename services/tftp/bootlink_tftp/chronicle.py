@@ -38,6 +38,8 @@ BOOTS_MAX: Final = 4_096  # boots remembered; each takes a few hundred bytes
 SAME_BOOT_SECONDS: Final = 3
 WAITING_MAX: Final = 4  # findings of one boot that wait for its MAC address: a loader and a failure, twice
 
+TRANSIENT_SHOWN: Final = 4  # times a screen that should go by itself is shown, in 9 s, before the boot counts as failed
+
 StageName = Literal["loader", "script", "disk"]
 
 
@@ -54,6 +56,7 @@ class _Boot:
     mac: str | None = None
     told: frozenset[tuple[str, str]] = frozenset()
     served: tuple[str, str | None] | None = None
+    times: int = 0  # in a row
     waiting: tuple[Callable[[str], None], ...] = ()
 
 
@@ -188,25 +191,27 @@ class Chronicle:
     ) -> None:
         """A script has reached the PC."""
         boot = self._boot(boot_id)
-        if boot.served == (script.kind, script.cause):
-            self._health.count("scripts_served_again")
-            return
+        again = boot.served == (script.kind, script.cause)
         boot.served = (script.kind, script.cause)
-        self._emit(
-            BootScriptServed(
-                mac=mac,
-                client=self._client(mac),
-                boot_id=boot_id,
-                started=started,
-                ended=ended,
-                kind=script.kind,
-                cause=script.cause,
-                peer=peer,
+        boot.times = boot.times + 1 if again else 1
+        if again:
+            self._health.count("scripts_served_again")
+        else:
+            self._emit(
+                BootScriptServed(
+                    mac=mac,
+                    client=self._client(mac),
+                    boot_id=boot_id,
+                    started=started,
+                    ended=ended,
+                    kind=script.kind,
+                    cause=script.cause,
+                    peer=peer,
+                )
             )
-        )
-        attributes = {"kind": script.kind, "cause": script.cause or "", "peer": peer}
-        self._telemetry.boot_span(boot_id, "tftp.script", started, ended, attributes)
-        if script.kind == "screen":
+            attributes = {"kind": script.kind, "cause": script.cause or "", "peer": peer}
+            self._telemetry.boot_span(boot_id, "tftp.script", started, ended, attributes)
+        if script.cause is not None and (not screens.SCREENS[script.cause].transient or boot.times >= TRANSIENT_SHOWN):
             self.failed(boot_id, "script", script.detail, script.remedy, peer=peer, mac=mac, started=started)
 
     def not_delivered(

@@ -30,6 +30,11 @@ class Screen:
     remedy: str
     wait: int = RETRY_SECONDS
 
+    @property
+    def transient(self) -> bool:
+        """It goes by itself as a rule: no failed boot until it was shown a few times."""
+        return self.wait < RETRY_SECONDS
+
 
 SCREENS: Final[Mapping[str, Screen]] = {
     "unknown_client": Screen(
@@ -86,7 +91,7 @@ SCREENS: Final[Mapping[str, Screen]] = {
 # What a sanboot script failed at, as its retry tells it in the script's name (see `names`).
 FAILURES: Final = frozenset({"attach", "start"})
 
-_RULE: Final = "echo " + "-" * (COLUMNS - 1)
+_RULE: Final = "echo " + "=" * (COLUMNS - 1)  # not of dashes: iPXE's echo would take them for an option
 
 _AGAIN: Final = (
     ":{label}",

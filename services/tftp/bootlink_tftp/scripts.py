@@ -36,6 +36,9 @@ _ATTACH: Final = (
 _START: Final = (
     ":attached",
     "sanboot ||",
+    # A drive that `sanhook` attached outlives a failed boot, and the next attempt would find its number taken
+    # ("Error 0x03232019", seen with Debian's build).
+    "sanunhook ||",
 )
 
 

