@@ -1,0 +1,179 @@
+"""A PC's way through DHCP with the whole chassis around it: plans come from NATS, events go there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootlink_dhcp import SERVICE, DhcpSettings, advertiser, server, service
+from bootlink_events import (
+    PLANS_BUCKET,
+    BootAddressed,
+    BootId,
+    BootStarted,
+    ClientSeen,
+    CloudEvent,
+    mac_token,
+)
+from bootlink_runtime import Chassis, follow, running
+from bootlink_wire import icmpv6
+from bootlink_wire.icmpv6 import RouterAdvertisement, RouterSolicitation
+from lab.chassis import bus_on, plan
+from lab.dhcp_client import discover, request
+from lab.nats import NatsServer
+from lab.netns import Cable, entered
+from lab.raw_pc import RawPc
+
+PC = "52:54:00:12:34:56"
+WAIT = 20.0
+
+
+@pytest.fixture
+def cable() -> Iterator[Cable]:
+    with Cable() as made:
+        yield made
+
+
+@pytest.fixture
+def in_namespace(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's network card and its sockets are the server end of the cable; all else, NATS too, is ours."""
+
+    def inside(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            with entered(cable.server):
+                return function(*arguments)
+
+        return call
+
+    for module, name in ((service, "find_card"), (server, "open_udp"), (server, "open_frames"), (advertiser, "_open")):
+        monkeypatch.setattr(module, name, inside(getattr(module, name)))
+
+
+@contextlib.asynccontextmanager
+async def serving(nats: NatsServer, folder: Path, cable: Cable, **settings: Any) -> AsyncIterator[Chassis]:
+    loaders = folder / "loaders"
+    loaders.mkdir(exist_ok=True)
+    for name in ("undionly.kpxe", "snponly.efi"):
+        (loaders / name).write_bytes(b"loader")
+    made = DhcpSettings(
+        nats_url=nats.url, data=folder / "data", interface=cable.server_card, loaders=str(loaders), **settings
+    )
+    async with running(SERVICE, made) as chassis:
+        yield chassis
+
+
+def boot_id_of(file: bytes) -> BootId:
+    return BootId.parse(file.decode().removeprefix("tftp://10.77.0.1/").split("/")[1])
+
+
+@pytest.mark.usefixtures("in_namespace")
+async def test_two_passes_are_one_boot_and_the_next_power_on_has_a_greater_id(
+    nats: NatsServer, cable: Cable, tmp_path: Path
+) -> None:
+    async with bus_on(nats.url) as bus, serving(nats, tmp_path, cable) as chassis:
+        with RawPc(cable, PC) as pc:
+            loader, script = await pc.boot_pass("ipxe"), await pc.boot_pass("ipxe")
+            first = boot_id_of(loader.file)
+            assert loader.file.decode() == f"boot/{first}/undionly.kpxe"
+            assert script.file.decode() == f"tftp://10.77.0.1/boot/{first}/52-54-00-12-34-56.ipxe"
+            assert loader.yiaddr == script.yiaddr
+            again = boot_id_of((await pc.boot_pass("ovmf")).file)
+            assert again > first
+        events = await _events(bus, count=7)
+        assert chassis.health.counters["request"] == 3
+    assert [type(event.decode()) for event in events] == [
+        BootStarted, ClientSeen, BootAddressed, BootAddressed, BootStarted, ClientSeen, BootAddressed,
+    ]  # fmt: skip
+    assert [event.data["boot_id"] for event in events] == [str(first)] * 4 + [str(again)] * 3
+
+
+async def _events(bus: Any, *, count: int) -> list[CloudEvent]:
+    found: list[CloudEvent] = []
+    async with asyncio.timeout(WAIT):
+        while len(found) < count:
+            found = [event async for event in follow(bus, wait=False)]
+            await asyncio.sleep(0.05)
+    return found
+
+
+@pytest.mark.usefixtures("in_namespace")
+async def test_a_plan_that_arrives_gives_its_client_the_reserved_address_at_once(
+    nats: NatsServer, cable: Cable, tmp_path: Path
+) -> None:
+    reserved = IPv4Address("10.77.0.20")
+    async with bus_on(nats.url) as bus, serving(nats, tmp_path, cable) as chassis:
+        await bus.put(PLANS_BUCKET, mac_token(PC), plan(PC, address=reserved).model_dump_json().encode())
+        async with asyncio.timeout(WAIT):
+            while chassis.plan_book().get(PC) is None:
+                await asyncio.sleep(0.02)
+        nats.kill()  # what it knows, it goes on serving
+        with RawPc(cable, PC) as pc:
+            assert (await pc.boot_pass("ovmf")).yiaddr == reserved
+        with RawPc(cable, "52:54:00:00:00:99") as stranger:
+            assert (await stranger.boot_pass("ovmf")).yiaddr == IPv4Address("10.77.0.128")
+
+
+@pytest.mark.usefixtures("in_namespace")
+async def test_no_ack_leaves_before_its_lease_is_on_disk(
+    nats: NatsServer, cable: Cable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(nats, tmp_path, cable) as chassis:
+        with RawPc(cable, PC) as pc:
+            asked = discover("os", PC, 1)
+            offer = await pc.ask(asked)
+            assert offer is not None
+
+            def full(*_: Any) -> None:
+                raise OSError(28, "No space left on device")
+
+            with monkeypatch.context() as disk:
+                disk.setattr("bootlink_dhcp.journal._write_and_sync", full)
+                assert await pc.ask(request(offer, asked), seconds=0.5) is None
+                assert not chassis.health.ready
+            ack = await pc.ask(request(offer, asked), seconds=5)
+            assert ack is not None
+            assert f'"{ack.yiaddr}"' in (tmp_path / "data" / "dhcp" / "leases.jsonl").read_text()
+            assert chassis.health.ready
+
+
+@pytest.mark.usefixtures("in_namespace")
+@pytest.mark.parametrize("mode", ["auto", "on", "off"])
+async def test_a_router_solicitation_is_answered_by_a_router_that_routes_nothing(
+    nats: NatsServer, cable: Cable, tmp_path: Path, mode: str
+) -> None:
+    async with serving(nats, tmp_path, cable, router_advertisements=mode):
+        with entered(cable.client):
+            sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
+            card = socket.if_nametoindex(cable.client_card)
+        with sock:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+            found = await _solicit(sock, card, seconds=6.0 if mode != "off" else 2.5)
+    if mode == "off":
+        assert found is None
+    else:
+        assert found is not None
+        assert (found.lifetime, found.managed, found.other) == (0, False, False)
+        assert found.source_mac is not None
+
+
+async def _solicit(sock: socket.socket, card: int, *, seconds: float) -> RouterAdvertisement | None:
+    """Ask until somebody answers; a new card may not send before its link-local address is proven unique."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while loop.time() < deadline:
+        with contextlib.suppress(OSError):
+            sock.sendto(icmpv6.encode(RouterSolicitation()), ("ff02::2", 0, 0, card))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                while True:
+                    message = icmpv6.decode(await loop.sock_recv(sock, 2000))
+                    if isinstance(message, RouterAdvertisement):
+                        return message
+    return None

@@ -1,0 +1,72 @@
+"""A PC that boots, on the wire: DHCP through a raw socket, and no answer to ARP, as of firmware."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from ipaddress import IPv4Address
+
+from bootlink_wire import dhcp
+from bootlink_wire.dhcp import DhcpPacket
+from bootlink_wire.dhcp_frame import udp_datagram
+from lab.dhcp_client import Firmware, discover, request
+from lab.netns import Cable, entered
+
+ETHERTYPE_ALL = 3
+BROADCAST = b"\xff" * 6
+EVERYONE = IPv4Address("255.255.255.255")
+
+
+class RawPc:
+    """One PC on the client end of the cable, known by its MAC address."""
+
+    def __init__(self, cable: Cable, mac: str) -> None:
+        self.mac = mac
+        self._address = bytes.fromhex(mac.replace(":", ""))
+        self._random = random.Random(mac)
+        with entered(cable.client):
+            self._sock = socket.socket(
+                socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETHERTYPE_ALL)
+            )
+            self._sock.bind((cable.client_card, 0))
+
+    def __enter__(self) -> RawPc:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    def send(self, payload: bytes) -> None:
+        """A UDP payload from 0.0.0.0:68 to everybody's port 67."""
+        packet = udp_datagram(IPv4Address(0), 68, EVERYONE, 67, payload)
+        self._sock.send(BROADCAST + self._address + b"\x08\x00" + packet)
+
+    async def ask(self, packet: DhcpPacket, *, seconds: float = 2.0) -> DhcpPacket | None:
+        """Send, and wait for the answer to this transaction; None if there is none in time."""
+        self.send(dhcp.encode(packet))
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    reply = await self._receive()
+                    if reply is not None and reply.xid == packet.xid:
+                        return reply
+        except TimeoutError:
+            return None
+
+    async def _receive(self) -> DhcpPacket | None:
+        frame = await asyncio.get_running_loop().sock_recv(self._sock, 65535)
+        if frame[:6] not in (self._address, BROADCAST) or frame[12:14] != b"\x08\x00" or frame[23] != 17:
+            return None
+        if int.from_bytes(frame[36:38]) != 68:
+            return None
+        return dhcp.decode(frame[42 : 34 + int.from_bytes(frame[38:40])])
+
+    async def boot_pass(self, firmware: Firmware) -> DhcpPacket:
+        """DISCOVER, OFFER, REQUEST, ACK with a transaction id of its own; returns the ACK."""
+        asked = discover(firmware, self.mac, self._random.getrandbits(32))
+        offer = await self.ask(asked)
+        assert offer is not None, f"no OFFER for {firmware}"
+        ack = await self.ask(request(offer, asked))
+        assert ack is not None, f"no ACK for {firmware}"
+        return ack
