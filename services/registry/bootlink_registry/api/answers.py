@@ -1,0 +1,94 @@
+"""Errors as RFC 9457 problem documents, in answers and in the OpenAPI document."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import asyncpg
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from bootlink_registry.api.models import ProblemAnswer
+from bootlink_registry.database import DatabaseAway
+from bootlink_registry.problems import Problem
+
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_SECONDS: Final = 2  # told with 503; the database is usually back by then
+ERRORS_SHOWN: Final = 10  # of one body that is wrong in many ways
+
+_REMEDIES: Final = {
+    404: "the paths there are: /openapi.json",
+    405: "the methods there are: /openapi.json",
+    400: "send JSON, as /openapi.json says",
+}
+
+
+def answer(status: int, detail: str, remedy: str, **more: Any) -> JSONResponse:
+    """A problem as a response."""
+    problem = ProblemAnswer(title=HTTPStatus(status).phrase, status=status, detail=detail, remedy=remedy)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+    return JSONResponse(problem.model_dump() | more, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def install(app: FastAPI, *, log: Any) -> None:
+    """Have `app` answer every error in this form, and say so in its OpenAPI document."""
+
+    @app.exception_handler(Problem)
+    async def problem(_: Request, error: Problem) -> JSONResponse:
+        return answer(error.status, error.detail, error.remedy, **error.more)
+
+    @app.exception_handler(DatabaseAway)
+    async def away(_: Request, error: DatabaseAway) -> JSONResponse:
+        return answer(503, str(error), "repeat in a moment; a change may have been made already, so look first")
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = "; ".join(_told(one) for one in error.errors()[:ERRORS_SHOWN])
+        return answer(422, wrong, "correct it and send the request again; /openapi.json says what is expected")
+
+    @app.exception_handler(asyncpg.DataError)
+    async def unstorable(_: Request, error: asyncpg.DataError) -> JSONResponse:
+        return answer(422, f"a value cannot be stored: {error}", "correct it and send the request again")
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> JSONResponse:
+        remedy = _REMEDIES.get(error.status_code, "see /openapi.json")
+        return answer(error.status_code, str(error.detail), remedy)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
+        return answer(500, "the registry failed to answer; its log says why", "report it, with that part of the log")
+
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+
+
+def _told(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path"))
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with our problems instead of its own form of errors."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemas = document["components"]["schemas"]
+        schemas["Problem"] = ProblemAnswer.model_json_schema()
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        for path in document["paths"].values():
+            for operation in path.values():
+                for status in ("422", "503"):
+                    operation["responses"].setdefault(status, {"description": HTTPStatus(int(status)).phrase})
+                for status, response in operation["responses"].items():
+                    if int(status) >= 400:
+                        response["description"] = HTTPStatus(int(status)).phrase
+                        response["content"] = content
+        app.openapi_schema = document
+    return app.openapi_schema

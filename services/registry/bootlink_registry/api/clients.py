@@ -1,0 +1,101 @@
+"""/v1/clients and /v1/sightings"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from bootlink_registry import clients, journal
+from bootlink_registry.api.context import PAGE, After, Context, Limit, Registry
+from bootlink_registry.api.models import (
+    BootAnswer,
+    ClientAnswer,
+    ClientChange,
+    ClientDetail,
+    NewClient,
+    Page,
+    PlanAnswer,
+    ResolvedLink,
+    SightingAnswer,
+)
+from bootlink_registry.compiler import compile_plan, resolve, version_of
+from bootlink_registry.database import Connection
+from bootlink_registry.delivery import last_plan
+from bootlink_registry.problems import invalid
+from bootlink_registry.rows import read_catalogue
+
+router = APIRouter(tags=["clients"])
+
+
+@router.post("/clients", status_code=201, responses={200: {"model": ClientAnswer}, 409: {}})
+async def add_client(body: NewClient, registry: Registry, response: Response) -> ClientAnswer:
+    """Add a client. One that had enrolled itself is taken over, and the answer is 200."""
+    async with registry.database.transaction() as connection:
+        name = body.name or await clients.free_name(connection, registry.settings.enrol_name)
+        row, is_new = await clients.add_client(
+            connection, mac=body.mac, name=name, group=body.group, address=body.address
+        )
+    response.headers["Location"] = f"/v1/clients/{row.client.name}"
+    if not is_new:
+        response.status_code = 200
+    return ClientAnswer.of(row)
+
+
+@router.get("/clients")
+async def list_clients(
+    registry: Registry,
+    group: Annotated[str | None, Query(description="only this group's")] = None,
+    limit: Limit = PAGE,
+    after: After = "",
+) -> Page[ClientAnswer]:
+    """All clients, by name."""
+    async with registry.database.transaction() as connection:
+        found = await clients.list_clients(connection, group=group, after=after, limit=limit)
+    more = found[-1].client.name if len(found) == limit else None
+    return Page(items=[ClientAnswer.of(row) for row in found], next=more)
+
+
+@router.get("/clients/{name_or_mac}", responses={404: {}})
+async def show_client(name_or_mac: str, registry: Registry) -> ClientDetail:
+    """One client: the link that decides what it boots, its plan, and its last boot."""
+    async with registry.database.transaction(isolation="repeatable_read") as connection:
+        return await _detail(connection, registry, await clients.find_client(connection, name_or_mac))
+
+
+@router.patch("/clients/{name_or_mac}", responses={404: {}, 409: {}})
+async def change_client(name_or_mac: str, body: ClientChange, registry: Registry) -> ClientAnswer:
+    """Change a client's name, group, reserved address, or whether it may boot."""
+    changes = {field: getattr(body, field) for field in body.model_fields_set}
+    if changes.get("name", "a name") == "":
+        raise invalid("the name is empty", "give a name, or leave it out")
+    async with registry.database.transaction() as connection:
+        return ClientAnswer.of(await clients.change_client(connection, name_or_mac, changes))
+
+
+@router.get("/sightings")
+async def list_sightings(registry: Registry, limit: Limit = PAGE) -> Page[SightingAnswer]:
+    """PCs that asked and are no clients, the latest first (where enrolment is refused)."""
+    async with registry.database.transaction() as connection:
+        found = await clients.list_sightings(connection, limit=limit)
+    return Page(items=[SightingAnswer.model_validate(dict(row)) for row in found])
+
+
+async def _detail(connection: Connection, registry: Context, row: clients.ClientRow) -> ClientDetail:
+    """The plan is compiled here and now, so that it is true also while NATS is away and it cannot be delivered."""
+    client = row.client
+    catalogue = await read_catalogue(connection, registry.nodes.portals)
+    link = resolve(catalogue, client)
+    last = await last_plan(connection, client.mac)
+    plan = compile_plan(catalogue, client, revision=last.revision if last else 1)
+    boots = await journal.list_boots(connection, mac=client.mac, before=None, limit=1)
+    return ClientDetail(
+        **dict(ClientAnswer.of(row)),
+        link=ResolvedLink.of(link, version_of(catalogue, link)) if link else None,
+        plan=PlanAnswer.of(
+            plan,
+            revision=last.revision if last else None,
+            delivered=last is not None and registry.delivery.delivered(plan),
+        ),
+        last_boot=BootAnswer.of(boots[0]) if boots else None,
+    )

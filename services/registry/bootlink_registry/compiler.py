@@ -1,0 +1,132 @@
+"""The plan compiler: rows in, boot plan out. A pure function; it reads no file, no clock and no database.
+
+A client's own link comes before its group's, and that before the default. Where something stands in the way of a
+boot the plan carries a refusal, whose words reach the PC's own screen; the first that applies, in this order:
+disabled, no_link, image_missing, no_blockstore. A refused plan names no disk, so that no block store serves it; only
+`no_blockstore` leaves the disks in, as it passes by itself when a block store announces itself.
+"""
+
+from __future__ import annotations
+
+from bootlink_events import BootPlan, DiskPlan, LayerPlan, Refusal, target_iqn
+from bootlink_registry.catalogue import Catalogue, Client, Link, Version
+
+
+def resolve(catalogue: Catalogue, client: Client) -> Link | None:
+    """The link that decides what this client boots; None if there is none."""
+    links = catalogue.links
+    own = links.get(("client", client.mac))
+    if own is not None:
+        return own
+    of_group = links.get(("group", client.group)) if client.group is not None else None
+    return of_group or links.get(("default", ""))
+
+
+def version_of(catalogue: Catalogue, link: Link) -> int | None:
+    """The version this link means now; None if its channel points nowhere."""
+    if link.channel is None:
+        return link.version
+    return catalogue.channels.get((link.image, link.channel))
+
+
+def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> BootPlan:
+    """The boot plan of one client."""
+    refusal, disks = _decide(catalogue, client)
+    return BootPlan(
+        mac=client.mac,
+        client=client.name,
+        group=client.group,
+        address=client.address,
+        revision=revision,
+        target=target_iqn(client.mac),
+        portals=catalogue.portals,
+        disks=disks,
+        refusal=refusal,
+    )
+
+
+def _decide(catalogue: Catalogue, client: Client) -> tuple[Refusal | None, tuple[DiskPlan, ...]]:
+    if client.disabled:
+        return _disabled(client), ()
+    link = resolve(catalogue, client)
+    if link is None:
+        return _no_link(client), ()
+    number = version_of(catalogue, link)
+    chain = _chain(catalogue, link.image, number)
+    broken = next((version for version in chain if version.fault is not None), None)
+    if number is None or not chain or broken is not None:
+        return _image_missing(link, broken), ()
+    layers = tuple(
+        LayerPlan(
+            id=version.layer,
+            path=version.path,
+            format=version.format,
+            virtual_size=version.virtual_size,
+            file_size=version.file_size,
+            mtime_ns=version.mtime_ns,
+        )
+        for version in chain
+    )
+    disk = DiskPlan(lun=0, image=link.image, version=number, channel=link.channel, layers=layers, policy=link.policy)
+    return (None if catalogue.portals else _no_blockstore()), (disk,)
+
+
+def _chain(catalogue: Catalogue, image: str, number: int | None) -> tuple[Version, ...]:
+    """The version and its parents, top first; empty if one of them is not known.
+
+    It ends, as the database holds that a parent's number is smaller than its child's.
+    """
+    chain: list[Version] = []
+    while number is not None:
+        version = catalogue.versions.get((image, number))
+        if version is None:
+            return ()
+        chain.append(version)
+        number = version.parent
+    return tuple(chain)
+
+
+def _disabled(client: Client) -> Refusal:
+    return Refusal(
+        cause="disabled",
+        detail=f"{client.name} is switched off in the registry",
+        remedy=f"switch it on again: PATCH /v1/clients/{client.name} with disabled = false",
+    )
+
+
+def _no_link(client: Client) -> Refusal:
+    group = f"its group {client.group} has none" if client.group else "it is in no group"
+    return Refusal(
+        cause="no_link",
+        detail=f"{client.name} has no image link of its own, {group}, and there is no default link",
+        remedy=f"bootlink link set {client.name} IMAGE; or for all PCs: bootlink link set --default IMAGE",
+    )
+
+
+def _image_missing(link: Link, broken: Version | None) -> Refusal:
+    if broken is None:
+        wanted = link.channel or f"version {link.version}"
+        return Refusal(
+            cause="image_missing",
+            detail=f"the link names {wanted} of image {link.image}, which is not there",
+            remedy=f"bootlink image show {link.image} tells what there is; then set the link anew",
+        )
+    if broken.fault == "missing":
+        return Refusal(
+            cause="image_missing",
+            detail=f"the file of image {link.image} is gone: {broken.path}",
+            remedy="put the file back where it was, as it was",
+        )
+    return Refusal(
+        cause="image_missing",
+        detail=f"the file of image {link.image} was changed after it was added: {broken.path}",
+        remedy="restore the file as it was; or add the changed file as another image and link that",
+    )
+
+
+def _no_blockstore() -> Refusal:
+    return Refusal(
+        cause="no_blockstore",
+        detail="no block store has announced itself, so there is nothing to read the disk from",
+        remedy="start the blockstore service; `bootlink status` shows whether it runs",
+    )

@@ -1,0 +1,238 @@
+"""Delivery: what the database says reaches the other services, in this order: change, plan, event.
+
+One loop, in rounds. A round
+
+1. reads the oldest events of the outbox;
+2. in one transaction that sees one state, compiles the plans that recorded changes touch, and gives each that differs
+   from the last one a new revision;
+3. puts those plans into the bucket that are not there as they should be, and forgets the recorded changes;
+4. publishes the events and forgets them.
+
+So an event is published after the plans of its change, and whatever is interrupted is done again: a plan that is
+compiled again is the same plan, and an event that is published again has the same id.
+
+The bucket is only a picture of the database. A replica of it shows what is really there; a key that is not what was
+put last, or belongs to nobody, is put right. A *full* round, which does that for every client, is due at the start, at
+each new connection to NATS (its store may have been lost), when the block stores change, and every FULL_SECONDS.
+
+Several registries may run: whoever holds a session lock in the database delivers, the others stand by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Any, Final
+
+from bootlink_events import PLANS_BUCKET, BootPlan, mac_token
+from bootlink_registry import outbox, rows
+from bootlink_registry.catalogue import Catalogue, Client
+from bootlink_registry.compiler import compile_plan
+from bootlink_registry.database import Connection, Database, DatabaseAway
+from bootlink_registry.names import as_mac
+from bootlink_registry.nodes import NodeWatch
+from bootlink_runtime import Bus, BusUnavailable, Health, Logger, Replica
+
+DELIVERY_LOCK: Final = 0x626F_6F74_0002
+STANDBY_SECONDS: Final = 1.0  # between tries for the lock
+POLL_SECONDS: Final = 1.0  # between rounds that nobody asked for; a notification can be lost
+RETRY_SECONDS: Final = 0.5  # after NATS did not take something
+FULL_SECONDS: Final = 300.0
+PUTS_AT_ONCE: Final = 32  # under way to NATS; each waits for its sync to disk
+
+
+class Delivery:
+    """Compiles plans and publishes events, for ever."""
+
+    def __init__(self, database: Database, bus: Bus, nodes: NodeWatch, *, health: Health, log: Logger) -> None:
+        self.active = False  # this registry holds the lock
+        self._database = database
+        self._bus = bus
+        self._nodes = nodes
+        self._health = health
+        self._log = log
+        self._bucket = Replica(bus, PLANS_BUCKET, None, self._bucket_changed, log)
+        self._put_last: dict[str, bytes] = {}
+        self._suspects: set[str] = set()  # keys of the bucket that are not what was put last
+        self._full = True
+        self._wake = asyncio.Event()
+
+    def full_round(self) -> None:
+        """Compile and check every plan in the next round."""
+        self._full = True
+        self._wake.set()
+
+    def delivered(self, plan: BootPlan) -> bool:
+        """Whether this very plan is in the bucket."""
+        return self._bucket.entries.get(mac_token(plan.mac)) == _payload(plan)
+
+    async def run(self) -> None:
+        """Deliver for ever; in the meantime follow the bucket."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._bucket.run())
+            tasks.create_task(self._request_full_rounds())
+            tasks.create_task(self._deliver())
+
+    def _bucket_changed(self, key: str, value: bytes | None) -> None:
+        if self._put_last.get(key) != value:
+            self._suspects.add(key)
+            self._wake.set()
+
+    async def _request_full_rounds(self) -> None:
+        epoch = await self._bus.epoch_after(0)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FULL_SECONDS):
+                    epoch = await self._bus.epoch_after(epoch)
+            self.full_round()
+
+    async def _deliver(self) -> None:
+        # Before the bucket was read whole there is no telling what differs, and before the nodes were, every plan
+        # would say that there is no block store.
+        await self._bucket.synced.wait()
+        await self._nodes.synced()
+        while True:
+            try:
+                async with self._database.session() as connection:
+                    await self._deliver_on(connection)
+            except DatabaseAway:
+                await self._database.recovered()
+            finally:
+                self.active = False
+
+    async def _deliver_on(self, connection: Any) -> None:
+        """Deliver for as long as this connection lasts. The lock goes with it."""
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", DELIVERY_LOCK):  # noqa: ASYNC110
+            await asyncio.sleep(STANDBY_SECONDS)
+        self.active = True
+        await connection.add_listener(outbox.CHANNEL, lambda *_: self._wake.set())
+        self.full_round()
+        while True:
+            self._wake.clear()
+            if not self._bus.connected:
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            try:
+                again = await self._round(connection)
+            except BusUnavailable as error:
+                self._log.debug("delivery waits", error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if not again:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._wake.wait()
+
+    async def _round(self, connection: Connection) -> bool:
+        """One round. True if more is waiting already. BusUnavailable if NATS did not take all of it."""
+        events = await outbox.oldest_events(connection)
+        full, self._full = self._full, False
+        suspects, self._suspects = self._suspects, set()
+        try:
+            async with connection.transaction(isolation="repeatable_read"):
+                work = await outbox.oldest_recompiles(connection)
+                plans, ownerless = await self._compile(connection, work, suspects, everybody=full or work.everybody)
+            await self._put(plans, ownerless)
+        except BaseException:
+            self._full |= full
+            self._suspects |= suspects
+            raise
+        await outbox.forget_recompiles(connection, work)
+        stored: list[str] = []
+        try:
+            for event in events:
+                await self._bus.publish(event)
+                stored.append(event.id)
+        finally:
+            if stored:
+                await outbox.forget_events(connection, stored)
+        return len(events) == outbox.EVENT_BATCH or len(work.ids) == outbox.RECOMPILE_BATCH
+
+    async def _compile(
+        self, connection: Connection, work: outbox.Recompiles, suspects: set[str], *, everybody: bool
+    ) -> tuple[list[BootPlan], set[str]]:
+        """The plans to show, with their revisions, and the keys that belong to nobody."""
+        macs = work.macs | {mac for key in suspects if (mac := as_mac(key)) is not None}
+        if not (everybody or macs or work.groups or suspects):
+            return [], set()
+        found = await connection.fetch(
+            """
+            SELECT * FROM clients
+            WHERE $1 OR mac = ANY($2::text[]) OR group_name = ANY($3::text[])
+            """,
+            *(everybody, list(macs), list(work.groups)),
+        )
+        touched = [rows.client_of(row) for row in found]
+        catalogue = await rows.read_catalogue(connection, self._nodes.portals)
+        plans = await _revised(connection, catalogue, touched)
+        owned = {mac_token(client.mac) for client in touched}
+        asked = set(self._bucket.entries) if everybody else suspects | {mac_token(mac) for mac in macs}
+        ownerless = asked - owned
+        await connection.execute(
+            "DELETE FROM plans WHERE mac = ANY($1::text[])", [mac for key in ownerless if (mac := as_mac(key))]
+        )
+        return plans, ownerless
+
+    async def _put(self, plans: Iterable[BootPlan], ownerless: Iterable[str]) -> None:
+        """Make the bucket show these plans, and nothing under the keys of nobody."""
+        wanted: dict[str, bytes | None] = {mac_token(plan.mac): _payload(plan) for plan in plans}
+        wanted |= dict.fromkeys(ownerless)
+        different = {key: value for key, value in wanted.items() if self._bucket.entries.get(key) != value}
+        slots = asyncio.Semaphore(PUTS_AT_ONCE)
+
+        async def put(key: str, value: bytes | None) -> None:
+            async with slots:
+                if value is None:
+                    self._put_last.pop(key, None)
+                else:
+                    self._put_last[key] = value
+                await self._bus.put(PLANS_BUCKET, key, value)
+                self._health.count("plans_put" if value is not None else "plans_removed")
+
+        try:
+            async with asyncio.TaskGroup() as tasks:  # the first failure ends the others: NATS is away for all
+                for item in different.items():
+                    tasks.create_task(put(*item))
+        except* BusUnavailable as failures:
+            raise BusUnavailable(str(failures.exceptions[0])) from None
+        for key, value in wanted.items():
+            if value is not None:
+                self._put_last[key] = value
+
+
+def _payload(plan: BootPlan) -> bytes:
+    return plan.model_dump_json().encode()
+
+
+async def _revised(connection: Connection, catalogue: Catalogue, clients: list[Client]) -> list[BootPlan]:
+    """The clients' plans; one that differs from the last has a new revision, and is the last from now on."""
+    compiled = {client.mac: compile_plan(catalogue, client) for client in clients}
+    bodies = {mac: plan.model_dump_json(exclude={"revision"}) for mac, plan in compiled.items()}
+    held = await connection.fetch("SELECT mac, revision, body FROM plans WHERE mac = ANY($1::text[])", list(compiled))
+    revisions = {row["mac"]: row["revision"] for row in held if row["body"] == bodies[row["mac"]]}
+    changed = [mac for mac in compiled if mac not in revisions]
+    if changed:
+        written = await connection.fetch(
+            """
+            INSERT INTO plans (mac, revision, body)
+            SELECT mac, nextval('plan_revision'), body FROM unnest($1::text[], $2::text[]) AS new (mac, body)
+            ON CONFLICT (mac) DO UPDATE SET revision = excluded.revision, body = excluded.body
+            RETURNING mac, revision
+            """,
+            *(changed, [bodies[mac] for mac in changed]),
+        )
+        revisions |= {row["mac"]: row["revision"] for row in written}
+    return [plan.model_copy(update={"revision": revisions[mac]}) for mac, plan in compiled.items()]
+
+
+async def last_plan(connection: Connection, mac: str) -> BootPlan | None:
+    """The plan of a client that was compiled last; None if none was yet."""
+    row = await connection.fetchrow("SELECT revision, body FROM plans WHERE mac = $1", mac)
+    if row is None:
+        return None
+    return _with_revision(row["body"], row["revision"])
+
+
+def _with_revision(body: str, revision: int) -> BootPlan:
+    return BootPlan.model_validate_json(f'{{"revision": {revision}, {body[1:]}')

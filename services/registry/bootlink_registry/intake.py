@@ -1,0 +1,121 @@
+"""What comes in: the stages of boots and unknown PCs, from the event stream into the database.
+
+The stream's consumer is durable, so nothing is missed while the registry is away. While the database is away the
+consumer rests: a message is given up after some deliveries, and a delivery that cannot succeed must not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Literal
+
+from bootlink_events import BootId, ClientSeen, CloudEvent, Stage, UnreadableEvent
+from bootlink_registry import clients, journal
+from bootlink_registry.database import Database, DatabaseAway
+from bootlink_runtime import Bus, Health, Logger, Telemetry, consume
+
+DURABLE: Final = "registry"
+EVENT_ID_LIMIT: Final = 200  # characters; ours have 36
+SWEEP_SECONDS: Final = 1.0  # between looks for boots that are over
+PRUNE_SWEEPS: Final = 600  # sweeps between two prunings
+
+
+class Intake:
+    """Takes events in."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        enrol: Literal["accept", "refuse"],
+        enrol_name: str,
+        telemetry: Telemetry,
+        health: Health,
+        log: Logger,
+    ) -> None:
+        self._database = database
+        self._enrol = enrol
+        self._enrol_name = enrol_name
+        self._telemetry = telemetry
+        self._health = health
+        self._log = log
+
+    async def run(self, bus: Bus) -> None:
+        """Consume events for ever, except while the database is away."""
+        while True:
+            await self._database.until_up()
+            consumer = asyncio.create_task(consume(bus, DURABLE, self.handle, self._log), name="consume")
+            away = asyncio.create_task(self._database.until_away(), name="database away")
+            try:
+                await asyncio.wait({consumer, away}, return_when=asyncio.FIRST_COMPLETED)
+                if consumer.done():
+                    consumer.result()
+            finally:
+                consumer.cancel()
+                away.cancel()
+                await asyncio.gather(consumer, away, return_exceptions=True)
+
+    async def handle(self, event: CloudEvent) -> None:
+        """Take one event in; a second time changes nothing. DatabaseAway if it could not be."""
+        if len(event.id) > EVENT_ID_LIMIT or "\0" in event.id:
+            raise UnreadableEvent(f"its id is longer than {EVENT_ID_LIMIT} characters, or none")
+        match event.decode():
+            case Stage() as stage:
+                async with self._database.transaction() as connection:
+                    recorded = await journal.record(connection, event, stage)
+                self._health.count("stages_recorded" if recorded else "stages_repeated")
+            case ClientSeen() as seen:
+                await self._client_seen(seen)
+            case _:
+                pass
+
+    async def _client_seen(self, seen: ClientSeen) -> None:
+        async with self._database.transaction() as connection:
+            outcome = await clients.enrol(connection, seen, policy=self._enrol, pattern=self._enrol_name)
+        self._health.count(f"clients_{outcome}")
+        if outcome == "enrolled":
+            self._log.info("client enrolled", mac=seen.mac, boot_id=str(seen.boot_id))
+        elif outcome == "full":
+            self._log.warning(
+                "client not enrolled", mac=seen.mac, problem="too many PCs enrolled themselves", remedy="add it by hand"
+            )
+
+    async def sweep(self) -> None:
+        """Write the root spans of boots that are over, and hold the journal to its size, for ever."""
+        sweeps = 0
+        while True:
+            try:
+                async with self._database.transaction() as connection:
+                    ended = await journal.take_ended(connection)
+                    if sweeps % PRUNE_SWEEPS == 0:
+                        await journal.prune(connection)
+            except DatabaseAway:
+                await self._database.recovered()
+                continue
+            for boot in ended:
+                self._write_root(boot)
+            sweeps += 1
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    def _write_root(self, boot: journal.BootRow) -> None:
+        """The span under which dhcp, tftp and blockstore placed theirs."""
+        known = {
+            "client.mac": boot.mac,
+            "client.name": boot.client,
+            "boot.state": boot.state,
+            "boot.end_reason": boot.summary.get("end_reason"),
+            "boot.image": boot.summary.get("image"),
+            "boot.version": boot.summary.get("version"),
+            "boot.policy": boot.summary.get("policy"),
+        }
+        failure = boot.summary.get("failure")
+        assert boot.ended is not None
+        self._telemetry.root_span(
+            BootId(int=boot.boot_id.int),
+            "boot",
+            boot.started,
+            boot.ended,
+            {name: value for name, value in known.items() if value is not None},
+            error=f"{failure['stage']}: {failure['cause']}" if failure else None,
+        )
+        self._health.count("boots_ended")

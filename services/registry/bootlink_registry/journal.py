@@ -1,0 +1,209 @@
+"""The journal of boots: stages as they are told, and the summary made of them (see `boots`).
+
+Recording is idempotent by event id and takes any order. All recording for one client is one after the other, by an
+advisory lock on its MAC address, so that two boots of one client always see each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from bootlink_events import CloudEvent, Stage, kind_named
+from bootlink_registry.boots import Summary, summarise
+from bootlink_registry.clients import storable
+from bootlink_registry.database import Connection
+from bootlink_registry.problems import not_found
+
+BOOTS_PER_CLIENT: Final = 100  # kept of one client; weeks of reboots
+BOOTS_KEPT: Final = 200_000  # kept of all; about 1 GB with their stages
+STAGES_PER_BOOT: Final = 500  # recorded of one boot; a session that flaps for hours must not fill the disk
+SETTLE_SECONDS: Final = 5.0  # from a boot's end to its root span: late events and quick reconnections come in between
+ROOT_BATCH: Final = 100
+_CLIENT_LOCK: Final = 0x626F  # the first half of the lock; the second is a hash of the MAC address
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """A stage as it was told."""
+
+    event_id: str
+    kind: str  # the event's type without its prefix, such as boot.started
+    source: str  # service and node, such as /dhcp/server-1
+    started: datetime
+    ended: datetime
+    data: dict[str, Any]  # what the event says beyond that
+
+
+@dataclass(frozen=True, slots=True)
+class BootRow:
+    """A boot; `client` is the client's name now, or what it was called then."""
+
+    boot_id: UUID
+    mac: str
+    client: str | None
+    state: str
+    started: datetime
+    ended: datetime | None
+    summary: dict[str, Any]
+
+
+async def record(connection: Connection, event: CloudEvent, stage: Stage) -> bool:
+    """Record one stage. False if it was recorded before, or the boot has more stages than are kept."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _CLIENT_LOCK, stage.mac)
+    boot_id = str(stage.boot_id)
+    if await connection.fetchval("SELECT true FROM boot_stages WHERE event_id = $1", event.id):
+        return False
+    if await connection.fetchval("SELECT count(*) FROM boot_stages WHERE boot_id = $1", boot_id) >= STAGES_PER_BOOT:
+        return False
+    is_new = await connection.fetchval(
+        """
+        INSERT INTO boots (boot_id, mac, state, started, summary) VALUES ($1, $2, 'booting', $3, '{}')
+        ON CONFLICT (boot_id) DO NOTHING RETURNING true
+        """,
+        *(boot_id, stage.mac, stage.started),
+    )
+    await connection.execute(
+        """
+        INSERT INTO boot_stages (event_id, boot_id, kind, source, started, ended, data)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        """,
+        *(event.id, boot_id, event.type, storable(event.source), stage.started, stage.ended, _storable(event.data)),
+    )
+    await _summarise(connection, stage.mac, boot_id)
+    former = await connection.fetchval(
+        "SELECT boot_id FROM boots WHERE mac = $1 AND boot_id < $2 ORDER BY boot_id DESC LIMIT 1", stage.mac, boot_id
+    )
+    if former is not None:
+        await _summarise(connection, stage.mac, str(former))
+    if is_new:
+        await connection.execute(
+            """
+            DELETE FROM boots WHERE boot_id IN
+                (SELECT boot_id FROM boots WHERE mac = $1 ORDER BY boot_id DESC OFFSET $2)
+            """,
+            *(stage.mac, BOOTS_PER_CLIENT),
+        )
+    return True
+
+
+async def _summarise(connection: Connection, mac: str, boot_id: str) -> None:
+    """Tell one boot anew from all that is known of it."""
+    found = await connection.fetch("SELECT kind, data FROM boot_stages WHERE boot_id = $1", boot_id)
+    stages = [stage for row in found if (stage := _stage(row)) is not None]
+    if not stages:
+        return
+    newer = await connection.fetchval(
+        "SELECT started FROM boots WHERE mac = $1 AND boot_id > $2 ORDER BY boot_id LIMIT 1", mac, boot_id
+    )
+    summary = summarise(stages, newer=newer)
+    await connection.execute(
+        """
+        UPDATE boots SET state = $2, started = $3, ended = $4, client = coalesce($5, client), summary = $6,
+            over_since = CASE WHEN $4::timestamptz IS NULL THEN NULL ELSE coalesce(over_since, now()) END
+        WHERE boot_id = $1
+        """,
+        *(boot_id, summary.state, summary.started, summary.ended, summary.client, _facts(summary)),
+    )
+
+
+def _stage(row: Any) -> Stage | None:
+    kind = kind_named(row["kind"])
+    stage = kind.model.model_validate(row["data"]) if kind is not None else None
+    return stage if isinstance(stage, Stage) else None
+
+
+def _facts(summary: Summary) -> dict[str, Any]:
+    facts = dataclasses.asdict(summary)
+    for column in ("state", "started", "ended", "client"):
+        del facts[column]
+    if summary.os_attached is not None:
+        facts["os_attached"] = summary.os_attached.isoformat()
+    return facts
+
+
+def _storable(value: Any) -> Any:
+    """JSON data without NUL characters, which PostgreSQL's jsonb refuses."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {storable(str(key)): _storable(item) for key, item in value.items()}
+    return value
+
+
+# -- reading --------------------------------------------------------------------------------------------------------
+
+_BOOTS: Final = """
+    SELECT b.boot_id, b.mac, coalesce(c.name, b.client) AS client, b.state, b.started, b.ended, b.summary
+    FROM boots b LEFT JOIN clients c ON c.mac = b.mac
+"""
+
+
+def _row(row: Any) -> BootRow:
+    return BootRow(**{field.name: row[field.name] for field in dataclasses.fields(BootRow)})
+
+
+async def list_boots(connection: Connection, *, mac: str | None, before: UUID | None, limit: int) -> list[BootRow]:
+    """Boots of one client or all, newest first, before the given one."""
+    found = await connection.fetch(
+        f"""
+        {_BOOTS} WHERE ($1::text IS NULL OR b.mac = $1) AND ($2::uuid IS NULL OR b.boot_id < $2)
+        ORDER BY b.boot_id DESC LIMIT $3
+        """,
+        *(mac, before, limit),
+    )
+    return [_row(row) for row in found]
+
+
+async def get_boot(connection: Connection, boot_id: UUID) -> tuple[BootRow, list[StageRow]]:
+    """One boot and its stages, in the order of their beginnings. Raises Problem."""
+    row = await connection.fetchrow(f"{_BOOTS} WHERE b.boot_id = $1", boot_id)
+    if row is None:
+        raise not_found(f"there is no boot {boot_id}", "bootlink boot list shows the boots that are kept")
+    found = await connection.fetch(
+        "SELECT * FROM boot_stages WHERE boot_id = $1 ORDER BY started, ended, event_id", boot_id
+    )
+    return _row(row), [_stage_row(stage) for stage in found]
+
+
+def _stage_row(row: Any) -> StageRow:
+    told_already = {"mac", "client", "boot_id", "started", "ended"}
+    kind = kind_named(row["kind"])
+    return StageRow(
+        event_id=row["event_id"],
+        kind=kind.what if kind else row["kind"],
+        source=row["source"],
+        started=row["started"],
+        ended=row["ended"],
+        data={name: value for name, value in row["data"].items() if name not in told_already},
+    )
+
+
+# -- ends -----------------------------------------------------------------------------------------------------------
+
+
+async def take_ended(connection: Connection, *, settle: float = SETTLE_SECONDS) -> Sequence[BootRow]:
+    """The boots that have been over for `settle` seconds and have no root span yet; each is handed out once."""
+    found = await connection.fetch(
+        """
+        UPDATE boots SET root_written = true WHERE boot_id IN (
+            SELECT boot_id FROM boots WHERE over_since <= now() - $1::interval AND NOT root_written
+            ORDER BY over_since LIMIT $2 FOR UPDATE SKIP LOCKED)
+        RETURNING boot_id, mac, client, state, started, ended, summary
+        """,
+        *(timedelta(seconds=settle), ROOT_BATCH),
+    )
+    return [_row(row) for row in found]
+
+
+async def prune(connection: Connection) -> None:
+    """Hold the number of boots to BOOTS_KEPT; the oldest go."""
+    await connection.execute(
+        "DELETE FROM boots WHERE boot_id IN (SELECT boot_id FROM boots ORDER BY boot_id DESC OFFSET $1)", BOOTS_KEPT
+    )

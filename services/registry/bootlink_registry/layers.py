@@ -1,0 +1,102 @@
+"""Layer files, looked at from threads of their own: a file system that hangs must not hold up the event loop.
+
+`probe` says what a file is when it is added. `watch` looks again and again whether each layer still is what it
+was: a client must not be sent to a disk that is gone, and its screen should say why. What it finds is written to
+the versions' rows, from where plans are compiled. It stats files, and opens none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from bootlink_disks import DiskError, ImageInfo, probe
+from bootlink_registry import images
+from bootlink_registry.catalogue import Fault, Version
+from bootlink_registry.database import Database, DatabaseAway
+from bootlink_registry.problems import Problem, invalid
+from bootlink_runtime import Logger
+
+THREADS: Final = 4  # for probing and looking; more would only queue at the disk
+PROBE_SECONDS: Final = 30.0  # for one file; a dynamic VHD's table is at most 16 MiB
+LOOK_SECONDS: Final = 15.0  # between looks at all layer files
+GLANCE_SECONDS: Final = 2.0  # given to the look at one image when it is linked
+
+T = TypeVar("T")
+
+
+def state_of(version: Version) -> Fault | None:
+    """What is wrong with the version's file now. Blocks on the file system."""
+    try:
+        now = Path(version.path).stat()
+    except OSError:
+        return "missing"
+    same = now.st_size == version.file_size and now.st_mtime_ns == version.mtime_ns
+    return None if same else "changed"
+
+
+class Layers:
+    """The layer files of all images."""
+
+    def __init__(self, database: Database, log: Logger) -> None:
+        self._database = database
+        self._log = log
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="layers")
+
+    def close(self) -> None:
+        """Let the threads go; one that hangs in the file system is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def probe(self, path: Path) -> ImageInfo:
+        """What the file at `path` is. Problem if it cannot serve as a layer."""
+        try:
+            return await self._in_thread(lambda: probe(path), PROBE_SECONDS)
+        except DiskError as error:
+            raise invalid(error.problem, error.remedy) from error
+        except TimeoutError as error:
+            raise Problem(
+                503, f"{path}: the file system did not answer within {PROBE_SECONDS:.0f} s", "check it, then repeat"
+            ) from error
+
+    async def glance(self, image: str) -> None:
+        """Look at one image's files now. What a hanging file system has to say comes with the regular look."""
+        async with self._database.transaction() as connection:
+            versions = await images.all_layers(connection, image)
+        await self._look_at(versions, GLANCE_SECONDS)
+
+    async def watch(self) -> None:
+        """Look at all files, for ever."""
+        while True:
+            try:
+                async with self._database.transaction() as connection:
+                    versions = await images.all_layers(connection)
+                await self._look_at(versions, None)
+            except DatabaseAway:
+                await self._database.recovered()
+                continue
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look_at(self, versions: list[Version], seconds: float | None) -> None:
+        try:
+            states = await self._in_thread(lambda: [state_of(version) for version in versions], seconds)
+        except TimeoutError:
+            self._log.warning("file system slow", files=[version.path for version in versions])
+            return
+        for version, fault in zip(versions, states, strict=True):
+            if fault == version.fault:
+                continue
+            async with self._database.transaction() as connection:
+                await images.set_fault(connection, version, fault)
+            if fault is None:
+                self._log.info("layer back", image=version.image, version=version.number, file=version.path)
+            else:
+                self._log.warning(
+                    "layer unusable", image=version.image, version=version.number, file=version.path, fault=fault
+                )
+
+    async def _in_thread(self, work: Callable[[], T], seconds: float | None) -> T:
+        async with asyncio.timeout(seconds):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -1,0 +1,1 @@
+"""The database's schema, as alembic migrations in plain SQL. They ship with the package and run at its start."""

@@ -1,0 +1,108 @@
+"""The block stores that clients can be sent to.
+
+Each block store puts itself into a bucket every few seconds. A node counts as gone when nothing was heard of it for
+NODE_TTL_SECONDS *while this registry was connected*: the bucket's own expiry says nothing to a watch, and after an
+outage of NATS the bucket may come back empty although every node still runs. Taking all portals out of all plans
+over a restart of NATS would keep PCs from booting for nothing. A snapshot on disk bridges a restart of the registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from bootlink_events import NODES_BUCKET, NodeInfo
+from bootlink_runtime import Bus, Logger, Replica
+from bootlink_runtime.provision import NODE_TTL_SECONDS
+
+TICK_SECONDS: Final = 2.0
+NODES_LIMIT: Final = 256  # block stores held; the bucket is written by whoever may speak to NATS
+
+
+class Nodes:
+    """Which nodes were heard of, and when. A pure record: time is passed in, in seconds of any steady clock."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, tuple[NodeInfo, float]] = {}
+
+    def heard(self, info: NodeInfo, now: float) -> bool:
+        """A node announced itself. True if that changes the portals."""
+        before = self.portals
+        if info.node in self._heard or len(self._heard) < NODES_LIMIT:
+            self._heard[info.node] = (info, now)
+        return self.portals != before
+
+    def excuse(self, now: float) -> None:
+        """Nobody could be heard until now: give all nodes their time anew."""
+        self._heard = {name: (info, now) for name, (info, _) in self._heard.items()}
+
+    def expire(self, now: float) -> list[str]:
+        """Drop the nodes that were not heard of for too long; returns their names."""
+        gone = [name for name, (_, at) in self._heard.items() if now - at > NODE_TTL_SECONDS]
+        for name in gone:
+            del self._heard[name]
+        return gone
+
+    @property
+    def all(self) -> list[NodeInfo]:
+        return [self._heard[name][0] for name in sorted(self._heard)]
+
+    @property
+    def portals(self) -> tuple[str, ...]:
+        """All nodes' portals, by node name, each once."""
+        return tuple(dict.fromkeys(portal for info in self.all for portal in info.portals))
+
+
+class NodeWatch:
+    """Follows the bucket of nodes; calls `on_change` when the portals change."""
+
+    def __init__(self, bus: Bus, snapshot: Path, on_change: Callable[[], None], log: Logger) -> None:
+        self.nodes = Nodes()
+        self._bus = bus
+        self._on_change = on_change
+        self._log = log
+        self._replica = Replica(bus, NODES_BUCKET, snapshot, self._put, log)
+        self._replica.load_snapshot()
+
+    @property
+    def portals(self) -> tuple[str, ...]:
+        return self.nodes.portals
+
+    async def synced(self) -> None:
+        """Wait until the bucket was read whole once."""
+        await self._replica.synced.wait()
+
+    async def run(self) -> None:
+        """Follow the bucket for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._replica.run())
+            tasks.create_task(self._expire())
+
+    def _put(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            return  # see above: only silence ends a node
+        try:
+            info = NodeInfo.model_validate_json(value)
+        except ValidationError as error:
+            self._log.warning("node unreadable", key=key, error=str(error))
+            return
+        if self.nodes.heard(info, time.monotonic()):
+            self._log.info("block store announced", node=info.node, portals=list(info.portals))
+            self._on_change()
+
+    async def _expire(self) -> None:
+        epoch = 0
+        while True:
+            now = time.monotonic()
+            if not self._bus.connected or self._bus.epoch != epoch:
+                epoch = self._bus.epoch
+                self.nodes.excuse(now)
+            for name in self.nodes.expire(now):
+                self._log.warning("block store gone", node=name, remedy="`bootlink status` shows whether it runs")
+                self._on_change()
+            await asyncio.sleep(TICK_SECONDS)

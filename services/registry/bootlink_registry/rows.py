@@ -1,0 +1,53 @@
+"""Rows of the database as the compiler's input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bootlink_registry.catalogue import Catalogue, Client, Link, Version
+from bootlink_registry.database import Connection
+
+
+def client_of(row: Any) -> Client:
+    return Client(
+        mac=row["mac"], name=row["name"], group=row["group_name"], address=row["address"], disabled=row["disabled"]
+    )
+
+
+def version_of(row: Any) -> Version:
+    return Version(
+        image=row["image"],
+        number=row["number"],
+        parent=row["parent"],
+        layer=str(row["layer"]),
+        path=row["path"],
+        format=row["format"],
+        virtual_size=row["virtual_size"],
+        file_size=row["file_size"],
+        mtime_ns=row["mtime_ns"],
+        fault=row["fault"],
+    )
+
+
+def link_of(row: Any) -> Link:
+    return Link(
+        scope=row["scope"],
+        key=row["key"],
+        image=row["image"],
+        channel=row["channel"],
+        version=row["version"],
+        policy=row["policy"],
+    )
+
+
+async def read_catalogue(connection: Connection, portals: tuple[str, ...]) -> Catalogue:
+    """All that plans are compiled from, but the clients. Wants a transaction that sees one state (repeatable read)."""
+    versions = [version_of(row) for row in await connection.fetch("SELECT * FROM versions")]
+    channels = await connection.fetch("SELECT image, name, version FROM channels")
+    links = [link_of(row) for row in await connection.fetch("SELECT * FROM links")]
+    return Catalogue(
+        versions={(version.image, version.number): version for version in versions},
+        channels={(row["image"], row["name"]): row["version"] for row in channels},
+        links={(link.scope, link.key): link for link in links},
+        portals=portals,
+    )

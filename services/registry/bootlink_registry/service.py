@@ -1,0 +1,78 @@
+"""The registry as a service: its parts, put together.
+
+The API answers from the first moment; until the database is there, with 503. Ready means: connected, migrated, and
+everything at work. NATS may come and go: changes are rows first, and follow when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from bootlink_registry.api import api
+from bootlink_registry.api.context import Context
+from bootlink_registry.database import Database
+from bootlink_registry.delivery import Delivery
+from bootlink_registry.intake import Intake
+from bootlink_registry.layers import Layers
+from bootlink_registry.nodes import NodeWatch
+from bootlink_registry.provisioning import Provisioning
+from bootlink_registry.settings import RegistrySettings
+from bootlink_runtime import Chassis, Service, listen, serving
+
+
+async def run(chassis: Chassis, settings: RegistrySettings) -> None:
+    """Serve until the chassis stops."""
+    log, health, bus = chassis.log, chassis.health, chassis.bus
+    database = Database(settings.database_url, log)
+    layers = Layers(database, log)
+    nodes = NodeWatch(bus, chassis.data / "nodes.json", lambda: delivery.full_round(), log)
+    delivery = Delivery(database, bus, nodes, health=health, log=log)
+    provisioning = Provisioning(bus, delivery.full_round, log)
+    intake = Intake(
+        database,
+        enrol=settings.enrol,
+        enrol_name=settings.enrol_name,
+        telemetry=chassis.telemetry,
+        health=health,
+        log=log,
+    )
+    health.check("database", database.check)
+    health.check("schema", database.check_schema)
+    health.check("bus", provisioning.check, required=False)
+    context = Context(database, layers, nodes, delivery, bus, health, settings)
+    sock = listen(settings.api_host, settings.api_port, what="the API", variable="BOOTLINK_REGISTRY_API_PORT")
+    try:
+        async with serving(api(context, log=log), sock):
+            chassis.listening("api", *sock.getsockname()[:2])
+            if await _opened(database, chassis):
+                chassis.spawn(database.watch(), name="database watch")
+                chassis.spawn(provisioning.run(), name="provisioning")
+                chassis.spawn(nodes.run(), name="nodes")
+                chassis.spawn(delivery.run(), name="delivery")
+                chassis.spawn(intake.run(bus), name="intake")
+                chassis.spawn(intake.sweep(), name="sweep")
+                chassis.spawn(layers.watch(), name="layers")
+                chassis.ready()
+                await chassis.stopping.wait()
+    finally:
+        layers.close()
+        await database.close()
+
+
+async def _opened(database: Database, chassis: Chassis) -> bool:
+    """Wait for the database, or for the end. StartupError if it can never be opened."""
+    opening = asyncio.create_task(database.open(), name="database open")
+    stopping = asyncio.create_task(chassis.stopping.wait(), name="stopping")
+    try:
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            opening.result()
+            return True
+        return False
+    finally:
+        opening.cancel()
+        stopping.cancel()
+        await asyncio.gather(opening, stopping, return_exceptions=True)
+
+
+SERVICE = Service("registry", RegistrySettings, run)

@@ -1,0 +1,45 @@
+"""What the registry is told at start."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from bootlink_registry.names import check_name
+from bootlink_runtime import ServiceSettings
+from bootlink_runtime.settings import shared
+
+ENROL_LIMIT: Final = 10_000  # clients that enrol themselves; a flood of made-up MAC addresses ends here
+
+
+class RegistrySettings(ServiceSettings):
+    """Settings of the registry, `BOOTLINK_REGISTRY_*` where no other variable is named."""
+
+    model_config = SettingsConfigDict(env_prefix="BOOTLINK_REGISTRY_")
+
+    database_url: str = Field(
+        default="postgresql:///bootlink",
+        validation_alias=shared("BOOTLINK_DATABASE_URL", "database_url"),
+        description="the PostgreSQL database that holds the truth",
+    )
+    api_host: str = Field(default="127.0.0.1", description="address of the HTTP API")
+    api_port: int = Field(default=8600, ge=0, le=65535, description="port of the HTTP API; 0: any free one")
+    enrol: Literal["accept", "refuse"] = Field(
+        default="accept", description="whether a PC that nobody added becomes a client when it first asks"
+    )
+    enrol_name: str = Field(default="pc-{n:03}", description="names of enrolled clients; {n} counts from 1")
+
+    @field_validator("enrol_name")
+    @classmethod
+    def _makes_names(cls, pattern: str) -> str:
+        try:
+            first, last = pattern.format(n=1), pattern.format(n=ENROL_LIMIT)
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError("is no pattern; write it like pc-{n:03}") from error
+        if first == last:
+            raise ValueError("has no {n} in it, so all clients would have one name; write it like pc-{n:03}")
+        check_name(first)
+        check_name(last)
+        return pattern

@@ -1,0 +1,148 @@
+"""The plan compiler: which link decides, and what a client is told that cannot boot."""
+
+from __future__ import annotations
+
+import dataclasses
+from ipaddress import IPv4Address
+
+import pytest
+
+from bootlink_events import RefusalCause
+from bootlink_registry.catalogue import Catalogue, Client, Fault, Link, Scope, Version
+from bootlink_registry.compiler import compile_plan, resolve
+
+PC = Client(mac="52:54:00:12:34:56", name="pc-07", group="room-1", address=IPv4Address("10.77.0.9"))
+PORTALS = ("10.77.0.1:3260",)
+
+
+def version(number: int = 1, *, parent: int | None = None, fault: Fault | None = None, image: str = "win11") -> Version:
+    return Version(
+        image=image,
+        number=number,
+        parent=parent,
+        layer=f"layer-{image}-{number}",
+        path=f"/images/{image}-{number}.vhd",
+        format="vhd-dynamic",
+        virtual_size=1 << 30,
+        file_size=1 << 20,
+        mtime_ns=1_700_000_000_000_000_000,
+        fault=fault,
+    )
+
+
+def link(scope: Scope, key: str = "", *, image: str = "win11", pinned: int | None = None) -> Link:
+    return Link(
+        scope=scope, key=key, image=image, channel=None if pinned else "production", version=pinned, policy="keep"
+    )
+
+
+def catalogue(
+    *links: Link, versions: tuple[Version, ...] = (version(),), portals: tuple[str, ...] = PORTALS, production: int = 1
+) -> Catalogue:
+    return Catalogue(
+        versions={(v.image, v.number): v for v in versions},
+        channels={(v.image, "production"): production for v in versions},
+        links={(x.scope, x.key): x for x in links},
+        portals=portals,
+    )
+
+
+OWN, GROUP, EVERYBODY = link("client", PC.mac), link("group", "room-1"), link("default")
+OTHERS = (link("client", "52:54:00:00:00:01"), link("group", "room-2"))
+
+
+@pytest.mark.parametrize(
+    ("links", "decides"),
+    [
+        ((OWN, GROUP, EVERYBODY), OWN),
+        ((GROUP, EVERYBODY), GROUP),
+        ((OWN, EVERYBODY), OWN),
+        ((EVERYBODY, *OTHERS), EVERYBODY),
+        (OTHERS, None),
+        ((), None),
+    ],
+)
+def test_a_clients_link_comes_before_its_groups_and_that_before_the_default(
+    links: tuple[Link, ...], decides: Link | None
+) -> None:
+    assert resolve(catalogue(*links), PC) == decides
+
+
+def test_a_client_in_no_group_is_never_given_a_groups_link() -> None:
+    assert resolve(catalogue(GROUP), dataclasses.replace(PC, group=None)) is None
+
+
+def test_a_plan_holds_all_that_the_boot_path_needs() -> None:
+    plan = compile_plan(catalogue(OWN), PC, revision=7)
+    assert plan.bootable
+    assert (plan.mac, plan.client, plan.group, plan.revision) == (PC.mac, "pc-07", "room-1", 7)
+    assert plan.address == IPv4Address("10.77.0.9")
+    assert plan.target == "iqn.2026-11.io.bootlink:52-54-00-12-34-56"
+    assert plan.portals == PORTALS
+    (disk,) = plan.disks
+    assert (disk.lun, disk.image, disk.version, disk.channel, disk.policy) == (0, "win11", 1, "production", "keep")
+    (layer,) = disk.layers
+    assert (layer.id, layer.path, layer.format) == ("layer-win11-1", "/images/win11-1.vhd", "vhd-dynamic")
+    assert (layer.virtual_size, layer.file_size, layer.mtime_ns) == (1 << 30, 1 << 20, 1_700_000_000_000_000_000)
+
+
+def test_layers_come_top_first_and_base_last() -> None:
+    chain = (version(1), version(2, parent=1), version(3, parent=2))
+    plan = compile_plan(catalogue(OWN, versions=chain, production=3), PC)
+    assert [layer.id for layer in plan.disks[0].layers] == ["layer-win11-3", "layer-win11-2", "layer-win11-1"]
+
+
+def test_a_pinned_link_stays_where_it_is_when_the_channel_moves() -> None:
+    chain = (version(1), version(2, parent=1))
+    pinned = compile_plan(catalogue(link("default", pinned=1), versions=chain, production=2), PC)
+    assert (pinned.disks[0].version, pinned.disks[0].channel) == (1, None)
+    follows = compile_plan(catalogue(EVERYBODY, versions=chain, production=2), PC)
+    assert (follows.disks[0].version, follows.disks[0].channel) == (2, "production")
+
+
+OFF = dataclasses.replace(PC, disabled=True)
+
+
+@pytest.mark.parametrize(
+    ("client", "of", "cause", "told"),
+    [
+        (OFF, catalogue(OWN), "disabled", "pc-07"),
+        (OFF, catalogue(), "disabled", "pc-07"),
+        (PC, catalogue(), "no_link", "room-1"),
+        (PC, catalogue(portals=()), "no_link", "room-1"),
+        (PC, catalogue(OWN, versions=(version(fault="missing"),)), "image_missing", "/images/win11-1.vhd"),
+        (PC, catalogue(OWN, versions=(version(fault="changed"),)), "image_missing", "changed"),
+        (PC, catalogue(OWN, versions=(version(fault="missing"),), portals=()), "image_missing", "is gone"),
+        (PC, catalogue(link("default", pinned=9)), "image_missing", "version 9"),
+        (PC, catalogue(link("default", image="win7")), "image_missing", "win7"),
+        (PC, catalogue(OWN, portals=()), "no_blockstore", "no block store"),
+    ],
+)
+def test_a_client_that_cannot_boot_is_told_why_and_what_to_do(
+    client: Client, of: Catalogue, cause: RefusalCause, told: str
+) -> None:
+    plan = compile_plan(of, client)
+    assert not plan.bootable
+    assert plan.refusal is not None
+    assert plan.refusal.cause == cause
+    assert told in plan.refusal.detail
+    assert plan.refusal.remedy
+    assert bool(plan.disks) == (cause == "no_blockstore"), "only a refusal that passes by itself leaves the disk in"
+
+
+def test_a_fault_anywhere_in_the_chain_counts() -> None:
+    chain = (version(1, fault="changed"), version(2, parent=1))
+    plan = compile_plan(catalogue(OWN, versions=chain, production=2), PC)
+    assert plan.refusal is not None
+    assert "/images/win11-1.vhd" in plan.refusal.detail
+
+
+def test_a_parent_that_is_not_known_makes_the_image_unusable() -> None:
+    plan = compile_plan(catalogue(OWN, versions=(version(2, parent=1),), production=2), PC)
+    assert plan.refusal is not None
+    assert plan.refusal.cause == "image_missing"
+
+
+def test_the_same_rows_make_the_same_plan() -> None:
+    rows = catalogue(OWN, GROUP)
+    assert compile_plan(rows, PC).model_dump_json() == compile_plan(rows, PC).model_dump_json()
