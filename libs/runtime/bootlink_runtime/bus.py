@@ -58,6 +58,7 @@ class Bus:
         self._drained = asyncio.Event()
         self._drained.set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
         health.check("nats", self._check, required=False)
 
     def _check(self) -> tuple[bool, str]:
@@ -81,6 +82,7 @@ class Bus:
 
     async def close(self) -> None:
         """Publish what is waiting, as far as DRAIN_SECONDS allow, and disconnect."""
+        self._closing = True
         if self.connected:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_SECONDS):
@@ -103,7 +105,8 @@ class Bus:
                 self._log.error("nats refused", error=str(error), remedy="correct this service's NATS permissions")
 
         async def on_disconnect() -> None:
-            self._log.warning("nats disconnected", url=self.url)
+            if not self._closing:
+                self._log.warning("nats disconnected", url=self.url)
 
         async def on_reconnect() -> None:
             self._log.info("nats reconnected", url=self.url)
