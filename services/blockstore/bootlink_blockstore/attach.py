@@ -1,0 +1,357 @@
+"""Which disk a login gets: the plan, the fence, and what is held already (DESIGN, section 3).
+
+Theory of operation. A client has at most one current boot here, known by its boot id. A login belongs to a boot:
+
+    its boot id is          then
+    older than the fence    refused: that boot is over
+    the current one         joins it: firmware, operating system and reconnects share one write-back
+    the fence's, not open   resumed from the manifests (the service was restarted, or the client was away for long)
+    newer                   a new boot begins by the plan; the former one is fenced, and its sessions end
+    none in the name        joins the current boot, or begins one under an id minted here
+
+The fence is the newest boot id among the client's manifests, so it outlives the process. A boot whose id lies far in
+the future is refused: it would lock its client out until then.
+
+Where initiator and target both carry a MAC address they must agree. Within a boot, a login from the same initiator name
+and ISID reinstates: the former session is ended, and its tasks are dead, before the new one is admitted (RFC 7143,
+section 6.3.5).
+
+All steps of one client happen one after the other. Whoever is refused hears a status; the cause and the remedy go to
+the log and into `boot.failed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, NoReturn, Protocol, TypeVar
+
+from bootlink_blockstore import commands
+from bootlink_blockstore.device import LogicalUnit
+from bootlink_blockstore.disk import ClientDisk
+from bootlink_blockstore.image import Image, Library
+from bootlink_blockstore.journal import Journal
+from bootlink_blockstore.login import Admission
+from bootlink_blockstore.overlay import Overlay
+from bootlink_blockstore.writeback import Manifest, Writebacks
+from bootlink_disks import DiskError
+from bootlink_events import BootId, BootPlan, LayerPlan, parse_initiator, parse_target, target_iqn
+from bootlink_wire.iscsi_pdu import LoginStatus
+from bootlink_wire.scsi_vpd import Identity
+
+T = TypeVar("T")
+
+FUTURE_LIMIT: Final = 24 * 3600 * 1000  # milliseconds that a boot id may be ahead of our clock: a zone set wrongly
+SESSIONS_LIMIT: Final = 32  # per boot; one more ends the oldest, as iPXE leaves its sessions behind (PROTOCOLS 2.2 #3)
+IDLE_SECONDS: Final = 600.0  # without a session until a boot's files are closed; it is resumed when it comes back
+
+
+class Plans(Protocol):
+    def get(self, mac: str) -> BootPlan | None: ...
+
+
+class Seat(Protocol):
+    """A session's place at a disk."""
+
+    async def evict(self, why: str) -> None:
+        """End the session, and return when none of its tasks can write any more."""
+
+
+class NotAdmitted(Exception):
+    """The login is refused. `cause` and `remedy` are for the administrator."""
+
+    def __init__(self, status: LoginStatus, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause}: {remedy}")
+        self.status = status
+        self.cause = cause
+        self.remedy = remedy
+
+
+@dataclass(eq=False)
+class Attached:
+    """One disk of a boot."""
+
+    manifest: Manifest
+    disk: ClientDisk
+    unit: LogicalUnit
+
+
+Key = tuple[str, bytes]  # initiator name and ISID
+
+
+@dataclass(eq=False)
+class Boot:
+    """One client's current boot."""
+
+    mac: str
+    client: str
+    boot_id: BootId
+    disks: dict[int, Attached]
+    absent: LogicalUnit
+    seats: dict[Key, Seat] = field(default_factory=dict)  # oldest first
+    idle_since: float = 0.0
+
+    @property
+    def units(self) -> dict[int, LogicalUnit]:
+        return {lun: attached.unit for lun, attached in self.disks.items()}
+
+
+class Attachments:
+    """All clients' boots on this node."""
+
+    def __init__(
+        self, plans: Plans, writebacks: Writebacks, library: Library, executor: Executor, journal: Journal
+    ) -> None:
+        self._plans = plans
+        self._writebacks = writebacks
+        self._library = library
+        self._executor = executor
+        self._journal = journal
+        self._boots: dict[str, Boot] = {}
+        self._manifests: dict[str, list[Manifest]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._tsih = 0
+
+    @property
+    def boots(self) -> list[Boot]:
+        return list(self._boots.values())
+
+    async def load(self) -> None:
+        """Take in what former runs have left on disk."""
+        manifests, problems = await self._in_thread(self._writebacks.scan)
+        for manifest in manifests:
+            self._manifests.setdefault(manifest.mac, []).append(manifest)
+        for problem in problems:
+            self._journal.log.error("manifest unreadable", problem=problem, remedy="restore it, or remove the file")
+
+    def next_tsih(self) -> int:
+        """A session handle (RFC 7143, section 11.12.6): never 0."""
+        self._tsih = self._tsih % 0xFFFF + 1
+        return self._tsih
+
+    def targets(self, initiator: str) -> list[str]:
+        """The targets that this initiator may open. Who does not say which client it is may see none."""
+        mac, _ = parse_initiator(initiator)
+        if mac is None:
+            return []
+        plan = self._plans.get(mac)
+        may = mac in self._boots or (plan is not None and plan.refusal is None and bool(plan.disks))
+        return [target_iqn(mac)] if may else []
+
+    def fence(self, mac: str) -> BootId | None:
+        """The newest boot of this client that was ever admitted and not forgotten."""
+        return max((manifest.boot_id for manifest in self._manifests.get(mac, ())), default=None)
+
+    async def attach(self, admission: Admission, seat: Seat, started: datetime) -> Boot:
+        """The boot that this login belongs to, with a seat taken. NotAdmitted if it gets none."""
+        mac = parse_target(admission.target)
+        if mac is None:
+            raise NotAdmitted(
+                LoginStatus.NOT_FOUND,
+                f"there is no target {admission.target}",
+                "a client's target is iqn.2026-11.io.bootlink: and its MAC address with dashes",
+            )
+        initiator_mac, wanted = parse_initiator(admission.initiator)
+        try:
+            if initiator_mac not in (None, mac):
+                raise NotAdmitted(
+                    LoginStatus.AUTHORIZATION_FAILURE,
+                    f"the initiator is client {initiator_mac}, and asks for the disk of {mac}",
+                    "let each client log in to its own target",
+                )
+            if mac not in self._manifests and self._plans.get(mac) is None:
+                self._unknown(mac)
+            async with self._locks.setdefault(mac, asyncio.Lock()):
+                boot = await self._boot(mac, wanted)
+                await self._take_seat(boot, admission, seat)
+                return boot
+        except NotAdmitted as refusal:
+            plan = self._plans.get(mac)
+            boot_id = wanted or self.fence(mac) or BootId.mint()
+            self._journal.failed(mac, plan.client if plan else None, boot_id, started, refusal.cause, refusal.remedy)
+            raise
+
+    def leave(self, boot: Boot, admission: Admission, seat: Seat) -> None:
+        """A session has ended."""
+        key = (admission.initiator, admission.isid)
+        if boot.seats.get(key) is seat:
+            del boot.seats[key]
+        boot.idle_since = time.monotonic()
+
+    async def close_idle(self) -> None:
+        """Close the files of boots that nobody has used for long."""
+        now = time.monotonic()
+        for mac, boot in list(self._boots.items()):
+            async with self._locks.setdefault(mac, asyncio.Lock()):
+                if not boot.seats and now - boot.idle_since > IDLE_SECONDS and self._boots.get(mac) is boot:
+                    await self._close(boot)
+
+    async def close(self) -> None:
+        """End all sessions and close all files."""
+        for mac, boot in list(self._boots.items()):
+            async with self._locks.setdefault(mac, asyncio.Lock()):
+                await self._evict_all(boot, "the block store stops")
+                await self._close(boot)
+
+    def superseded(self) -> list[Manifest]:
+        """Discard overlays of boots that are over."""
+        return [
+            manifest
+            for mac, manifests in self._manifests.items()
+            for manifest in manifests
+            if manifest.policy == "discard" and manifest.boot_id != self.fence(mac)
+        ]
+
+    async def forget(self, manifest: Manifest) -> None:
+        """Remove the overlay of a boot that is over."""
+        self._manifests[manifest.mac].remove(manifest)
+        await self._in_thread(lambda: self._writebacks.remove(manifest))
+
+    # A login's boot
+
+    def _unknown(self, mac: str) -> NoReturn:
+        raise NotAdmitted(
+            LoginStatus.NOT_FOUND,
+            f"there is no boot plan for client {mac}",
+            f"link it to an image: bootlink link set {mac} IMAGE",
+        )
+
+    async def _boot(self, mac: str, wanted: BootId | None) -> Boot:
+        fence = self.fence(mac)
+        boot_id = wanted or fence or BootId.mint()
+        if fence is not None and boot_id < fence:
+            raise NotAdmitted(
+                LoginStatus.AUTHORIZATION_FAILURE,
+                f"boot {boot_id} of client {mac} is over: boot {fence} has begun since",
+                "restart the PC, if it is not the one that runs the newer boot",
+            )
+        if boot_id.timestamp_ms > time.time() * 1000 + FUTURE_LIMIT:
+            raise NotAdmitted(
+                LoginStatus.AUTHORIZATION_FAILURE,
+                f"boot {boot_id} of client {mac} lies in the future",
+                "set the clocks of the servers right",
+            )
+        boot = self._boots.get(mac)
+        if boot is not None and boot.boot_id == boot_id:
+            return boot
+        held = [m for m in self._manifests.get(mac, ()) if m.boot_id == boot_id]
+        if held and {m.lun for m in held} == set(held[0].luns):
+            return await self._resume(mac, held)
+        return await self._begin(mac, boot_id, boot)
+
+    async def _resume(self, mac: str, manifests: list[Manifest]) -> Boot:
+        images = await self._images([m.layers for m in manifests])
+        try:
+            overlays = await self._in_thread(lambda: self._writebacks.resume(manifests))
+        except (OSError, ValueError) as error:
+            self._release(images)
+            raise NotAdmitted(
+                LoginStatus.TARGET_ERROR,
+                f"the write-back of boot {manifests[0].boot_id} cannot be opened: {error}",
+                "restart the PC: it then begins with a fresh write-back",
+            ) from error
+        self._journal.log.info("boot resumed", mac=mac, boot_id=str(manifests[0].boot_id))
+        return self._open(mac, list(zip(manifests, images, overlays, strict=True)))
+
+    async def _begin(self, mac: str, boot_id: BootId, former: Boot | None) -> Boot:
+        plan = self._plans.get(mac)
+        if plan is None:
+            self._unknown(mac)
+        if plan.refusal is not None:
+            raise NotAdmitted(LoginStatus.AUTHORIZATION_FAILURE, plan.refusal.detail, plan.refusal.remedy)
+        if not plan.disks:
+            raise NotAdmitted(
+                LoginStatus.NOT_FOUND,
+                f"the boot plan of client {plan.client} names no disk",
+                f"link it to an image: bootlink link set {plan.client} IMAGE",
+            )
+        images = await self._images([disk.layers for disk in plan.disks])
+        former_id = self.fence(mac)
+        if former is not None:
+            for attached in former.disks.values():
+                await attached.disk.fence()
+            await self._evict_all(former, f"boot {boot_id} took over")
+            await self._close(former)
+        try:
+            begun = await self._in_thread(lambda: self._writebacks.begin(plan, boot_id))
+        except (OSError, ValueError) as error:
+            self._release(images)
+            raise NotAdmitted(
+                LoginStatus.OUT_OF_RESOURCES,
+                f"no write-back could be made for client {plan.client}: {error}",
+                f"free space below {self._writebacks.root}, or see why it cannot be written to",
+            ) from error
+        self._supersede(mac, former_id, [manifest for manifest, _ in begun])
+        return self._open(mac, [(m, image, overlay) for (m, overlay), image in zip(begun, images, strict=True)])
+
+    def _supersede(self, mac: str, former_id: BootId | None, begun: list[Manifest]) -> None:
+        """Note the new manifests, and tell what became of the former boot's write-backs."""
+        held = self._manifests.get(mac, [])
+        files = {manifest.file for manifest in begun}
+        self._manifests[mac] = [m for m in held if m.file not in files] + begun
+        for manifest in held:
+            if manifest.boot_id == former_id:
+                self._journal.superseded(manifest, self._writebacks.usage(manifest))
+
+    def _open(self, mac: str, parts: list[tuple[Manifest, Image, Overlay]]) -> Boot:
+        luns = tuple(sorted(manifest.lun for manifest, _, _ in parts))
+        disks = {}
+        for manifest, image, overlay in parts:
+            disk = ClientDisk(image, overlay, self._executor, durable=manifest.policy != "discard")
+            unit = LogicalUnit(commands.TABLE, Identity(mac, manifest.lun), luns, disk)
+            disks[manifest.lun] = Attached(manifest, disk, unit)
+        absent = LogicalUnit(commands.TABLE, Identity(mac, 0), luns)
+        first = parts[0][0]
+        boot = self._boots[mac] = Boot(mac, first.client, first.boot_id, disks, absent)
+        return boot
+
+    async def _images(self, stacks: list[tuple[LayerPlan, ...]]) -> list[Image]:
+        images: list[Image] = []
+        try:
+            for layers in stacks:
+                images.append(await self._library.open(layers))
+        except DiskError as error:
+            self._release(images)
+            raise NotAdmitted(LoginStatus.TARGET_ERROR, error.problem, error.remedy) from error
+        return images
+
+    def _release(self, images: list[Image]) -> None:
+        for image in images:
+            self._library.close(image)
+
+    # Seats
+
+    async def _take_seat(self, boot: Boot, admission: Admission, seat: Seat) -> None:
+        key = (admission.initiator, admission.isid)
+        if admission.tsih:
+            # One connection per session, so nobody may add one; and there is nothing to reinstate without a session.
+            known = key in boot.seats
+            raise NotAdmitted(
+                LoginStatus.TOO_MANY_CONNECTIONS if known else LoginStatus.SESSION_DOES_NOT_EXIST,
+                f"{admission.initiator} asks to join session {admission.tsih}",
+                "none: it logs in anew by itself",
+            )
+        former = boot.seats.pop(key, None)
+        if former is not None:
+            await former.evict("reinstated")
+        while len(boot.seats) >= SESSIONS_LIMIT:
+            await boot.seats.pop(next(iter(boot.seats))).evict("too many sessions")
+        boot.seats[key] = seat
+
+    async def _evict_all(self, boot: Boot, why: str) -> None:
+        seats, boot.seats = list(boot.seats.values()), {}
+        await asyncio.gather(*(seat.evict(why) for seat in seats))
+
+    async def _close(self, boot: Boot) -> None:
+        del self._boots[boot.mac]
+        for attached in boot.disks.values():
+            await attached.disk.fence()
+            attached.disk.overlay.close()
+            self._library.close(attached.disk.image)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -1,0 +1,137 @@
+"""What the block store tells the world: events, spans, log lines and counters, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Protocol
+
+from bootlink_blockstore.writeback import Manifest
+from bootlink_events import (
+    BootDiskAttached,
+    BootDiskDetached,
+    BootFailed,
+    BootId,
+    EventData,
+    WritebackDiscarded,
+    WritebackKept,
+)
+from bootlink_events.models import InitiatorKind
+from bootlink_runtime import Logger
+
+
+class Spans(Protocol):
+    def boot_span(
+        self,
+        boot_id: BootId,
+        name: str,
+        started: datetime,
+        ended: datetime,
+        attributes: Mapping[str, str | int | float | bool] | None = None,
+        *,
+        error: str | None = None,
+    ) -> None: ...
+
+
+class Journal:
+    """`emit`, `spans`, `log` and `count` are the chassis'; none of them blocks."""
+
+    def __init__(
+        self, emit: Callable[[EventData], None], spans: Spans, log: Logger, count: Callable[[str], None]
+    ) -> None:
+        self.log = log
+        self.count = count
+        self._emit = emit
+        self._spans = spans
+
+    def attached(
+        self, manifest: Manifest, initiator: InitiatorKind, session: str, peer: str, started: datetime
+    ) -> None:
+        """A login got its disk."""
+        event = BootDiskAttached(
+            mac=manifest.mac,
+            client=manifest.client,
+            boot_id=manifest.boot_id,
+            started=started,
+            ended=datetime.now(UTC),
+            initiator=initiator,
+            lun=manifest.lun,
+            image=manifest.image,
+            version=manifest.version,
+            policy=manifest.policy,
+            session=session,
+            peer=peer,
+        )
+        self._emit(event)
+        attributes = {"bootlink.initiator": initiator, "bootlink.lun": manifest.lun, "bootlink.image": manifest.image}
+        self._spans.boot_span(event.boot_id, f"iSCSI login ({initiator})", started, event.ended, attributes)
+        self.log.info(
+            "disk attached",
+            client=manifest.client,
+            boot_id=str(manifest.boot_id),
+            initiator=initiator,
+            lun=manifest.lun,
+            image=f"{manifest.image}@{manifest.version}",
+            policy=manifest.policy,
+            session=session,
+            peer=peer,
+        )
+
+    def detached(self, event: BootDiskDetached) -> None:
+        """A session has ended."""
+        self._emit(event)
+        attributes = {
+            "bootlink.initiator": event.initiator,
+            "bootlink.lun": event.lun,
+            "bootlink.reads": event.reads,
+            "bootlink.bytes_read": event.bytes_read,
+            "bootlink.writes": event.writes,
+            "bootlink.bytes_written": event.bytes_written,
+        }
+        self._spans.boot_span(
+            event.boot_id, f"iSCSI session ({event.initiator})", event.started, event.ended, attributes
+        )
+        self.log.info(
+            "disk detached",
+            client=event.client,
+            boot_id=str(event.boot_id),
+            lun=event.lun,
+            session=event.session,
+            reason=event.reason,
+            reads=event.reads,
+            bytes_read=event.bytes_read,
+            writes=event.writes,
+            bytes_written=event.bytes_written,
+        )
+
+    def failed(self, mac: str, client: str | None, boot_id: BootId, started: datetime, cause: str, remedy: str) -> None:
+        """A login was refused."""
+        ended = datetime.now(UTC)
+        self._emit(
+            BootFailed(
+                mac=mac,
+                client=client,
+                boot_id=boot_id,
+                started=started,
+                ended=ended,
+                stage="disk",
+                cause=cause,
+                remedy=remedy,
+            )
+        )
+        self._spans.boot_span(boot_id, "iSCSI login", started, ended, {"bootlink.remedy": remedy}, error=cause)
+        self.log.warning("login refused", mac=mac, client=client, boot_id=str(boot_id), cause=cause, remedy=remedy)
+
+    def superseded(self, manifest: Manifest, size: int) -> None:
+        """A newer boot took over from the one that wrote this."""
+        kind = WritebackDiscarded if manifest.policy == "discard" else WritebackKept
+        self._emit(
+            kind(mac=manifest.mac, client=manifest.client, boot_id=manifest.boot_id, lun=manifest.lun, bytes=size)
+        )
+        self.log.info(
+            "write-back discarded" if manifest.policy == "discard" else "write-back kept",
+            client=manifest.client,
+            boot_id=str(manifest.boot_id),
+            lun=manifest.lun,
+            bytes=size,
+        )

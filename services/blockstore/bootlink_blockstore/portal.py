@@ -1,0 +1,306 @@
+"""The iSCSI portal: TCP connections around sessions.
+
+Theory of operation. A `Connection` is a thin shell: bytes from the transport go into its session, what the session put
+out goes to the transport (`writelines`: no join, no copy under uvloop), and what the session wants to run becomes a
+task. A cached read passes through `data_received` and is done.
+
+Back-pressure. While the peer does not read and the transport's buffer is above WRITE_HIGH, the session is held and the
+transport is not read. So what one connection can have in memory is the session's limits plus WRITE_HIGH and one output.
+
+Time. A connection has LOGIN_SECONDS to log in. Every TICK_SECONDS all sessions may ping or give up. TCP keep-alive
+finds peers that are gone, also firmware, which cannot be pinged.
+
+Limits. Connections that have not logged in are few per address and in all, so that half-open ones keep nobody out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, cast
+
+from bootlink_blockstore.attach import Attachments, Boot, NotAdmitted
+from bootlink_blockstore.device import Nexus, Outcome, failure
+from bootlink_blockstore.journal import Journal
+from bootlink_blockstore.login import PORTAL_GROUP
+from bootlink_blockstore.session import Session
+from bootlink_blockstore.transfer import Task
+from bootlink_events import BootDiskDetached
+from bootlink_events.models import InitiatorKind
+from bootlink_wire import scsi_sense as sense
+from bootlink_wire.iscsi_pdu import LoginStatus
+
+LOGIN_SECONDS: Final = 15.0  # PROTOCOLS 6: a login takes milliseconds; the time is for a PC that boots slowly
+LOGINS_LIMIT: Final = 1_024  # connections without a login: a room that powers on at once, several times
+LOGINS_PER_PEER: Final = 32  # of one address
+TICK_SECONDS: Final = 5.0
+WRITE_HIGH: Final = 1 << 20  # bytes in the transport's buffer until the session is held: a burst
+WRITE_LOW: Final = 1 << 18
+KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))  # seconds, count
+
+
+class Portal:
+    """All connections. `serve` begins, `close` ends."""
+
+    def __init__(self, attachments: Attachments, journal: Journal, advertise: str) -> None:
+        self.attachments = attachments
+        self.journal = journal
+        self.advertise = advertise  # host:port; empty: the address that the initiator itself came to
+        self.connections: set[Connection] = set()
+        self.logins: Counter[str] = Counter()
+        self._server: asyncio.Server | None = None
+        self._serial = 0
+
+    async def serve(self, host: str, port: int) -> tuple[str, int]:
+        """Listen. Returns the address bound. OSError if it cannot be."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+        bound = self._server.sockets[0].getsockname()
+        return str(bound[0]), int(bound[1])
+
+    @property
+    def listening(self) -> bool:
+        return self._server is not None and self._server.is_serving()
+
+    def next_name(self) -> str:
+        """A session's name in events and logs, unique within this run."""
+        self._serial += 1
+        return f"s{self._serial}"
+
+    def tick(self) -> None:
+        """Let sessions ping."""
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.connections):
+            connection.tick(now)
+
+    async def close(self) -> None:
+        """Stop listening, and end every connection."""
+        if self._server is not None:
+            self._server.close()
+        await asyncio.gather(*(connection.evict("the block store stops") for connection in list(self.connections)))
+
+
+class Connection(asyncio.Protocol):
+    """One TCP connection and its session."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+        self._journal = portal.journal
+        self._loop = asyncio.get_running_loop()
+        self._session = Session(self, portal.journal.count)
+        self._transport: asyncio.Transport | None = None
+        self._peer = ""
+        self._name = portal.next_name()
+        self._began = datetime.now(UTC)
+        self._began_at = self._loop.time()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._attaching: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._boot: Boot | None = None
+        self._nexuses: dict[int, Nexus] = {}
+        self._counted = False
+        self._paused = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        host, port = transport.get_extra_info("peername")[:2]
+        self._peer = f"{host}:{port}"
+        logins = self._portal.logins
+        if logins[host] >= LOGINS_PER_PEER or logins.total() >= LOGINS_LIMIT:
+            self._journal.count("connections_refused")
+            self._transport.abort()
+            return
+        logins[host] += 1
+        self._counted = True
+        self._portal.connections.add(self)
+        self._deadline = self._loop.call_later(LOGIN_SECONDS, self._login_overdue)
+        self._transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def data_received(self, data: bytes) -> None:
+        self._session.receive(data, self._loop.time())
+        self._pump()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        self._session.held = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._attaching is None:
+            self._go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._session.close(f"connection lost: {exc}" if exc else "connection closed by the initiator")
+        self._portal.connections.discard(self)
+        self._login_over()
+        if self._boot is not None:
+            self._leave(self._boot)
+
+    # Host
+
+    def start(self, task: Task, running: Coroutine[Any, Any, Outcome]) -> None:
+        job = self._loop.create_task(self._run(task, running), name=f"{self._name} task {task.itt:x}")
+        self._running.add(job)
+        job.add_done_callback(self._running.discard)
+
+    def targets(self, initiator: str) -> list[tuple[str, str]]:
+        address = self._portal.advertise
+        if not address and self._transport is not None:
+            host, port = self._transport.get_extra_info("sockname")[:2]
+            address = f"{host}:{port}"
+        return [(target, f"{address},{PORTAL_GROUP}") for target in self._portal.attachments.targets(initiator)]
+
+    def wake(self) -> None:
+        self._pump()
+
+    # Seat
+
+    async def evict(self, why: str) -> None:
+        self._session.close(why)
+        if self._transport is not None:
+            self._transport.abort()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    # Inside
+
+    def tick(self, now: float) -> None:
+        self._session.tick(now)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what the session put out, and see what else it wants."""
+        session, transport = self._session, self._transport
+        if transport is None or transport.is_closing():
+            session.out.clear()
+            return
+        if session.out:
+            transport.writelines(session.out)
+            session.out.clear()
+        if session.closing:
+            transport.close()  # once what was written is sent
+        elif session.more:
+            self._loop.call_soon(self._go_on)  # others first
+        elif session.held and self._attaching is None and not session.full_feature and not self._paused:
+            transport.pause_reading()
+            self._attaching = self._loop.create_task(self._attach(), name=f"{self._name} attach")
+
+    def _go_on(self) -> None:
+        if self._paused or self._session.closing:
+            return
+        if self._transport is not None:
+            self._transport.resume_reading()
+        self._session.resume()
+        self._pump()
+
+    async def _run(self, task: Task, running: Coroutine[Any, Any, Outcome]) -> None:
+        try:
+            outcome = await running
+        except Exception as error:
+            # A bug or an error nobody foresaw costs this command, not the session and not the service.
+            self._journal.count("commands_failed_unforeseen")
+            self._journal.log.error("command failed", session=self._name, error=repr(error), exc_info=error)
+            outcome = failure(sense.INTERNAL_FAILURE)
+        self._session.finish(task, outcome)
+        self._pump()
+
+    async def _attach(self) -> None:
+        """A login waits for its disk."""
+        session, attachments = self._session, self._portal.attachments
+        admission = session.admission
+        assert admission is not None
+        try:
+            if admission.discovery:
+                session.admit({}, None, attachments.next_tsih())
+            else:
+                boot = await attachments.attach(admission, self, self._began)
+                if session.closing:
+                    attachments.leave(boot, admission, self)
+                    return
+                self._boot = boot
+                session.admit(boot.units, boot.absent, attachments.next_tsih())
+                self._nexuses = dict(session.nexuses)
+                kind: InitiatorKind = "firmware" if admission.firmware else "os"
+                for attached in boot.disks.values():
+                    self._journal.attached(attached.manifest, kind, self._name, self._peer, self._began)
+        except NotAdmitted as error:
+            session.refuse(error.status, error.cause)
+        except Exception as error:
+            self._journal.count("logins_failed_unforeseen")
+            self._journal.log.error("login failed", session=self._name, error=repr(error), exc_info=error)
+            session.refuse(LoginStatus.TARGET_ERROR, repr(error))
+        finally:
+            self._attaching = None
+        self._login_over()
+        session.held = False
+        if session.closing:
+            self._pump()
+        else:
+            self._go_on()
+
+    def _login_over(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._counted:
+            self._counted = False
+            host = self._peer.rpartition(":")[0]
+            self._portal.logins[host] -= 1
+            if not self._portal.logins[host]:
+                del self._portal.logins[host]
+
+    def _login_overdue(self) -> None:
+        if self._attaching is None:
+            self._journal.count("logins_overdue")
+            self._session.close("no login in time")
+            if self._transport is not None:
+                self._transport.abort()
+
+    def _leave(self, boot: Boot) -> None:
+        admission = self._session.admission
+        assert admission is not None
+        self._portal.attachments.leave(boot, admission, self)
+        for lun, attached in boot.disks.items():
+            nexus, manifest = self._nexuses[lun], attached.manifest
+            self._journal.detached(
+                BootDiskDetached(
+                    mac=manifest.mac,
+                    client=manifest.client,
+                    boot_id=manifest.boot_id,
+                    started=self._began,
+                    ended=datetime.now(UTC),
+                    initiator="firmware" if admission.firmware else "os",
+                    lun=lun,
+                    session=self._name,
+                    reason=self._session.closing,
+                    reads=nexus.reads,
+                    bytes_read=nexus.bytes_read,
+                    writes=nexus.writes,
+                    bytes_written=nexus.bytes_written,
+                    first_read=self._wall(nexus.first_read),
+                    last_io=self._wall(nexus.last_io),
+                )
+            )
+
+    def _wall(self, at: float | None) -> datetime | None:
+        """A time of the event loop as a date."""
+        return None if at is None else self._began + timedelta(seconds=at - self._began_at)
+
+
+async def ticking(portal: Portal) -> None:
+    """Let the portal's sessions see time pass, for ever."""
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        with contextlib.suppress(RuntimeError):
+            portal.tick()

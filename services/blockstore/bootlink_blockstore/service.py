@@ -1,0 +1,147 @@
+"""The block store put together: cache, library, write-backs, attachments, portal, and what watches over them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from bootlink_blockstore.attach import Attachments, Plans
+from bootlink_blockstore.cache import Cache
+from bootlink_blockstore.image import Library
+from bootlink_blockstore.journal import Journal
+from bootlink_blockstore.overlay import HoleError, probe
+from bootlink_blockstore.portal import Portal, ticking
+from bootlink_blockstore.reclaim import reclaim
+from bootlink_blockstore.settings import Settings
+from bootlink_blockstore.writeback import Writebacks
+from bootlink_runtime import Chassis, Service, StartupError, address_error
+
+READERS: Final = 8  # threads that read layers: a disk's queue filled, without starving the event loop of the GIL
+WRITERS: Final = 8  # threads for overlays, apart from the readers: a slow image must not hold up writes, nor they it
+PULSE_SECONDS: Final = 0.5
+PULSE_LATE: Final = 2.0  # seconds behind at which the event loop counts as blocked
+SPACE_LOW: Final = 64 << 20  # bytes free below which the store counts as not writable
+WILDCARDS: Final = ("0.0.0.0", "::", "")
+
+
+class BlockStore:
+    """The parts of a running block store. `open`, then `portal.serve`, then `close`."""
+
+    def __init__(self, plans: Plans, journal: Journal, folder: Path, *, cache: int, advertise: str = "") -> None:
+        self.root = folder / "writebacks"
+        self.cache = Cache(cache)
+        self._readers = ThreadPoolExecutor(READERS, "layer")
+        self._writers = ThreadPoolExecutor(WRITERS, "overlay")
+        self.library = Library(self.cache, self._readers)
+        self.attachments = Attachments(plans, Writebacks(self.root), self.library, self._writers, journal)
+        self.portal = Portal(self.attachments, journal, advertise)
+
+    async def open(self) -> None:
+        """Make the folder, try the file system, take in what is there. StartupError if it cannot serve."""
+        try:
+            self.root.mkdir(exist_ok=True)
+            await asyncio.to_thread(probe, self.root)
+            await self.attachments.load()
+        except HoleError as error:
+            raise StartupError(
+                f"the file system of {self.root} cannot hold write-backs: {error}",
+                "put BOOTLINK_DATA on ext4, XFS or Btrfs",
+            ) from error
+        except OSError as error:
+            raise StartupError(
+                f"{self.root} cannot be used for write-backs ({error.strerror})",
+                "make it writable for the user that runs Bootlink, with space left, or set BOOTLINK_DATA",
+            ) from error
+
+    async def close(self) -> None:
+        """End every session, then close every file."""
+        await self.portal.close()
+        await self.attachments.close()
+        self._writers.shutdown()
+        self._readers.shutdown()
+        self.library.shut()
+
+
+async def run(chassis: Chassis, settings: Settings) -> None:
+    """Serve until the chassis stops."""
+    _raise_file_limit()
+    journal = Journal(chassis.bus.emit, chassis.telemetry, chassis.log, chassis.health.count)
+    plans = chassis.plan_book()
+    store = BlockStore(plans, journal, chassis.data, cache=int(settings.cache))
+    await store.open()
+    try:
+        host, port = await store.portal.serve(settings.host, settings.port)
+    except OSError as error:
+        raise address_error(
+            error, "the iSCSI portal", settings.host, settings.port, "BOOTLINK_BLOCKSTORE_PORT"
+        ) from error
+    reachable = settings.advertise or (own_address() if host in WILDCARDS else host)
+    if settings.advertise:
+        store.portal.advertise = f"{reachable}:{port}"
+    pulse = Pulse()
+    chassis.health.check("portal", lambda: (store.portal.listening, f"{host}:{port}"))
+    chassis.health.check("write-backs", lambda: _writable(store.root))
+    chassis.health.check("event loop", pulse.check)
+    chassis.spawn(pulse.run(), name="pulse")
+    chassis.spawn(ticking(store.portal), name="ticking")
+    chassis.spawn(reclaim(store.attachments, journal, settings.reclaim_after), name="reclaim")
+    chassis.listening("iscsi", host, port)
+    chassis.announce_portals([f"{reachable}:{port}"])
+    chassis.ready()
+    try:
+        await chassis.stopping.wait()
+    finally:
+        await store.close()
+
+
+class Pulse:
+    """Whether the event loop turns: a beat that should come every PULSE_SECONDS."""
+
+    def __init__(self) -> None:
+        self.late = 0.0
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + PULSE_SECONDS
+            await asyncio.sleep(PULSE_SECONDS)
+            self.late = loop.time() - due
+
+    def check(self) -> tuple[bool, str]:
+        return self.late < PULSE_LATE, f"{self.late * 1000:.0f} ms behind at the last beat"
+
+
+def _writable(folder: Path) -> tuple[bool, str]:
+    """Whether write-backs can be made. Looks at cached metadata only, so it does not block."""
+    try:
+        stat = os.statvfs(folder)
+    except OSError as error:
+        return False, f"{folder}: {error.strerror}"
+    free = stat.f_bavail * stat.f_frsize
+    if not os.access(folder, os.W_OK):
+        return False, f"{folder} may not be written to"
+    return free >= SPACE_LOW, f"{free >> 20} MiB free in {folder}"
+
+
+def own_address() -> str:
+    """The address of this machine that others reach it at: the one its default route leaves from."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe_socket, contextlib.suppress(OSError):
+        probe_socket.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737); a datagram socket sends nothing for this
+        return str(probe_socket.getsockname()[0])
+    return "127.0.0.1"
+
+
+def _raise_file_limit() -> None:
+    """Each client takes a socket and an overlay; the usual 1,024 descriptors would be 500 clients."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+SERVICE: Final = Service("blockstore", Settings, run)

@@ -1,0 +1,406 @@
+"""One iSCSI session over its one connection: bytes in, bytes out, no I/O (RFC 7143, error recovery level 0).
+
+Theory of operation.
+
+    login ──admitted──> full feature ──logout, protocol error, close()──> ended
+
+`receive(chunk)` takes bytes as they come and answers into `out`, a list of buffers that its user sends and clears.
+Cached reads are answered within that call: header and cached memory, no object per PDU and no copy. What cannot be
+answered at once is handed to `host.start` as a coroutine, and comes back through `finish`. So the session never
+waits, and never runs anything beside the call it is in.
+
+`receive` stops early, and keeps what it did not look at, while
+
+    `held`           a login waits for `admit` or `refuse`, or its user wants no more output: call `resume`
+    OUTPUT_LIMIT     that much output is there; `more` says so: send it, then `receive(b"")`
+
+The class is built in layers, one chapter of the RFC each: `sequence` (numbers), `tasks` (SCSI commands), `management`
+(aborts, resets), and here framing, the hit path, login, text, ping and logout. A command that is outside the CmdSN
+window is ignored; one that comes early waits for those before it.
+
+Memory. A session holds at most one PDU that is not whole, WINDOW + IMMEDIATE_LIMIT tasks, unsolicited data within
+FirstBurst for each of them, WRITE_BUFFER of solicited data, and as much of early commands.
+
+Errors. What the peer does wrong ends in sense data, a Reject or the end of the session; each kind is counted under a
+name of ours. A session that is firmware gets no Reject, no ping and no asynchronous message (it would hang up, or
+never answer): where one is due, it ends.
+
+Deliberately not here: more than one connection, digests, recovery levels 1 and 2, and who gets which disk (`attach`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from struct import Struct
+from typing import Final
+
+from bootlink_blockstore.device import LogicalUnit, Nexus
+from bootlink_blockstore.disk import ClientDisk
+from bootlink_blockstore.login import Admission, Login, Refusal, refuse_unasked
+from bootlink_blockstore.management import Management
+from bootlink_blockstore.sequence import MASK, WINDOW, Host
+from bootlink_blockstore.tasks import WRITE_BUFFER
+from bootlink_wire import iscsi_pdu as pdu
+from bootlink_wire import iscsi_text as text
+from bootlink_wire.iscsi_pdu import BHS, FINAL, NO_TAG, Inbox, LoginStatus, Opcode, PduError, RejectReason
+from bootlink_wire.scsi_cdb import PROTECT, SECTOR, Op
+
+OUTPUT_LIMIT: Final = 4 * 1024 * 1024  # bytes of answers before they must be sent: one largest read
+LOGIN_SEGMENT: Final = 8192  # bytes of data in a login PDU (RFC 7143, section 13.12: the default)
+TEXT_LIMIT: Final = 65_536  # bytes of a text request over all its PDUs
+PING_AFTER: Final = 15.0  # seconds of silence; Linux's own target asks as often (PROTOCOLS 2.2 #6)
+PING_PATIENCE: Final = 30.0  # seconds of silence after a ping; anything at all counts as an answer
+
+# A SCSI command header whose CDB is a READ(10): the shape that is taken apart in a single step. The rest as plain
+# integers, because a member of an IntEnum costs as much to look up as all else on the hit path.
+_SHAPE: Final = Struct(">BBHIQIIIIBBIBH7x")
+_RANGE_16: Final = Struct(">QI")  # from byte 2 of a 16-byte CDB
+_READ: Final = int(Op.READ_10)
+_READ_16: Final = int(Op.READ_16)
+_COMMAND: Final = int(Opcode.SCSI_COMMAND)
+_DATA: Final = int(Opcode.DATA_IN)
+_LAST: Final = FINAL | pdu.STATUS
+_DIRECTION: Final = FINAL | pdu.READ | pdu.WRITE
+_READ_ONLY: Final = FINAL | pdu.READ
+
+
+class Session(Management):
+    """See the module. `on_error` is called with the name of each thing that a peer did wrong."""
+
+    def __init__(self, host: Host, on_error: Callable[[str], None]) -> None:
+        super().__init__(host, on_error)
+        self.more = False
+        self.held = False
+        self.full_feature = False
+        self._login = Login()
+        self._inbox = Inbox()
+        self._early: dict[int, tuple[bytes, bytes, bytes]] = {}  # commands ahead of their turn, by CmdSN
+        self._early_bytes = 0
+        self._text = b""
+        self._heard = 0.0
+        self._pinged: float | None = None
+        self._hot_disk: ClientDisk | None = None  # logical unit 0's, while nothing stands before a plain read
+        self._hot_nexus: Nexus | None = None
+
+    # What its user calls
+
+    def receive(self, chunk: bytes, now: float = 0.0) -> None:
+        """Take bytes. Answers are in `out`; see the module for when it stops early."""
+        if chunk:
+            self.now = self._heard = now
+            self._pinged = None
+        self.more = False
+        data = self._inbox.take(chunk)
+        if data is None:
+            return
+        position, end, needed = 0, len(data), BHS
+        out_bytes = hits = hit_bytes = 0
+        unpack, long_range = _SHAPE.unpack_from, _RANGE_16.unpack_from
+        pack, append = pdu.DATA_IN.pack, self.out.append
+        try:
+            while end - position >= BHS:
+                if self.held or self.closing:
+                    needed = 0
+                    break
+                if out_bytes >= OUTPUT_LIMIT:
+                    self.more = True
+                    needed = 0
+                    break
+                opcode, flags, _, sizes, lun, itt, length, cmdsn, _, op, cdb_flags, lba, _, sectors = unpack(
+                    data, position
+                )
+                # The hit path: a plain READ(10) or (16) of logical unit 0 in its turn, its bytes in one cached block.
+                disk = self._hot_disk
+                if op == _READ_16:
+                    lba, sectors = long_range(data, position + 34)
+                if (
+                    (op == _READ or op == _READ_16)  # noqa: SIM109  (a third faster than a tuple)
+                    and opcode == _COMMAND
+                    and disk is not None
+                    and not sizes
+                    and not lun
+                    and flags & _DIRECTION == _READ_ONLY
+                    and cmdsn == self._exp_cmdsn
+                    and 0 < length <= self.parameters.receive_limit
+                    and length == sectors * SECTOR
+                    and not cdb_flags & PROTECT
+                    and lba * SECTOR + length <= disk.size
+                    and itt not in self.tasks
+                    and (view := disk.hit(lba * SECTOR, length)) is not None
+                ):
+                    self._exp_cmdsn = cmdsn = cmdsn + 1 & MASK
+                    self._max_cmdsn = highest = self._max_cmdsn + 1 & MASK
+                    statsn = self._statsn
+                    self._statsn = statsn + 1 & MASK
+                    append(pack(_DATA, _LAST, 0, 0, length, 0, itt, NO_TAG, statsn, cmdsn, highest, 0, 0, 0))
+                    append(view)
+                    out_bytes += length
+                    hits += 1
+                    hit_bytes += length
+                    position += BHS
+                    continue
+                ahs, size = sizes >> 24 << 2, sizes & 0xFFFFFF
+                self._check_size(opcode, size)
+                stop = position + BHS + ahs + size
+                needed = BHS + ahs + size + (-size & 3)
+                if end - position < needed:
+                    break
+                start = len(self.out)
+                self._dispatch(
+                    data[position : position + BHS],
+                    memoryview(data)[stop - size : stop],
+                    data[position + BHS : stop - size],
+                )
+                position += needed
+                needed = BHS
+                out_bytes += sum(map(len, self.out[start:]))
+        except PduError as error:
+            self._offended(error, data[position : position + BHS])
+        if hits:
+            self._count_hits(hits, hit_bytes)
+        if not self.closing and position < end:
+            self._inbox.keep(data, position, needed)
+
+    def resume(self) -> None:
+        """Go on after `held`."""
+        self.held = False
+        self.receive(b"")
+
+    def admit(self, units: dict[int, LogicalUnit], absent: LogicalUnit | None, tsih: int) -> None:
+        """The initiator may enter, and finds these logical units. Go on with `resume`."""
+        response, self.parameters = self._login.admit(tsih)
+        self.admission = replace(self._admission_due(), tsih=tsih)
+        self._statsn = self._login.statsn
+        self._exp_cmdsn = response.expcmdsn
+        self._max_cmdsn = response.expcmdsn + WINDOW - 1 & MASK
+        self.full_feature = True
+        self.units, self._absent = units, absent
+        for lun, unit in units.items():
+            self.nexuses[lun] = nexus = Nexus(self, self._warm_up)
+            unit.nexuses.add(nexus)
+        self.out.append(replace(response, maxcmdsn=self._max_cmdsn).encode())
+        self._warm_up()
+
+    def refuse(self, status: LoginStatus, why: str) -> None:
+        """The initiator may not enter."""
+        self.out.append(self._login.refuse(status).encode())
+        self.close(why)
+
+    def close(self, why: str) -> None:
+        """End the session: no task answers any more. Those that run are still waited for by `busy`."""
+        if self.closing:
+            return
+        self.closing = why
+        self._hot_disk = None
+        for unit, nexus in zip(self.units.values(), self.nexuses.values(), strict=True):
+            unit.nexuses.discard(nexus)
+        for task in list(self.tasks.values()):
+            task.aborted = True
+            if not task.running:
+                self._forget(task)
+        self._early.clear()
+        self._thirsty.clear()
+
+    @property
+    def busy(self) -> bool:
+        """Something that was started has not ended."""
+        return any(task.running for task in self.tasks.values())
+
+    @property
+    def firmware(self) -> bool:
+        return self.admission is None or self.admission.firmware
+
+    def tick(self, now: float) -> None:
+        """Now and then: ping who is silent, and end who does not answer. Never firmware, which cannot answer."""
+        if self.firmware or self.closing or not self.full_feature:
+            return
+        if self._pinged is not None and now - self._pinged >= PING_PATIENCE:
+            self._on_error("ping_unanswered")
+            self.close("it answered no ping")
+        elif self._pinged is None and now - self._heard >= PING_AFTER:
+            self._pinged = now
+            # A valid transfer tag, or the initiator need not answer (RFC 7143, section 11.19).
+            ping = pdu.NopIn(itt=NO_TAG, ttt=self._next_tag(), **self._numbers(use=False))
+            self.out.append(ping.encode())
+
+    # Framing
+
+    def _check_size(self, opcode: int, size: int) -> None:
+        """Before a byte of the segment is waited for: may it be this long?"""
+        limit = text.RECEIVE_LIMIT if self.full_feature else LOGIN_SEGMENT
+        if size > limit:
+            raise PduError(f"a data segment of {size} bytes, where {limit} are allowed")
+        if not self.full_feature and opcode & pdu.OPCODE_MASK != Opcode.LOGIN_REQUEST:
+            raise PduError("not a login request before the login")
+
+    def _dispatch(self, header: bytes, data: memoryview, ahs: bytes) -> None:
+        """One whole PDU."""
+        opcode = header[0] & pdu.OPCODE_MASK
+        if opcode == Opcode.DATA_OUT:
+            self._data_out(header, data)
+            return
+        if not self.full_feature:
+            self._log_in(pdu.LoginRequest.decode(header, bytes(data), ahs))
+            return
+        handler = _HANDLERS.get(opcode)
+        if handler is None:
+            raise PduError(f"opcode 0x{opcode:02x} in full-feature phase", _unexpected(opcode))
+        cmdsn = int.from_bytes(header[24:28], "big")
+        if header[0] & pdu.IMMEDIATE:
+            handler(self, header, data, ahs)
+            return
+        ahead = cmdsn - self._exp_cmdsn & MASK
+        if ahead == 0:
+            self._advance()
+            handler(self, header, data, ahs)
+            if self._early:
+                self._catch_up()
+        elif ahead <= (self._max_cmdsn - self._exp_cmdsn & MASK) < 1 << 31 and cmdsn not in self._early:
+            # In the window, but not its turn. One connection keeps order, so this is rare: an aborted command's gap.
+            self._early_bytes += len(data)
+            if self._early_bytes > WRITE_BUFFER:
+                raise PduError("too much data in commands that are ahead of their turn")
+            self._early[cmdsn] = (header, bytes(data), ahs)
+        else:
+            self._on_error("cmdsn_outside_window")
+
+    def _catch_up(self) -> None:
+        while self._exp_cmdsn in self._early and not self.closing:
+            header, data, ahs = self._early.pop(self._exp_cmdsn)
+            self._early_bytes -= len(data)
+            self._advance()
+            _HANDLERS[header[0] & pdu.OPCODE_MASK](self, header, memoryview(data), ahs)
+
+    def _offended(self, error: PduError, header: bytes) -> None:
+        """The peer broke the protocol at this header: its bytes cannot be trusted to be PDUs any more."""
+        self._on_error(f"pdu_{error.reason.name.lower()}")
+        if not self.full_feature:
+            if len(header) == BHS:
+                response = refuse_unasked(header, LoginStatus.INVALID_DURING_LOGIN)
+                self.out.append(response.encode())
+        elif not self.firmware:
+            self._reject(header, error.reason)
+        self.close(str(error))
+
+    def _reject(self, header: bytes, reason: RejectReason) -> None:
+        self.out.append(pdu.Reject(reason=reason, data=header, **self._numbers()).encode())
+
+    # Login
+
+    def _log_in(self, request: pdu.LoginRequest) -> None:
+        try:
+            answer = self._login.request(request)
+        except Refusal as error:
+            self._on_error("login_refused")
+            self.refuse(error.status, str(error))
+            return
+        if isinstance(answer, Admission):
+            self.admission = answer
+            self.held = True
+        else:
+            self.out.append(answer.encode())
+
+    def _warm_up(self) -> None:
+        """Open the hit path if logical unit 0 has a disk and no unit attention is due; else close it."""
+        unit, nexus = self.units.get(0), self.nexuses.get(0)
+        due = unit is None or nexus is None or nexus.attentions or self.closing
+        self._hot_disk = None if due or unit is None else unit.disk
+        self._hot_nexus = nexus
+
+    def _unattended(self) -> None:
+        if self._hot_disk is None:
+            self._warm_up()
+
+    def _count_hits(self, hits: int, hit_bytes: int) -> None:
+        nexus = self._hot_nexus
+        if nexus is not None:
+            nexus.reads += hits
+            nexus.bytes_read += hit_bytes
+            nexus.first_read = nexus.first_read or self.now
+            nexus.last_io = self.now
+
+    # Everything else
+
+    def _nop_out(self, header: bytes, data: memoryview, _ahs: bytes) -> None:
+        nop = pdu.NopOut.decode(header)
+        self._ended(header)
+        if nop.itt != NO_TAG:  # else the answer to our own ping
+            echo = bytes(data[: self.parameters.receive_limit])
+            self.out.append(pdu.NopIn(itt=nop.itt, data=echo, **self._numbers()).encode())
+
+    def _text_request(self, header: bytes, data: memoryview, _ahs: bytes) -> None:
+        request = pdu.TextRequest.decode(header)
+        self._ended(header)
+        self._text += bytes(data)
+        if len(self._text) > TEXT_LIMIT:
+            raise PduError("the text is too long", RejectReason.INVALID_FIELD)
+        if request.flags & pdu.CONTINUE:
+            partial = pdu.TextResponse(flags=0, itt=request.itt, ttt=self._next_tag(), **self._numbers())
+            self.out.append(partial.encode())
+            return
+        whole, self._text = self._text, b""
+        try:
+            pairs = text.parse(whole)
+        except text.TextError:
+            self._on_error("text_malformed")
+            if self.firmware:
+                self.close("its text is malformed")
+            else:
+                self._reject(header, RejectReason.PROTOCOL_ERROR)
+            return
+        answers: list[tuple[str, str]] = []
+        for name, value in pairs:
+            if name == "SendTargets":
+                answers += self._send_targets(value)
+            else:
+                answers += self._login.negotiation.renegotiate([(name, value)])
+        limit = self._login.negotiation.number("MaxRecvDataSegmentLength")
+        self.parameters = replace(self.parameters, receive_limit=limit)
+        encoded = text.encode(answers)
+        if len(encoded) > limit:
+            raise PduError("the answer does not fit", RejectReason.INVALID_FIELD)
+        self.out.append(pdu.TextResponse(itt=request.itt, data=encoded, **self._numbers()).encode())
+
+    def _send_targets(self, wanted: str) -> list[tuple[str, str]]:
+        """SendTargets: only what this initiator may open. In a normal session, only its own target (appendix C)."""
+        admission = self._admission_due()
+        if not admission.discovery and wanted == "All":
+            return [("SendTargets", text.REJECT)]
+        name = wanted if wanted != "All" else ""
+        if not admission.discovery and not name:
+            name = admission.target
+        answers = []
+        for target, address in self.host.targets(admission.initiator):
+            if not name or name == target:
+                answers += [("TargetName", target), ("TargetAddress", address)]
+        return answers
+
+    def _logout(self, header: bytes, _data: memoryview, _ahs: bytes) -> None:
+        request = pdu.LogoutRequest.decode(header)
+        self._ended(header)
+        reason = request.reason & 0x7F
+        # 0 ends the session and 1 its only connection; 2 would leave it for recovery, which there is not.
+        refused = reason not in (0, 1)
+        response = pdu.LogoutResponse(itt=request.itt, response=2 if refused else 0, **self._numbers())
+        self.out.append(response.encode())
+        if not refused:
+            self.close("logout")
+
+    def _task_request(self, header: bytes, _data: memoryview, _ahs: bytes) -> None:
+        self._ended(header)
+        self.manage(pdu.TaskRequest.decode(header))
+
+
+def _unexpected(opcode: int) -> RejectReason:
+    known = (Opcode.LOGIN_REQUEST, Opcode.SNACK_REQUEST)
+    return RejectReason.PROTOCOL_ERROR if opcode in known else RejectReason.NOT_SUPPORTED
+
+
+_HANDLERS: Final[dict[int, Callable[[Session, bytes, memoryview, bytes], None]]] = {
+    Opcode.SCSI_COMMAND: Session._scsi_command,
+    Opcode.NOP_OUT: Session._nop_out,
+    Opcode.TEXT_REQUEST: Session._text_request,
+    Opcode.LOGOUT_REQUEST: Session._logout,
+    Opcode.TASK_REQUEST: Session._task_request,
+}

@@ -1,0 +1,193 @@
+"""Write-backs on disk: which overlay file belongs to which client, boot and image.
+
+Layout, below the service's folder:
+
+    writebacks/<mac token>/<boot id>.lun<n>.overlay        policy discard: named by its boot, new at every boot
+    writebacks/<mac token>/keep.lun<n>.<layer>.overlay     policy keep: named by the layer that it lies upon
+    ... .json                                              the manifest of each, under the same name
+
+A manifest says whose an overlay is, on which layers it lies and which boot had it last. It is what makes a login after
+a restart of the service find the very same disk, whatever the plan says by then; and the newest boot id among a
+client's manifests is its fence, so a restart forgets no fence either. Manifests are replaced atomically and synced.
+
+Order at the start of a boot: all overlay files, then their manifests. A boot whose manifests are not all there was
+never admitted, so it begins anew. An overlay without a manifest was never used and goes at the next start. At removal
+the manifest goes first.
+
+Everything here blocks: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from bootlink_blockstore.overlay import Overlay
+from bootlink_events import BootId, LayerPlan, Mac, mac_token
+from bootlink_events.plans import BootPlan, DiskPlan, Policy
+
+MANIFEST_LIMIT: Final = 1 << 20  # bytes; one with 256 layers has about 100 KiB
+FORMAT: Final = 1
+
+
+class Manifest(BaseModel):
+    """One overlay file: whose, on what, and of which boot."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: int = FORMAT
+    file: str = Field(pattern=r"^[0-9a-z][0-9a-z.-]*\.overlay$", description="the overlay, beside the manifest")
+    mac: Mac
+    client: str
+    boot_id: BootId = Field(description="the boot that has it, or had it last")
+    lun: int = Field(ge=0, le=255)
+    luns: tuple[int, ...] = Field(description="all logical units of that boot: its manifests are complete with these")
+    image: str
+    version: int
+    policy: Policy
+    layers: tuple[LayerPlan, ...] = Field(min_length=1, description="top first")
+    created: AwareDatetime
+
+    @property
+    def size(self) -> int:
+        """Bytes of the disk."""
+        return self.layers[0].virtual_size
+
+
+def overlay_name(disk: DiskPlan, boot_id: BootId) -> str:
+    """The file name of a disk's overlay."""
+    if disk.policy == "discard":
+        return f"{boot_id}.lun{disk.lun}.overlay"
+    # Bound to the layer it lies upon: its pages are senseless on any other.
+    layer = hashlib.sha256(disk.layers[0].id.encode()).hexdigest()[:16]
+    return f"keep.lun{disk.lun}.{layer}.overlay"
+
+
+class Writebacks:
+    """The overlay files and their manifests, below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, manifest: Manifest) -> Path:
+        """The overlay of a manifest."""
+        return self.root / mac_token(manifest.mac) / manifest.file
+
+    def scan(self) -> tuple[list[Manifest], list[str]]:
+        """All manifests, and what could not be read, one line each. Removes overlays that were never used."""
+        manifests, problems = [], []
+        for path in sorted(self.root.glob("*/*.json")):
+            try:
+                if path.stat().st_size > MANIFEST_LIMIT:
+                    raise ValueError("it is too large")
+                manifest = Manifest.model_validate_json(path.read_bytes())
+                if self.path(manifest) != path.with_suffix(".overlay") or not self.path(manifest).exists():
+                    raise ValueError("it is not beside its overlay")
+            except (ValidationError, ValueError, OSError) as error:
+                problems.append(f"{path}: {error}")
+            else:
+                manifests.append(manifest)
+        for path in self.root.glob("*/*.overlay"):
+            if not path.with_suffix(".json").exists():
+                path.unlink()
+        return manifests, problems
+
+    def begin(self, plan: BootPlan, boot_id: BootId) -> list[tuple[Manifest, Overlay]]:
+        """The overlays for a new boot, by this plan: new ones, and kept ones that lie on the same layers.
+
+        OSError or ValueError if that cannot be; then nothing of it stays open.
+        """
+        folder = self.root / mac_token(plan.mac)
+        folder.mkdir(exist_ok=True)
+        begun: list[tuple[Manifest, Overlay]] = []
+        try:
+            for disk in plan.disks:
+                path = folder / overlay_name(disk, boot_id)
+                manifest = Manifest(
+                    file=path.name,
+                    mac=plan.mac,
+                    client=plan.client,
+                    boot_id=boot_id,
+                    lun=disk.lun,
+                    luns=tuple(d.lun for d in plan.disks),
+                    image=disk.image,
+                    version=disk.version,
+                    policy=disk.policy,
+                    layers=disk.layers,
+                    created=datetime.now(UTC),
+                )
+                begun.append((manifest, self._overlay(path, manifest)))
+            _sync_folder(folder)
+            for manifest, _ in begun:
+                write_manifest(self.path(manifest).with_suffix(".json"), manifest)
+            _sync_folder(folder)
+            _sync_folder(self.root)
+        except (OSError, ValueError):
+            _close(overlay for _, overlay in begun)
+            raise
+        return begun
+
+    def _overlay(self, path: Path, manifest: Manifest) -> Overlay:
+        if manifest.policy == "keep" and path.with_suffix(".json").exists():
+            held = Manifest.model_validate_json(path.with_suffix(".json").read_bytes())
+            if [layer.id for layer in held.layers] != [layer.id for layer in manifest.layers]:
+                raise ValueError(f"{path} lies on other layers than the plan names")
+            return Overlay.reopen(path, manifest.size)
+        path.unlink(missing_ok=True)  # of an attempt to begin this same boot that was cut short
+        overlay = Overlay.create(path, manifest.size)
+        if manifest.policy == "keep":
+            os.fsync(overlay.fd)  # its size must survive a power cut, or it could not be opened again
+        return overlay
+
+    def resume(self, manifests: Sequence[Manifest]) -> list[Overlay]:
+        """The overlays of a boot that goes on. OSError or ValueError if one is not as it was."""
+        resumed: list[Overlay] = []
+        try:
+            for manifest in manifests:
+                resumed.append(Overlay.reopen(self.path(manifest), manifest.size))
+        except (OSError, ValueError):
+            _close(resumed)
+            raise
+        return resumed
+
+    def usage(self, manifest: Manifest) -> int:
+        """Bytes that an overlay takes; 0 if it is gone."""
+        try:
+            return self.path(manifest).stat().st_blocks * 512
+        except OSError:
+            return 0
+
+    def remove(self, manifest: Manifest) -> None:
+        """Give the space of an overlay back."""
+        path = self.path(manifest)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Replace a manifest: whoever reads finds the former one or this one, also after a power cut."""
+    draft = path.with_suffix(".tmp")
+    with draft.open("w") as out:
+        out.write(manifest.model_dump_json(indent=1))
+        out.flush()
+        os.fsync(out.fileno())
+    draft.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _close(overlays: Iterator[Overlay] | Sequence[Overlay]) -> None:
+    for overlay in overlays:
+        overlay.close()
