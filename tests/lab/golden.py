@@ -9,5 +9,14 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 
 def dhcp_capture(name: str) -> bytes:
     """One captured DHCP packet, as the UDP payload it was."""
-    lines = (GOLDEN / "dhcp" / name).read_text().splitlines()
+    return _capture("dhcp", name)
+
+
+def tftp_capture(name: str) -> bytes:
+    """One captured TFTP packet, as the UDP payload it was."""
+    return _capture("tftp", name)
+
+
+def _capture(protocol: str, name: str) -> bytes:
+    lines = (GOLDEN / protocol / name).read_text().splitlines()
     return bytes.fromhex("".join(line for line in lines if not line.startswith("#")))

@@ -28,6 +28,7 @@ __all__ = [
     "ErrorCode",
     "Opcode",
     "OptionAck",
+    "Options",
     "Packet",
     "ReadRequest",
     "TftpMalformed",
@@ -44,6 +45,7 @@ _HEADER: Final = struct.Struct("!HH")
 _OPCODE: Final = struct.Struct("!H")
 
 Options = tuple[tuple[str, str], ...]
+"""Option names in lower case with their values, in the order of the packet."""
 
 
 class Opcode(IntEnum):

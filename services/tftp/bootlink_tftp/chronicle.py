@@ -38,6 +38,7 @@ BOOTS_MAX: Final = 4_096  # boots remembered; each takes a few hundred bytes
 SAME_BOOT_SECONDS: Final = 3
 WAITING_MAX: Final = 4  # findings of one boot that wait for its MAC address: a loader and a failure, twice
 
+TOLD_MAX: Final = 16  # failures told of one boot: what asks for ever new names that are missing is no PC
 TRANSIENT_SHOWN: Final = 4  # times a screen that should go by itself is shown, in 9 s, before the boot counts as failed
 
 StageName = Literal["loader", "script", "disk"]
@@ -137,7 +138,7 @@ class Chronicle:
     ) -> None:
         """A boot cannot go on. Told once per boot, stage and cause."""
         boot = self._boot(boot_id)
-        if (stage, cause) in boot.told:
+        if (stage, cause) in boot.told or len(boot.told) >= TOLD_MAX:
             self._health.count("boot_failed_repeats")
             return
         boot.told |= {(stage, cause)}

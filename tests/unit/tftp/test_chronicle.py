@@ -161,3 +161,9 @@ def test_the_boots_remembered_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPa
     for _ in range(50):
         rig.chronicle.failed(BootId.mint(), "script", "c", "r", peer="10.0.0.1", mac=MAC)
     assert len(rig.chronicle._boots) == 10
+
+
+def test_the_failures_told_of_one_boot_are_bounded(rig: Rig) -> None:
+    for index in range(100):
+        rig.chronicle.failed(BOOT_ID, "loader", f"the loader {index} is missing", "r", peer="10.0.0.1", mac=MAC)
+    assert len(rig.events) == module.TOLD_MAX

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bootlink_wire import tftp
 from bootlink_wire.tftp import Ack, Data, Error, OptionAck, ReadRequest, TftpMalformed, WriteRequest
+from lab.golden import tftp_capture
 
 NAME = b"boot/0192f3c4-0000-7000-8000-000000000001/undionly.kpxe"
 # As PROTOCOLS section 3.1 recorded them.
@@ -31,6 +32,25 @@ PACKETS = [
 def test_a_packet_is_the_same_after_a_round_trip(packet: tftp.Packet, wire: bytes) -> None:
     assert tftp.encode(packet) == wire
     assert tftp.decode(wire) == packet
+
+
+@pytest.mark.parametrize(
+    ("capture", "options"),
+    [
+        ("curl-rrq.hex", (("tsize", "0"), ("blksize", "512"), ("timeout", "6"))),
+        ("busybox-rrq.hex", (("blksize", "1428"), ("tsize", "0"))),
+        ("atftp-rrq.hex", (("blksize", "1428"), ("windowsize", "16"))),
+        ("hpa-rrq.hex", ()),
+        ("ipxe-rrq.hex", (("blksize", "1432"), ("tsize", "0"))),
+    ],
+)
+def test_a_real_clients_request_is_read(capture: str, options: tftp.Options) -> None:
+    wire = tftp_capture(capture)
+    packet = tftp.decode(wire)
+    assert isinstance(packet, ReadRequest)
+    assert packet.filename.endswith((b"undionly.kpxe", b"52-54-00-12-34-56.ipxe"))
+    assert (packet.mode, packet.options) == ("octet", options)
+    assert tftp.encode(packet) == wire
 
 
 @pytest.mark.parametrize("wire", [OVMF_PROBE, IPXE])
