@@ -113,9 +113,10 @@ class Advertiser:
         try:
             self._sock.sendto(self._message, (_ALL_NODES, 0, 0, self._card.index))
             self._health.count("router_advertisements")
-        except OSError as error:  # no link-local address yet, for the first second of a card
+        except OSError as error:
+            # A card that just came up has no link-local address for a second or two; iPXE solicits again.
             self._health.count("router_advertisements_failed")
-            self._log.warning("router advertisement not sent", error=str(error))
+            self._log.debug("router advertisement not sent", error=str(error))
 
 
 def _open(card: Card) -> socket.socket:

@@ -11,7 +11,8 @@ from bootlink_events import BootId, mac_token
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import DhcpPacket
 
-IPXE_USER_CLASS: Final = b"iPXE"  # written bare, not counted as RFC 3004 asks; gPXE does so too
+# iPXE writes its bare name, where RFC 3004 section 4 asks for a length before it. Both count.
+IPXE_USER_CLASSES: Final = (b"iPXE", b"\x04iPXE")
 PXE_CLASS: Final = "PXEClient"  # PXE 2.1 section 2.2.1
 HTTP_CLASS: Final = "HTTPClient"  # UEFI 2.10 section 24.7.3.2
 
@@ -70,8 +71,7 @@ class BootClient:
 def boot_client(packet: DhcpPacket) -> BootClient | None:
     """Who wants to boot; None for a packet of an operating system, which only wants an address."""
     vendor_class = packet.get(opt.VENDOR_CLASS) or ""
-    # gPXE and iPXE write b"iPXE" or b"gPXE"; anything after it is for others.
-    ipxe = (packet.get(opt.USER_CLASS) or b"").startswith(IPXE_USER_CLASS)
+    ipxe = (packet.get(opt.USER_CLASS) or b"").startswith(IPXE_USER_CLASSES)
     http = vendor_class.startswith(HTTP_CLASS)
     if not (ipxe or http or vendor_class.startswith(PXE_CLASS)):
         return None

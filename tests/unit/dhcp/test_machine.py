@@ -185,6 +185,11 @@ def test_ipxe_is_told_not_to_wait_for_a_proxy_and_answered_at_its_mac_address() 
     assert (reply.via, reply.address) == (Via.FRAME, FIRST)
 
 
+def test_an_ipxe_that_counts_its_user_class_as_rfc_3004_asks_is_an_ipxe_too() -> None:
+    asked = with_options(discover("ipxe", PC, 1), opt.USER_CLASS.encode(b"\x04iPXE"))
+    assert file_of(Lab(chain=False).handle(asked)).endswith(".ipxe")
+
+
 def test_an_operating_system_gets_an_address_and_nothing_to_boot() -> None:
     lab = Lab()
     offer, ack = lab.exchange("os", PC, 1)
