@@ -37,6 +37,7 @@ class LoaderShelf:
 
 def _holds(path: Path) -> bool:
     try:
-        return path.is_file() and path.stat().st_size > 0
+        # The tftp service follows no link, so a linked loader would be promised in vain (Debian's ipxe.efi is one).
+        return path.is_file() and not path.is_symlink() and path.stat().st_size > 0
     except OSError:
         return False

@@ -6,7 +6,7 @@ disk: such replies gather while a thread writes and flushes the journal, and the
 that starts at once costs some flushes and not one per PC. Events are emitted when the reply has left.
 
 If the journal cannot be written, the ACKs of that flush are not sent (the clients ask again), the health check
-`journal` fails, and the whole state is written anew as soon as somebody asks again.
+`journal` fails, and every second the whole state is tried anew.
 
 At most `MAX_WAITING` promises wait; what comes beyond is dropped and counted, which DHCP clients survive by
 asking again.

@@ -106,6 +106,7 @@ def test_a_loader_is_at_hand_while_its_file_is_there_and_not_empty(tmp_path: Pat
     (tmp_path / "undionly.kpxe").touch()
     (tmp_path / "snponly.efi").write_bytes(b"MZ")
     (tmp_path / "unrelated.bin").write_bytes(b"x")
+    (tmp_path / "ipxe.efi").symlink_to("snponly.efi")  # as in Debian's package; the tftp service follows no link
     assert shelf.look()
     assert list(shelf) == ["snponly.efi"]
     (tmp_path / "snponly.efi").unlink()
