@@ -1,0 +1,203 @@
+"""Builds the demo PC's disk: a small Linux on a dynamic VHD, without root tricks, loop devices or mounts.
+
+From the disk's first sector on:
+
+    0            MBR: GRUB's boot code and one partition entry
+    1 ...        GRUB's core image (its own first sector loads the rest), with `grub.cfg` built in
+    1 MiB ...    the partition: ext4 with the kernel and initramfs in /boot and a BusyBox system
+
+`grub.cfg` is all that GRUB runs: no menu, no file on the disk. Its lines are explained here, for the parser in the core
+image knows no comments:
+
+- `--port`: SeaBIOS, which prints on that port itself when the PC has no screen, hides it from the BIOS's list.
+- `linux16`, not `linux`: the latter moves the whole area that the unpacked kernel will take (50 MiB), byte by byte,
+  which costs three to seven seconds under emulation; the 16-bit protocol moves the packed file alone.
+- The kernel's options are for speed, which software emulation lacks: no mitigations, no address randomisation, no
+  crypto self-tests, emulated timers believed, no EDD probing (which reads the disk through the firmware). `panic=5`:
+  nobody is there to press a key.
+
+The firmware reads GRUB, the kernel and the initramfs through iPXE: one command at a time, 8 KiB per PDU. So what is
+read there is kept small. `initramfs/` and `root/` hold the guest's own files, as they appear there; BusyBox, the iSCSI
+initiator (with the libraries that `ldd` names) and the kernel's modules come from Debian packages.
+
+A finished disk is kept in the cache under a hash of all its inputs and never written again: a second build of the same
+disk only looks it up. The file appears under its name when it is whole, not before.
+"""
+
+import hashlib
+import re
+import shutil
+import struct
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from guest.kernel import Kernel, unpack_kernel
+from guest.toolbox import BuildError, run
+
+HERE = Path(__file__).parent
+GRUB = Path("/usr/lib/grub/i386-pc")
+SECTOR = 512
+PARTITION_START = 1 << 20  # the gap before it holds GRUB's core image (140 KiB); 1 MiB is every partitioner's choice
+DISK_SIZE = 512 << 20  # virtual; the VHD holds only what is used. Leaves a guest 450 MiB to write to
+LINUX_PARTITION = 0x83
+BOOT_CODE_SIZE = 440  # bytes of the MBR before the disk signature
+MAX_CHS = b"\xfe\xff\xff"  # "beyond CHS", as every partitioner writes it: readers take the LBA fields
+DISK_SIGNATURE = 0xB0071111
+FILE_SYSTEM_UUID = "b0071111-0000-4000-8000-000000000001"
+FILE_SYSTEM_TIME = "1767225600"  # 2026-01-01, so that one set of inputs gives one file system
+
+# Files of these packages end up on the disk or shape it: another version is another disk.
+PACKAGES = ("busybox-static", "open-iscsi", "libc6", "libssl3", "grub-pc-bin", "e2fsprogs", "qemu-utils")
+GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "linux16", "serial", "terminal", "echo", "boot", "reboot")
+
+# ext4 that GRUB 2.06 reads: it knows no metadata_csum_seed and no orphan_file.
+EXT4_FEATURES = "^metadata_csum_seed,^orphan_file"
+# The journal takes the guest's flushes and FUA writes to the block store, as a real PC's does. 4 MiB is ext4's least.
+EXT4_OPTIONS = ("-b", "4096", "-m", "0", "-N", "4096", "-J", "size=4")
+
+
+def build_disk(cache: Path, say: Callable[[str], None] = print) -> Path:
+    """The demo PC's disk, a dynamic VHD below `cache`; built when it is not there yet (20 s), otherwise looked up.
+
+    Raises BuildError that says what is missing. `say` is told what is being done, in words for a person.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    kernel = unpack_kernel(cache / "kernel", say)
+    disk = cache / f"demo-pc-{_key(kernel)}.vhd"
+    if disk.exists():
+        return disk
+    say("building the demo PC's disk")
+    with tempfile.TemporaryDirectory(dir=cache, prefix="disk-") as name:
+        work = Path(name)
+        raw = work / "disk.raw"
+        root = _stage_root(work / "root")
+        shutil.copyfile(kernel.image, root / "boot" / "vmlinuz")
+        (root / "boot" / "initramfs").write_bytes(_initramfs(work / "initramfs", kernel))
+        _write_boot_sectors(raw, work)
+        _write_file_system(raw, root)
+        vhd = work / "disk.vhd"
+        # force_size: VHD's CHS geometry would otherwise round the size that we chose.
+        run("qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "subformat=dynamic,force_size=on", raw, vhd)
+        vhd.replace(disk)
+    say(f"built {disk.name} ({disk.stat().st_size >> 20} MiB)")
+    return disk
+
+
+def boot_record(boot_code: bytes, first: int, count: int) -> bytes:
+    """A master boot record, 512 bytes: GRUB's `boot_code` and one bootable Linux partition.
+
+    `first` and `count` are in sectors. GRUB's code needs no patching: it loads sector 1, where we put its core image.
+    """
+    entry = struct.pack("<B3sB3sII", 0x80, MAX_CHS, LINUX_PARTITION, MAX_CHS, first, count)
+    return (
+        boot_code[:BOOT_CODE_SIZE].ljust(BOOT_CODE_SIZE, b"\0")
+        + struct.pack("<IH", DISK_SIGNATURE, 0)
+        + entry.ljust(64, b"\0")
+        + b"\x55\xaa"
+    )
+
+
+def _key(kernel: Kernel) -> str:
+    """A short hash of everything that decides what the disk holds."""
+    digest = hashlib.sha256(kernel.release.encode())
+    # Fails for a package that is missing, and names it.
+    installed = run("dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Status}\n", *PACKAGES)
+    for line in installed.splitlines():
+        package, _, state = line.partition(" ")
+        if not state.endswith(" installed"):
+            raise BuildError(f"the demo PC's disk needs a Debian package: apt-get install {package}")
+    digest.update(installed.encode())
+    own = [Path(__file__), HERE / "kernel.py", HERE / "grub.cfg"]
+    for path in own + sorted(_files(HERE / "initramfs")) + sorted(_files(HERE / "root")):
+        digest.update(f"\0{path.relative_to(HERE)}\0{path.stat().st_mode & 0o111}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _files(tree: Path) -> Iterable[Path]:
+    return (path for path in tree.rglob("*") if path.is_file())
+
+
+def _stage_root(root: Path) -> Path:
+    """The real root: BusyBox with all its applets, and iscsid, which repairs broken connections to the disk."""
+    shutil.copytree(HERE / "root", root)
+    _make_directories(root, "boot", "root", "mnt", "var", "etc/iscsi")
+    _install_busybox(root)
+    _install_program(root, "iscsid")
+    (root / "var" / "run").symlink_to("/run")
+    return root
+
+
+def _initramfs(stage: Path, kernel: Kernel) -> bytes:
+    """The initramfs as a compressed cpio archive: init, BusyBox, iscsistart and the kernel modules it loads."""
+    stage.mkdir()
+    shutil.copy(HERE / "initramfs" / "init", stage / "init")
+    _make_directories(stage, "etc", "newroot", "var")
+    (stage / "var" / "run").symlink_to("/run")
+    shutil.copy(HERE / "initramfs" / "modules", stage / "etc" / "modules")
+    _install_busybox(stage)
+    _install_program(stage, "iscsistart")
+    listed = (HERE / "initramfs" / "modules").read_text()
+    for module in kernel.modules(re.sub(r"#.*", "", listed).split()):
+        copy = stage / module.relative_to(kernel.tree)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(module, copy)
+    run("depmod", "-b", stage, kernel.release)
+    names = sorted(str(path.relative_to(stage)) for path in stage.rglob("*"))
+    archive = stage.with_suffix(".cpio")
+    run("cpio", "-o", "-H", "newc", "--reproducible", "-O", archive, cwd=stage, stdin="\n".join(names).encode())
+    # zstd: under software emulation, unpacking xz costs more time than reading the few blocks that it saves.
+    run("zstd", "-q", "-19", archive, "-o", archive.with_suffix(".zst"))
+    return archive.with_suffix(".zst").read_bytes()
+
+
+def _make_directories(root: Path, *more: str) -> None:
+    for name in ("bin", "sbin", "dev", "proc", "sys", "run", "tmp", *more):
+        (root / name).mkdir(parents=True, exist_ok=True)
+
+
+def _install_busybox(root: Path) -> None:
+    shutil.copy("/bin/busybox", root / "bin" / "busybox")
+    for applet in run("busybox", "--list").split():
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("busybox")
+    for applet in ("init", "getty", "reboot", "poweroff"):  # the names that inittab and habit give in full
+        (root / "sbin" / applet).symlink_to("../bin/busybox")
+
+
+def _install_program(root: Path, name: str) -> None:
+    """A program of the host's at the same place in `root`, with the shared libraries that it needs."""
+    program = Path("/sbin") / name
+    if not program.exists():
+        raise BuildError(f"{program} is not there: apt-get install open-iscsi")
+    # "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)" and, for the loader, "/lib64/ld-linux-x86-64.so.2 (0x...)"
+    libraries = re.findall(r"(/\S+) \(0x", run("ldd", program))
+    for path in (program, *map(Path, libraries)):
+        copy = root / path.relative_to("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+
+
+def _write_boot_sectors(raw: Path, work: Path) -> None:
+    core = work / "core.img"
+    prefix = "(hd0,msdos1)/boot/grub"
+    run("grub-mkimage", "-O", "i386-pc", "-p", prefix, "-c", HERE / "grub.cfg", "-o", core, *GRUB_MODULES)
+    if SECTOR + core.stat().st_size > PARTITION_START:
+        raise BuildError("GRUB's core image does not fit before the partition")
+    first = PARTITION_START // SECTOR
+    with raw.open("wb") as disk:
+        disk.write(boot_record((GRUB / "boot.img").read_bytes(), first, DISK_SIZE // SECTOR - first))
+        disk.write(core.read_bytes())
+        disk.truncate(DISK_SIZE)
+
+
+def _write_file_system(raw: Path, root: Path) -> None:
+    # lazy_itable_init=0: otherwise the guest's kernel would write the inode tables itself, in the background.
+    extended = f"offset={PARTITION_START},hash_seed={FILE_SYSTEM_UUID},lazy_itable_init=0,nodiscard"
+    size = f"{(DISK_SIZE - PARTITION_START) >> 10}k"
+    run(
+        "mke2fs", "-q", "-F", "-t", "ext4", "-L", "bootlink-demo", "-U", FILE_SYSTEM_UUID, "-O", EXT4_FEATURES,
+        *EXT4_OPTIONS, "-E", extended, "-d", root, raw, size,
+        env={"E2FSPROGS_FAKE_TIME": FILE_SYSTEM_TIME},
+    )  # fmt: skip
