@@ -187,8 +187,8 @@ def _request(opcode: int, datagram: bytes) -> ReadRequest | WriteRequest:
 
 
 def _strings(field: bytes) -> list[bytes]:
-    """The NUL-terminated strings of a field."""
-    if not field.endswith(b"\0"):
+    """The NUL-terminated strings of a field; none of an empty one, as of an OACK that grants nothing."""
+    if field and not field.endswith(b"\0"):
         raise TftpMalformed("a string without its end")
     return field.split(b"\0")[:-1]
 
