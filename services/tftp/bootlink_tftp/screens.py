@@ -79,7 +79,7 @@ SCREENS: Final[Mapping[str, Screen]] = {
     "attach": Screen(
         "the disk of this PC did not answer",
         "iPXE could not log in to {target} at {portals}. Its own message is above.",
-        "See on the server: bootlink status. Is TCP port 3260 open, and reachable from this network?",
+        "See on the server: bootlink status. Is that TCP port open, and reachable from this network?",
     ),
     "start": Screen(
         "the disk of this PC does not start",
