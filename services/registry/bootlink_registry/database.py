@@ -31,6 +31,7 @@ _AWAY: Final = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # asyncpg 0.32 on a connection that breaks while it looks a type up
     asyncpg.OperatorInterventionError,  # shutdown, crash of another backend, or starting up
     asyncpg.InsufficientResourcesError,  # too many connections, out of disk or memory
 )

@@ -67,7 +67,6 @@ class NodeWatch:
         self._on_change = on_change
         self._log = log
         self._replica = Replica(bus, NODES_BUCKET, snapshot, self._put, log)
-        self._replica.load_snapshot()
 
     @property
     def portals(self) -> tuple[str, ...]:
@@ -79,6 +78,7 @@ class NodeWatch:
 
     async def run(self) -> None:
         """Follow the bucket for ever."""
+        self._replica.load_snapshot()  # not at construction: `on_change` may reach for what is made after this
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._replica.run())
             tasks.create_task(self._expire())

@@ -7,6 +7,7 @@ everything at work. NATS may come and go: changes are rows first, and follow whe
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from bootlink_registry.api import api
 from bootlink_registry.api.context import Context
@@ -41,20 +42,28 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
     health.check("bus", provisioning.check, required=False)
     context = Context(database, layers, nodes, delivery, bus, health, settings)
     sock = listen(settings.api_host, settings.api_port, what="the API", variable="BOOTLINK_REGISTRY_API_PORT")
+    tasks: list[asyncio.Task[Any]] = []
     try:
         async with serving(api(context, log=log), sock):
             chassis.listening("api", *sock.getsockname()[:2])
             if await _opened(database, chassis):
-                chassis.spawn(database.watch(), name="database watch")
-                chassis.spawn(provisioning.run(), name="provisioning")
-                chassis.spawn(nodes.run(), name="nodes")
-                chassis.spawn(delivery.run(), name="delivery")
-                chassis.spawn(intake.run(bus), name="intake")
-                chassis.spawn(intake.sweep(), name="sweep")
-                chassis.spawn(layers.watch(), name="layers")
+                work = {
+                    "database watch": database.watch(),
+                    "provisioning": provisioning.run(),
+                    "nodes": nodes.run(),
+                    "delivery": delivery.run(),
+                    "intake": intake.run(bus),
+                    "sweep": intake.sweep(),
+                    "layers": layers.watch(),
+                }
+                tasks = [chassis.spawn(coroutine, name=name) for name, coroutine in work.items()]
                 chassis.ready()
                 await chassis.stopping.wait()
     finally:
+        # Before what they work with is closed; the chassis itself ends its tasks only after this function.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         layers.close()
         await database.close()
 
