@@ -50,7 +50,9 @@ class Milestone:
 BOOT = (
     Milestone("PXE ROM", r"iPXE initialising devices", 60),
     Milestone("address", r"net\d: [\d.]+/[\d.]+", 90),
-    Milestone("script", r"^tftp://\S+\.ipxe", 90),
+    Milestone("loader", r"^undionly\.kpxe : \d+ bytes", 90),
+    # The URL before it does not fit one line of the PXE console.
+    Milestone("script", r"\.ipxe : \d+ bytes", 90),
     Milestone("disk", r"Booting from SAN device", 90),
     Milestone("GRUB", r"guest: GRUB: loading the kernel", 90),
     Milestone("kernel", r"guest: GRUB: starting the kernel", 180),
