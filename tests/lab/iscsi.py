@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bootlink_wire import iscsi_pdu as pdu
@@ -88,7 +89,7 @@ class Speaker:
         flags: int = FINAL | 1 << 2 | 3,
         discovery: bool = False,
         tsih: int = 0,
-        more: list[tuple[str, str]] = (),
+        more: Sequence[tuple[str, str]] = (),
     ) -> pdu.LoginRequest:
         """One request straight from the operational stage to full feature."""
         kind = [("SessionType", "Discovery")] if discovery else [("TargetName", self.target)]

@@ -94,6 +94,7 @@ class Management(Tasks):
             self._max_cmdsn = self._max_cmdsn + 1 & MASK
         else:
             self._skipped.add(cmdsn)
+            self._out_of_order()
 
     def _abort(self, request: pdu.TaskRequest, tasks: list[Task]) -> None:
         self.kill(tasks, lambda: self._answer(request, TaskResult.COMPLETE))

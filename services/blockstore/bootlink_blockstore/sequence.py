@@ -85,6 +85,9 @@ class Sequence:
             self._exp_cmdsn = self._exp_cmdsn + 1 & MASK
             self._max_cmdsn = self._max_cmdsn + 1 & MASK
 
+    def _out_of_order(self) -> None:
+        """The next number is not simply the next command's: whoever takes a short cut must not, for now."""
+
     def _admission_due(self) -> Admission:
         assert self.admission is not None
         return self.admission

@@ -249,19 +249,20 @@ class Session(Management):
         cmdsn = int.from_bytes(header[24:28], "big")
         if header[0] & pdu.IMMEDIATE:
             handler(self, header, data, ahs)
+            self._catch_up()  # it may have been the abort of the command that others wait for
             return
         ahead = cmdsn - self._exp_cmdsn & MASK
         if ahead == 0:
             self._advance()
             handler(self, header, data, ahs)
-            if self._early:
-                self._catch_up()
+            self._catch_up()
         elif ahead <= (self._max_cmdsn - self._exp_cmdsn & MASK) < 1 << 31 and cmdsn not in self._early:
             # In the window, but not its turn. One connection keeps order, so this is rare: an aborted command's gap.
             self._early_bytes += len(data)
             if self._early_bytes > WRITE_BUFFER:
                 raise PduError("too much data in commands that are ahead of their turn")
             self._early[cmdsn] = (header, bytes(data), ahs)
+            self._out_of_order()
         else:
             self._on_error("cmdsn_outside_window")
 
@@ -302,15 +303,18 @@ class Session(Management):
             self.out.append(answer.encode())
 
     def _warm_up(self) -> None:
-        """Open the hit path if logical unit 0 has a disk and no unit attention is due; else close it."""
+        """Open the hit path if unit 0 has a disk, commands come in order and no attention is due; else close it."""
         unit, nexus = self.units.get(0), self.nexuses.get(0)
-        due = unit is None or nexus is None or nexus.attentions or self.closing
+        due = unit is None or nexus is None or nexus.attentions or self.closing or self._early or self._skipped
         self._hot_disk = None if due or unit is None else unit.disk
         self._hot_nexus = nexus
 
     def _unattended(self) -> None:
         if self._hot_disk is None:
             self._warm_up()
+
+    def _out_of_order(self) -> None:
+        self._warm_up()
 
     def _count_hits(self, hits: int, hit_bytes: int) -> None:
         nexus = self._hot_nexus

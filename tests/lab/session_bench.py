@@ -1,0 +1,133 @@
+"""A session on the bench: PDUs in, PDUs out, a disk in a bytearray, and no event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any, cast
+
+from bootlink_blockstore import commands
+from bootlink_blockstore.device import LogicalUnit, Outcome
+from bootlink_blockstore.disk import ClientDisk
+from bootlink_blockstore.image import Buffer, Buffers
+from bootlink_blockstore.session import Session
+from bootlink_blockstore.transfer import Task
+from bootlink_wire import iscsi_pdu as pdu
+from bootlink_wire.iscsi_pdu import Pdu, split
+from bootlink_wire.scsi_vpd import Identity
+from lab.iscsi import Speaker
+
+SIZE = 16 << 20
+
+
+class MemoryDisk:
+    """What a session needs of a disk, on a bytearray. `slow` makes every read and write wait for `Bench.run`."""
+
+    def __init__(self, size: int = SIZE) -> None:
+        self.size = size
+        self.data = bytearray(size)
+        self.slow = False
+        self.hits = 0
+        self.flushes = 0
+
+    def hit(self, offset: int, length: int) -> memoryview | None:
+        if self.slow or length > 32768:
+            return None
+        self.hits += 1
+        return memoryview(bytes(self.data[offset : offset + length]))
+
+    def read(self, offset: int, length: int) -> Buffers | Coroutine[Any, Any, Buffers]:
+        def now() -> Buffers:
+            return [
+                bytes(self.data[at : min(at + 32768, offset + length)]) for at in range(offset, offset + length, 32768)
+            ]
+
+        async def later() -> Buffers:
+            return now()
+
+        return later() if self.slow else now()
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> Coroutine[Any, Any, None] | None:
+        def now() -> None:
+            self.data[offset : offset + len(data)] = data
+
+        async def later() -> None:
+            now()
+
+        if self.slow:
+            return later()
+        now()
+        return None
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+
+def unit(disk: MemoryDisk, lun: int = 0, luns: tuple[int, ...] = (0,)) -> LogicalUnit:
+    return LogicalUnit(commands.TABLE, Identity("52:54:00:00:00:01", lun), luns, cast(ClientDisk, disk))
+
+
+class Bench:
+    """One session with one speaker. `send` gives what the session answers, decoded."""
+
+    def __init__(self, speaker: Speaker | None = None, units: dict[int, LogicalUnit] | None = None) -> None:
+        self.disk = MemoryDisk()
+        self.units = units or {0: unit(self.disk)}
+        self.speaker = speaker or Speaker()
+        self.errors: Counter[str] = Counter()
+        self.session = Session(self, lambda name: self.errors.update([name]))
+        self.started: list[tuple[Task, Coroutine[Any, Any, Outcome]]] = []
+        self.visible: list[tuple[str, str]] = [(self.speaker.target, "127.0.0.1:3260,1")]
+        self.woken = 0
+
+    # Host
+
+    def start(self, task: Task, running: Coroutine[Any, Any, Outcome]) -> None:
+        self.started.append((task, running))
+
+    def targets(self, initiator: str) -> list[tuple[str, str]]:
+        return self.visible if initiator == self.speaker.name else []
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    # Test
+
+    def send(self, *pdus: Pdu | bytes) -> list[Pdu]:
+        stream = b"".join(p if isinstance(p, bytes) else p.encode() for p in pdus)
+        self.session.receive(stream, 1.0)
+        return self.answers()
+
+    def answers(self) -> list[Pdu]:
+        out = b"".join(self.session.out)
+        self.session.out.clear()
+        found, rest = split(out)
+        assert rest == b""
+        return found
+
+    def run(self) -> list[Pdu]:
+        """Let everything that was started end."""
+        while self.started:
+            task, running = self.started.pop(0)
+            self.session.finish(task, asyncio.run(_await(running)))
+        return self.answers()
+
+    def log_in(self, *, attentions: bool = False, discovery: bool = False) -> list[Pdu]:
+        """To full feature; and past the unit attention unless told otherwise."""
+        before = self.send(self.speaker.login(discovery=discovery))
+        assert self.session.held, before
+        self.session.admit({} if discovery else self.units, LogicalUnit(commands.TABLE, Identity("", 0), (0,)), 1)
+        self.session.resume()
+        answers = self.answers()
+        response = answers[0]
+        assert isinstance(response, pdu.LoginResponse)
+        self.speaker.cmdsn = response.expcmdsn
+        if not attentions and not discovery:
+            for lun in self.units:
+                self.send(self.speaker.command(bytes(6), lun=lun))
+        return answers
+
+
+async def _await(running: Coroutine[Any, Any, Outcome]) -> Outcome:
+    return await running

@@ -1,0 +1,375 @@
+"""Which disk a login gets: boots, fences, manifests and restarts (DESIGN, section 3)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootlink_blockstore import attach as module
+from bootlink_blockstore import reclaim
+from bootlink_blockstore.attach import Attachments, Boot, NotAdmitted
+from bootlink_blockstore.disk import DiskFault
+from bootlink_blockstore.login import Admission
+from bootlink_blockstore.service import BlockStore
+from bootlink_events import BootFailed, BootId, Refusal, WritebackDiscarded, WritebackKept, target_iqn
+from bootlink_wire.iscsi_pdu import LoginStatus
+from lab.blockstore import MAC, Plans, Told, digest, identity, make_image, plan
+
+HOUR = 3_600_000
+OTHER = "52:54:00:00:00:02"
+
+
+def boot_id(hours_ago: float = 1.0) -> BootId:
+    return BootId.mint(now_ms=int(time.time() * 1000 - hours_ago * HOUR))
+
+
+class Someone:
+    """A seat, and who sits on it."""
+
+    def __init__(self) -> None:
+        self.evicted = ""
+
+    async def evict(self, why: str) -> None:
+        self.evicted = why
+
+
+class House:
+    """Attachments over a folder, with logins that need no session."""
+
+    def __init__(self, attachments: Attachments, plans: Plans, told: Told, folder: Path) -> None:
+        self.attachments = attachments
+        self.plans = plans
+        self.told = told
+        self.folder = folder / "writebacks" / "52-54-00-00-00-01"
+
+    async def login(
+        self, initiator: str, *, isid: int = 1, seat: Someone | None = None, mac: str = MAC, tsih: int = 0
+    ) -> Boot:
+        admission = Admission(initiator, target_iqn(mac), isid.to_bytes(6, "big"), tsih, False, False)
+        return await self.attachments.attach(admission, seat or Someone(), datetime.now(UTC))
+
+    async def refused(self, initiator: str, **more: Any) -> NotAdmitted:
+        with pytest.raises(NotAdmitted) as caught:
+            await self.login(initiator, **more)
+        return caught.value
+
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir())
+
+
+@contextlib.asynccontextmanager
+async def house(folder: Path, plans: Plans | None = None) -> AsyncIterator[House]:
+    base = folder / "base.img"
+    if not base.exists():
+        make_image(base, 1 << 20)
+    before = digest(base)
+    plans = Plans({MAC: plan(base)}) if plans is None else plans
+    told = Told()
+    store = BlockStore(plans, told.journal(), folder, cache=8 << 20)
+    await store.open()
+    try:
+        yield House(store.attachments, plans, told, folder)
+    finally:
+        await store.close()
+    assert digest(base) == before, "the image's bytes have changed"
+
+
+async def write(boot: Boot, data: bytes, lun: int = 0) -> None:
+    waiting = boot.disks[lun].disk.write(0, data)
+    if waiting is not None:
+        await waiting
+
+
+async def read(boot: Boot, length: int = 512, lun: int = 0) -> bytes:
+    result = boot.disks[lun].disk.read(0, length)
+    return b"".join(result if isinstance(result, list) else await result)
+
+
+# One boot, many logins
+
+
+async def test_firmware_and_operating_system_of_one_boot_share_one_writeback(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        name = identity(boot_id())
+        firmware = Someone()
+        first = await home.login(name, isid=1, seat=firmware)
+        await write(first, b"f" * 512)
+        second = await home.login(name, isid=2)
+        assert second is first
+        assert await read(second) == b"f" * 512
+        assert not firmware.evicted, "the firmware's session may stay open while the system logs in"
+
+
+async def test_a_login_without_a_boot_id_joins_the_current_boot(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        boot = await home.login(identity(boot_id()))
+        assert await home.login("iqn.2004-01.org.example:someone") is boot
+
+
+async def test_a_login_without_a_boot_id_begins_one_if_there_is_none(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        boot = await home.login("iqn.2004-01.org.example:someone")
+        assert boot.boot_id.timestamp_ms == pytest.approx(time.time() * 1000, abs=5000)
+
+
+async def test_the_same_initiator_and_isid_reinstates(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        name, old, other = identity(boot_id()), Someone(), Someone()
+        await home.login(name, isid=1, seat=old)
+        await home.login(name, isid=2, seat=other)
+        await home.login(name, isid=1)
+        assert old.evicted == "reinstated"
+        assert not other.evicted
+
+
+async def test_logins_without_logout_never_lock_a_client_out(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        seats = [Someone() for _ in range(51)]
+        for number, seat in enumerate(seats):
+            await home.login(identity(boot_id(1)) if number == 0 else "iqn.x:same", isid=number, seat=seat)
+        assert not seats[-1].evicted
+        assert sum(bool(seat.evicted) for seat in seats) == 51 - module.SESSIONS_LIMIT
+
+
+async def test_nobody_adds_a_connection_to_a_session(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        assert (await home.refused("iqn.x:a", tsih=7)).status == LoginStatus.SESSION_DOES_NOT_EXIST
+        await home.login("iqn.x:a")
+        assert (await home.refused("iqn.x:a", tsih=7)).status == LoginStatus.TOO_MANY_CONNECTIONS
+
+
+# The fence
+
+
+async def test_a_newer_boot_starts_fresh_and_ends_the_older_sessions(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        seat, older = Someone(), boot_id(2)
+        first = await home.login(identity(older), seat=seat)
+        await write(first, b"f" * 512)
+        second = await home.login(identity(boot_id(1)))
+        assert seat.evicted
+        assert await read(second) == (tmp_path / "base.img").read_bytes()[:512]
+        with pytest.raises(DiskFault):
+            first.disks[0].disk.write(0, b"late" * 128)
+        (told,) = home.told.of(WritebackDiscarded)
+        assert isinstance(told, WritebackDiscarded)
+        assert (told.boot_id, told.lun, told.bytes) == (older, 0, 4096)
+
+
+async def test_an_older_boot_is_refused(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        older = boot_id(2)
+        boot = await home.login(identity(boot_id(1)))
+        refusal = await home.refused(identity(older))
+        assert refusal.status == LoginStatus.AUTHORIZATION_FAILURE
+        assert str(older) in refusal.cause
+        assert home.attachments.boots == [boot]
+
+
+async def test_the_fence_survives_a_restart(tmp_path: Path) -> None:
+    older, newer = boot_id(2), boot_id(1)
+    async with house(tmp_path) as home:
+        await home.login(identity(newer))
+    async with house(tmp_path) as home:
+        assert (await home.refused(identity(older))).status == LoginStatus.AUTHORIZATION_FAILURE
+        assert (await home.login("iqn.x:a")).boot_id == newer
+
+
+async def test_a_boot_from_the_future_locks_nobody_out(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        refusal = await home.refused(identity(boot_id(-1000)))
+        assert "future" in refusal.cause
+        await home.login(identity(boot_id()))
+
+
+async def test_two_logins_of_a_new_boot_at_once_open_one_disk(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        name = identity(boot_id())
+        boots = await asyncio.gather(*(home.login(name, isid=n) for n in range(8)))
+        assert len(set(map(id, boots))) == 1
+
+
+# Manifests
+
+
+async def test_after_a_restart_the_same_boot_gets_the_very_same_disk_whatever_the_plan_says(tmp_path: Path) -> None:
+    name = identity(boot_id())
+    other = make_image(tmp_path / "other.img", 2 << 20, seed=9)
+    async with house(tmp_path) as home:
+        await write(await home.login(name), b"f" * 512)
+    for plans in (
+        Plans(),
+        Plans({MAC: plan(other, policy="keep", version=2)}),
+        Plans({MAC: plan(refusal=Refusal(cause="disabled", detail="the client is disabled", remedy="enable it"))}),
+    ):
+        async with house(tmp_path, plans) as home:
+            boot = await home.login(name)
+            assert await read(boot) == b"f" * 512
+            assert boot.disks[0].disk.size == 1 << 20
+            assert boot.disks[0].manifest.policy == "discard"
+
+
+async def test_a_manifest_says_whose_and_on_what(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        boot = await home.login(identity(boot_id()))
+        assert home.files() == [f"{boot.boot_id}.lun0.json", f"{boot.boot_id}.lun0.overlay"]
+        held = json.loads((home.folder / f"{boot.boot_id}.lun0.json").read_text())
+        assert (held["client"], held["mac"], held["boot_id"], held["lun"]) == ("pc-001", MAC, str(boot.boot_id), 0)
+        assert held["layers"][0]["id"] == "layer-base.img"
+
+
+async def test_a_boot_whose_manifests_are_not_all_there_begins_anew(tmp_path: Path) -> None:
+    second = make_image(tmp_path / "second.img", 1 << 20, seed=5)
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    plans, current = Plans({MAC: plan(base, second)}), boot_id()
+    async with house(tmp_path, plans) as home:
+        boot = await home.login(identity(current))
+        assert await read(boot, lun=1) == second.read_bytes()[:512]
+        await write(boot, b"x" * 512, lun=0)
+    (home.folder / f"{current}.lun1.json").unlink()  # as if the service had died between the two
+    async with house(tmp_path, plans) as home:
+        boot = await home.login(identity(current))
+        assert sorted(boot.disks) == [0, 1]
+        assert await read(boot) == base.read_bytes()[:512]
+
+
+async def test_an_overlay_without_a_manifest_goes_at_the_next_start(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.login(identity(boot_id()))
+        (home.folder / "stray.overlay").write_bytes(b"never used")
+    async with house(tmp_path) as home:
+        assert "stray.overlay" not in home.files()
+        assert len(home.files()) == 2
+
+
+@pytest.mark.parametrize("damage", ["{", "{}", '{"format": 1, "file": "../../etc/passwd.overlay"}'])
+async def test_a_damaged_manifest_is_told_and_harms_nobody_else(tmp_path: Path, damage: str) -> None:
+    async with house(tmp_path) as home:
+        await home.login(identity(boot_id()))
+        (home.folder / "bad.json").write_text(damage)
+    async with house(tmp_path) as home:
+        await home.login(identity(boot_id(0.5)))
+
+
+# Keep
+
+
+async def test_keep_survives_reboots_and_is_told(tmp_path: Path) -> None:
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    plans, first_id, second_id = Plans({MAC: plan(base, policy="keep")}), boot_id(2), boot_id(1)
+    async with house(tmp_path, plans) as home:
+        first = await home.login(identity(first_id))
+        await write(first, b"k" * 512)
+        second = await home.login(identity(second_id))
+        assert second is not first
+        assert await read(second) == b"k" * 512
+        with pytest.raises(DiskFault):
+            first.disks[0].disk.write(0, b"late" * 128)
+        (told,) = home.told.of(WritebackKept)
+        assert isinstance(told, WritebackKept)
+        assert told.boot_id == first_id
+        assert len(home.files()) == 2
+    async with house(tmp_path, plans) as home:
+        assert (await home.refused(identity(first_id))).status == LoginStatus.AUTHORIZATION_FAILURE
+        assert await read(await home.login(identity(second_id))) == b"k" * 512
+
+
+async def test_a_kept_writeback_is_never_put_on_another_layer(tmp_path: Path) -> None:
+    base, next_version = make_image(tmp_path / "base.img", 1 << 20), make_image(tmp_path / "v2.img", 1 << 20, seed=2)
+    plans = Plans({MAC: plan(base, policy="keep")})
+    async with house(tmp_path, plans) as home:
+        await write(await home.login(identity(boot_id(3))), b"k" * 512)
+        plans[MAC] = plan(next_version, policy="keep", version=2)
+        assert await read(await home.login(identity(boot_id(2)))) == next_version.read_bytes()[:512]
+        plans[MAC] = plan(base, policy="keep")
+        assert await read(await home.login(identity(boot_id(1)))) == b"k" * 512
+
+
+# Refusals
+
+
+async def test_every_refusal_names_cause_and_remedy_and_is_an_event(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        home.plans[OTHER] = plan(
+            mac=OTHER, refusal=Refusal(cause="no_link", detail="no link leads to an image", remedy="set one")
+        )
+        refusal = await home.refused(identity(boot_id(), OTHER), mac=OTHER)
+        assert (refusal.cause, refusal.remedy) == ("no link leads to an image", "set one")
+        stranger = await home.refused("iqn.x:a", mac="52:54:00:00:00:09")
+        assert stranger.status == LoginStatus.NOT_FOUND
+        crossed = await home.refused(identity(boot_id(), OTHER))
+        assert crossed.status == LoginStatus.AUTHORIZATION_FAILURE
+        told = [event for event in home.told.of(BootFailed) if isinstance(event, BootFailed)]
+        assert [event.cause for event in told] == [refusal.cause, stranger.cause, crossed.cause]
+        assert all(event.stage == "disk" and event.remedy for event in told)
+
+
+async def test_an_image_that_is_gone_or_changed_is_refused_and_the_running_boot_goes_on(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        base = tmp_path / "base.img"
+        boot = await home.login(identity(boot_id(2)))
+        await write(boot, b"f" * 512)
+        info = base.stat()
+        os.utime(base, ns=(info.st_atime_ns, info.st_mtime_ns + 1))
+        assert "changed" in (await home.refused(identity(boot_id(1)))).cause
+        os.utime(base, ns=(info.st_atime_ns, info.st_mtime_ns))
+        assert await read(await home.login("iqn.x:a")) == b"f" * 512
+
+
+async def test_a_writeback_that_cannot_be_made_leaves_nothing_open(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        home.folder.write_text("in the way")
+        refusal = await home.refused(identity(boot_id()))
+        assert refusal.status == LoginStatus.OUT_OF_RESOURCES
+        home.folder.unlink()
+        await home.login(identity(boot_id()))
+
+
+async def test_a_stranger_sees_no_target_and_a_client_its_own(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        assert home.attachments.targets("iqn.x:a") == []
+        assert home.attachments.targets(identity(boot_id())) == [target_iqn(MAC)]
+        assert home.attachments.targets(identity(boot_id(), OTHER)) == []
+
+
+# Reclaiming
+
+
+async def test_a_discarded_writeback_gives_its_space_back_after_a_while_and_never_the_current_one(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as home:
+        old, current = boot_id(2), boot_id(1)
+        await home.login(identity(old))
+        await write(await home.login(identity(current)), b"c" * 512)
+        began = current.timestamp_ms / 1000
+        assert reclaim.due(home.attachments, 600, began + 599) == []
+        (gone,) = reclaim.due(home.attachments, 600, began + 601)
+        assert gone.boot_id == old
+        await home.attachments.forget(gone)
+        assert home.files() == [f"{current}.lun0.json", f"{current}.lun0.overlay"]
+        assert (await home.refused(identity(old))).status == LoginStatus.AUTHORIZATION_FAILURE
+
+
+async def test_an_idle_boot_is_closed_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(tmp_path) as home:
+        name, seat = identity(boot_id()), Someone()
+        boot = await home.login(name, seat=seat)
+        await write(boot, b"f" * 512)
+        monkeypatch.setattr(module, "IDLE_SECONDS", -1.0)
+        await home.attachments.close_idle()
+        assert home.attachments.boots == [boot], "somebody sits there"
+        home.attachments.leave(boot, Admission(name, target_iqn(MAC), (1).to_bytes(6, "big"), 0, False, False), seat)
+        await home.attachments.close_idle()
+        assert home.attachments.boots == []
+        assert boot.disks[0].disk.overlay.fd == -1
+        assert await read(await home.login(name)) == b"f" * 512

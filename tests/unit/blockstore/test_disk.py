@@ -1,0 +1,247 @@
+"""A client's disk: an overlay over an image, against a plain bytearray; and what it promises when things fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bootlink_blockstore.cache import BLOCK, ENTRY_COST, Cache
+from bootlink_blockstore.disk import ClientDisk, DiskFault
+from bootlink_blockstore.image import Buffers, Library
+from bootlink_blockstore.overlay import PAGE, Overlay
+from lab.blockstore import digest, layer_plan, make_image
+
+SIZE = (1 << 20) + 1536  # ends within a page and within a block
+SECTORS = SIZE // 512
+
+
+@contextlib.asynccontextmanager
+async def disk_over(
+    folder: Path, *, durable: bool = False, cache: int = 64 << 20, image: Path | None = None
+) -> AsyncIterator[ClientDisk]:
+    base = image or make_image(folder / "base.img", SIZE)
+    before = digest(base)
+    with ThreadPoolExecutor(4) as executor:
+        library = Library(Cache(cache), executor)
+        opened = await library.open([layer_plan(base)])
+        overlay = Overlay.create(folder / "overlay", opened.size)
+        yield ClientDisk(opened, overlay, executor, durable=durable)
+        overlay.close()
+        library.shut()
+    assert digest(base) == before, "the image's bytes have changed"
+
+
+async def read(disk: ClientDisk, offset: int, length: int) -> bytes:
+    hit = disk.hit(offset, length)
+    result: Buffers | Coroutine[Any, Any, Buffers] = disk.read(offset, length)
+    buffers = result if isinstance(result, list) else await result
+    whole = b"".join(buffers)
+    assert hit is None or hit == whole
+    return whole
+
+
+async def write(disk: ClientDisk, offset: int, data: bytes, *, fua: bool = False) -> None:
+    waiting = disk.write(offset, data, fua=fua)
+    if waiting is not None:
+        await waiting
+
+
+RANGES = st.integers(0, SECTORS - 1).flatmap(
+    lambda lba: st.tuples(st.just(lba), st.integers(1, min(300, SECTORS - lba)))
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(RANGES, st.booleans()), max_size=25), st.sampled_from([64 << 20, BLOCK + ENTRY_COST]))
+async def test_a_disk_is_a_bytearray_that_begins_as_its_image(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[tuple[int, int], bool]], cache: int
+) -> None:
+    folder = tmp_path_factory.mktemp("d")
+    async with disk_over(folder, cache=cache) as disk:
+        model = bytearray((folder / "base.img").read_bytes())
+        for number, ((lba, sectors), is_write) in enumerate(steps):
+            start, end = lba * 512, (lba + sectors) * 512
+            if is_write:
+                data = bytes([number + 1]) * (end - start)
+                await write(disk, start, data)
+                model[start:end] = data
+            assert await read(disk, start, end - start) == model[start:end]
+        assert await read(disk, 0, SIZE) == model
+        again = Overlay.reopen(disk.overlay.path, disk.size)
+        assert [bytes(c) for _, c in sorted(again.chunks.items())] == [
+            bytes(c) for _, c in sorted(disk.overlay.chunks.items())
+        ]
+        again.close()
+
+
+async def test_concurrent_writes_into_one_page_do_not_undo_each_other(tmp_path: Path) -> None:
+    """Eight sectors of one absent page, written at once while the image's bytes must come from a thread."""
+    async with disk_over(tmp_path) as disk:
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(disk.image.layers[0].open.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        disk.image.layers[0].nowait = False
+        await asyncio.gather(*(write(disk, 8192 + n * 512, bytes([n + 1]) * 512) for n in range(8)))
+        assert await read(disk, 8192, 4096) == b"".join(bytes([n + 1]) * 512 for n in range(8))
+
+
+async def test_writes_land_in_the_order_they_came_also_when_some_must_wait(tmp_path: Path) -> None:
+    async with disk_over(tmp_path) as disk:
+        disk.image.layers[0].nowait = False
+        waiting = [disk.write(512, bytes([n]) * 1024) for n in range(1, 40)]
+        await asyncio.gather(*(w for w in waiting if w is not None))
+        assert await read(disk, 512, 1024) == bytes([39]) * 1024
+
+
+async def test_while_a_write_is_queued_none_overtakes_it(tmp_path: Path) -> None:
+    async with disk_over(tmp_path) as disk:
+        large = disk.write(0, b"1" * (256 << 10))
+        small = disk.write(0, b"2" * 4096)
+        assert large is not None
+        assert small is not None
+        await asyncio.gather(large, small)
+        assert await read(disk, 0, 4096) == b"2" * 4096
+
+
+async def test_a_small_write_needs_no_task(tmp_path: Path) -> None:
+    async with disk_over(tmp_path) as disk:
+        assert disk.write(0, b"x" * 4096) is None
+        assert disk.write(0, b"x" * 512) is None  # the page is there: no copy-up
+
+
+async def test_a_cached_read_is_a_view_of_the_cache(tmp_path: Path) -> None:
+    async with disk_over(tmp_path) as disk:
+        await read(disk, 0, 4096)
+        view = disk.hit(0, 4096)
+        assert view is not None
+        assert view.obj is disk.image._cache.entries[disk.image.layers[0].base].view.obj
+        await write(disk, 0, b"x" * 512)
+        assert disk.hit(0, 4096) is None
+        assert disk.hit(4096, 4096) is not None
+
+
+async def test_concurrent_misses_on_one_block_read_the_disk_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[tuple[int, int]] = []
+    real = os.pread
+
+    def counting(fd: int, length: int, offset: int) -> bytes:
+        reads.append((offset, length))
+        return real(fd, length, offset)
+
+    async with disk_over(tmp_path) as disk:
+        disk.image.layers[0].nowait = False
+        monkeypatch.setattr(os, "pread", counting)
+        answers = await asyncio.gather(*(read(disk, n * 4096 % BLOCK, 4096) for n in range(50)))
+        assert answers[0] == (tmp_path / "base.img").read_bytes()[:4096]
+        assert reads == [(0, BLOCK)]
+
+
+async def test_a_fenced_disk_takes_no_write_and_still_reads(tmp_path: Path) -> None:
+    async with disk_over(tmp_path) as disk:
+        under_way = disk.write(0, b"x" * (1 << 20))
+        assert under_way is not None
+        task = asyncio.ensure_future(under_way)
+        await asyncio.sleep(0)
+        await disk.fence()
+        await task
+        with pytest.raises(DiskFault) as caught:
+            disk.write(0, b"y" * 512)
+        assert caught.value.kind == "fenced"
+        assert await read(disk, 0, 512) == b"x" * 512
+
+
+async def test_a_full_disk_is_told_as_space_and_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with disk_over(tmp_path) as disk:
+        before = await read(disk, 0, 8192)
+        monkeypatch.setattr(os, "pwritev", full)
+        for size in (4096, 256 << 10):
+            with pytest.raises(DiskFault) as caught:
+                await write(disk, 0, b"x" * size)
+            assert caught.value.kind == "space"
+        assert await read(disk, 0, 8192) == before
+        monkeypatch.undo()
+        await write(disk, 0, b"x" * 4096)
+        assert await read(disk, 0, 4096) == b"x" * 4096
+
+
+async def test_a_failed_sync_fails_the_disk_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with disk_over(tmp_path, durable=True) as disk:
+        await write(disk, 0, b"x" * 4096)
+        monkeypatch.setattr(os, "fdatasync", broken)
+        flushing = disk.flush()
+        assert flushing is not None
+        with pytest.raises(DiskFault):
+            await flushing
+        monkeypatch.undo()  # the kernel says yes the next time: it must not be believed
+        for attempt in (disk.flush, lambda: disk.write(0, b"y" * 512), lambda: disk.read(0, 512)):
+            with pytest.raises(DiskFault) as caught:
+                attempt()
+            assert caught.value.kind == "failed"
+
+
+async def test_flush_and_fua_reach_the_disk_only_where_it_is_promised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "discard").mkdir()
+    async with disk_over(tmp_path / "keep", durable=True) as disk:
+        await write(disk, 0, b"x" * 4096, fua=True)
+        assert len(synced) == 1
+        await write(disk, 0, b"x" * 4096)
+        assert len(synced) == 1
+        flushing = disk.flush()
+        assert flushing is not None
+        await flushing
+        assert len(synced) == 2
+    async with disk_over(tmp_path / "discard") as disk:
+        await write(disk, 0, b"x" * 4096, fua=True)
+        assert disk.flush() is None
+        assert len(synced) == 2
+
+
+async def test_a_layer_that_fails_is_a_read_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with disk_over(tmp_path) as disk:
+        disk.image.layers[0].nowait = False
+        monkeypatch.setattr(os, "pread", broken)
+        with pytest.raises(DiskFault) as caught:
+            await read(disk, 0, 4096)
+        assert caught.value.kind == "read"
+        with pytest.raises(DiskFault):
+            await write(disk, 512, b"x" * 512)  # copy-up needs what cannot be read
+        monkeypatch.undo()
+        assert await read(disk, 512, 512) == (tmp_path / "base.img").read_bytes()[512:1024]
+
+
+async def test_slow_writes_go_to_a_thread_until_they_are_fast_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with disk_over(tmp_path) as disk:
+        monkeypatch.setattr("bootlink_blockstore.disk.SLOW_WRITE", -1.0)
+        assert disk.write(0, b"x" * PAGE) is None
+        monkeypatch.undo()
+        waiting = disk.write(0, b"x" * PAGE)
+        assert waiting is not None
+        await waiting
+        assert disk.write(0, b"x" * PAGE) is None

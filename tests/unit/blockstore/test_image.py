@@ -1,0 +1,136 @@
+"""Images: stacks of layers through one cache, and layers that are checked at every attachment."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bootlink_blockstore.cache import BLOCK, Cache
+from bootlink_blockstore.image import Image, Layer, Library
+from bootlink_disks import DiskError, Kind, create_vhd_dynamic
+from bootlink_disks.layer import Run
+from lab.blockstore import layer_plan, make_image
+
+
+async def read(image: Image, offset: int, length: int) -> bytes:
+    result = image.read(offset, length)
+    return b"".join(result if isinstance(result, list) else await result)
+
+
+def differencing(path: Path, slot: int, size: int, runs: list[Run]) -> Layer:
+    """A layer of a format that has absent runs, as a differencing VHD will be."""
+
+    def locate(offset: int, length: int) -> list[Run]:
+        found, at = [], 0
+        for kind, file_offset, run in runs:
+            low, high = max(at, offset), min(at + run, offset + length)
+            if low < high:
+                found.append(Run(kind, file_offset + low - at if kind is Kind.DATA else 0, high - low))
+            at += run
+        return found
+
+    opened: Any = SimpleNamespace(fd=os.open(path, os.O_RDONLY), size=size, locate=locate)
+    return Layer(path.name, slot, opened)
+
+
+@pytest.mark.parametrize("nowait", [True, False], ids=["page cache", "threads"])
+async def test_a_stack_reads_each_byte_from_the_topmost_layer_that_has_it(tmp_path: Path, nowait: bool) -> None:
+    size = 6 * BLOCK
+    base, top = make_image(tmp_path / "base", size), make_image(tmp_path / "top", size, seed=2)
+    upper = [
+        Run(Kind.ABSENT, 0, BLOCK),
+        Run(Kind.DATA, BLOCK, BLOCK),
+        Run(Kind.ZERO, 0, BLOCK),
+        Run(Kind.ABSENT, 0, 4096),  # block 3 is mixed
+        Run(Kind.DATA, 0, 4096),
+        Run(Kind.ABSENT, 0, BLOCK - 8192 + 2 * BLOCK),
+    ]
+    lower = [Run(Kind.DATA, 0, 5 * BLOCK), Run(Kind.ABSENT, 0, BLOCK)]
+    a, b = base.read_bytes(), top.read_bytes()
+    expected = (
+        a[:BLOCK]
+        + b[BLOCK : 2 * BLOCK]
+        + bytes(BLOCK)
+        + a[3 * BLOCK :][:4096]
+        + b[:4096]
+        + a[3 * BLOCK + 8192 : 5 * BLOCK]
+        + bytes(BLOCK)
+    )
+    with ThreadPoolExecutor(2) as executor:
+        cache = Cache(64 << 20)
+        layers = [differencing(top, 1, size, upper), differencing(base, 0, size, lower)]
+        for layer in layers:
+            layer.nowait = nowait
+        stacked = Image(layers, cache, {}, executor)
+        assert await read(stacked, 0, size) == expected
+        assert await read(stacked, 512, size - 1024) == expected[512:-512]
+        alone = Image(layers[1:], cache, {}, executor)
+        held = len(cache.entries)
+        assert await read(alone, 0, BLOCK) == a[:BLOCK]
+        assert len(cache.entries) == held, "a block of the base was cached once for both"
+        for layer in layers:
+            os.close(layer.open.fd)
+
+
+async def test_holes_of_a_dynamic_vhd_cost_no_memory(tmp_path: Path) -> None:
+    raw = tmp_path / "disk.img"
+    raw.write_bytes(b"\xeb" + bytes(509) + b"\x55\xaa" + bytes((16 << 20) - 512))
+    vhd = tmp_path / "disk.vhd"
+    create_vhd_dynamic(vhd, raw)
+    with ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(8 << 20), executor)
+        image = await library.open([layer_plan(vhd)])
+        assert (await read(image, 0, image.size))[: 16 << 20] == raw.read_bytes()
+        assert library.cache.used < 1 << 20
+        library.shut()
+
+
+async def test_a_layer_that_was_changed_after_it_was_added_is_refused_also_while_it_is_open(tmp_path: Path) -> None:
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    plan = layer_plan(base)
+    with ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(8 << 20), executor)
+        image = await library.open([plan])
+        os.utime(base, ns=(0, plan.mtime_ns + 1))
+        with pytest.raises(DiskError, match="changed after it was added"):
+            await library.open([plan])
+        library.close(image)
+        base.unlink()
+        with pytest.raises(DiskError):
+            await library.open([plan])
+        library.shut()
+
+
+async def test_a_layer_is_opened_once_and_stays_for_the_next_boot(tmp_path: Path) -> None:
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    with ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(8 << 20), executor)
+        first = await library.open([layer_plan(base)])
+        await read(first, 0, 4096)
+        library.close(first)
+        second = await library.open([layer_plan(base)])
+        assert second.layers == first.layers
+        assert second.hit(0, 4096) is not None
+        library.shut()
+
+
+async def test_idle_layers_beyond_the_limit_are_closed_with_their_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bootlink_blockstore.image.IDLE_LAYERS", 1)
+    with ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(8 << 20), executor)
+        for number in range(3):
+            image = await library.open([layer_plan(make_image(tmp_path / f"{number}.img", 1 << 20, seed=number))])
+            await read(image, 0, 4096)
+            library.close(image)
+        used = await library.open([layer_plan(tmp_path / "2.img")])
+        assert [layer.id for layer in library.layers] == ["layer-1.img", "layer-2.img"]
+        assert len(library.cache.entries) == 2
+        library.close(used)
+        library.shut()

@@ -1,0 +1,104 @@
+"""The overlay: pages, their map, and its rebuilding from the file system's own record."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bootlink_blockstore import overlay as module
+from bootlink_blockstore.overlay import CHUNK, PAGE, HoleError, Overlay, probe
+
+SIZE = 64 << 20
+
+
+def test_a_new_overlay_has_no_page_and_takes_no_space(tmp_path: Path) -> None:
+    overlay = Overlay.create(tmp_path / "o", SIZE)
+    assert (overlay.pages, overlay.disk_usage, os.fstat(overlay.fd).st_size) == (0, 0, SIZE)
+    assert next(iter(overlay.runs(0, SIZE))) == (False, 0, CHUNK * PAGE)
+    overlay.close()
+    overlay.close()
+
+
+def test_a_disk_that_ends_within_a_page_has_a_whole_last_page(tmp_path: Path) -> None:
+    overlay = Overlay.create(tmp_path / "o", PAGE + 512)
+    assert os.fstat(overlay.fd).st_size == 2 * PAGE
+    overlay.close()
+
+
+def test_an_overlay_is_never_created_over_another(tmp_path: Path) -> None:
+    Overlay.create(tmp_path / "o", SIZE).close()
+    with pytest.raises(FileExistsError):
+        Overlay.create(tmp_path / "o", SIZE)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3 * CHUNK), st.integers(1, 40)), max_size=12),
+    st.integers(0, 3 * CHUNK),
+    st.integers(1, 2 * CHUNK),
+)
+def test_the_map_after_reopening_is_the_map_before(
+    tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[int, int]], first: int, count: int
+) -> None:
+    path = tmp_path_factory.mktemp("o") / "o"
+    overlay = Overlay.create(path, SIZE)
+    expected = set()
+    for page, pages in writes:
+        overlay.write(page * PAGE, [b"x" * PAGE] * pages)
+        overlay.mark(page, page + pages)
+        expected |= set(range(page, page + pages))
+    again = Overlay.reopen(path, SIZE)
+    for o in (overlay, again):
+        assert o.pages == len(expected)
+        assert {page for page in range(SIZE // PAGE) if o.present(page)} == expected
+        runs = list(o.runs(first * PAGE + 512, count * PAGE))
+        assert runs[0][1] == first * PAGE + 512
+        assert runs[-1][2] == (first + count) * PAGE + 512
+        assert all(a[2] == b[1] for a, b in itertools.pairwise(runs))
+        for present, start, end in runs:
+            assert {page in expected for page in range(start // PAGE, -(-end // PAGE))} == {present}
+        assert o.touches(first * PAGE, count * PAGE) == bool(expected & set(range(first, first + count)))
+        o.close()
+
+
+def test_a_page_of_zeros_that_was_written_is_present_after_reopening(tmp_path: Path) -> None:
+    overlay = Overlay.create(tmp_path / "o", SIZE)
+    overlay.write(5 * PAGE, [bytes(PAGE)])
+    overlay.close()
+    again = Overlay.reopen(tmp_path / "o", SIZE)
+    assert again.present(5)
+    assert again.pages == 1
+    again.close()
+
+
+def test_an_overlay_of_another_size_is_refused(tmp_path: Path) -> None:
+    Overlay.create(tmp_path / "o", SIZE).close()
+    with pytest.raises(ValueError, match="bytes, not the"):
+        Overlay.reopen(tmp_path / "o", SIZE * 2)
+
+
+def test_more_buffers_than_one_system_call_takes_are_written_in_order(tmp_path: Path) -> None:
+    overlay = Overlay.create(tmp_path / "o", SIZE)
+    buffers = [bytes([n % 251]) * 512 for n in range(1600)]
+    overlay.write(0, buffers)
+    assert overlay.read(0, 1600 * 512) == b"".join(buffers)
+    assert overlay.read_now(0, 1600 * 512) in (None, b"".join(buffers))
+    overlay.close()
+
+
+def test_the_file_system_of_the_tests_reports_holes_page_by_page(tmp_path: Path) -> None:
+    probe(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_that_loses_pages_of_zeros_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.extents
+    monkeypatch.setattr(module, "extents", lambda fd, size: list(real(fd, size))[:-1])  # as ZFS with compression
+    with pytest.raises(HoleError, match="data at"):
+        probe(tmp_path)
+    assert list(tmp_path.iterdir()) == []
