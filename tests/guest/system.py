@@ -42,8 +42,9 @@ class System:
 
     def __init__(self, lan: Lan, folder: Path, say: Callable[[Mapping[str, Any]], None] | None = None) -> None:
         self.folder = folder
+        self.lan = lan
         self.facts: dict[str, Any] = {}
-        self._lan = lan
+        self.pids: dict[str, int] = {}  # of the engines and services that run now
         self._say = say or (lambda _: None)
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -60,7 +61,7 @@ class System:
         up = (*BOOTLINK, "up", "--interface", Lan.BRIDGE, "--data", str(self.folder), "--json")
         with (self.folder / "up.stderr").open("wb") as errors:
             self._process = await asyncio.create_subprocess_exec(
-                *self._lan.command(*up),
+                *self.lan.command(*up),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
@@ -97,6 +98,8 @@ class System:
                 log.flush()
                 said = json.loads(line)
                 self._say(said)
+                if said.get("event") == "started":
+                    self.pids[said["service"]] = said["pid"]
                 if said.get("event") == "ready":
                     self.facts = said
                     self._ready.set()
@@ -125,7 +128,7 @@ class System:
     async def command(self, *arguments: str) -> str:
         """Run `bootlink ARGUMENTS` and return what it printed. Raises SystemFailed with the command's own words."""
         process = await asyncio.create_subprocess_exec(
-            *self._lan.command(*BOOTLINK, *arguments),
+            *self.lan.command(*BOOTLINK, *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

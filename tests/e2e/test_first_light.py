@@ -1,0 +1,113 @@
+"""A real PC in QEMU boots from an image link, with the whole system as `bootlink up` starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guest.demo import CACHE
+from guest.disk import build_disk
+from guest.lan import Lan
+from guest.pc import PC
+from guest.system import System
+
+pytestmark = pytest.mark.timeout(400)  # each boot takes about 20 s of emulation, on a busy machine several times that
+
+MAC = "52:54:00:b0:07:11"
+TESTS = Path(__file__).parents[1]
+WAIT = 60.0
+STAGES = {"started", "addressed", "loader_sent", "script_served", "disk_attached"}
+
+
+@pytest.fixture
+async def system(tmp_path: Path) -> AsyncIterator[System]:
+    """Bootlink on a LAN of its own, with the demo's image added and linked to nobody."""
+    disk = await asyncio.to_thread(build_disk, CACHE)
+    with Lan() as lan:
+        async with System(lan, tmp_path / "data") as running:
+            await running.command("image", "add", "demo", str(disk))
+            yield running
+
+
+async def until_grub(pc: PC) -> None:
+    """Follow the boot until the disk's own loader runs: it came over DHCP, TFTP and iSCSI."""
+    await pc.console.expect(r"guest: GRUB: loading the kernel", stage="GRUB", timeout=2 * WAIT)
+
+
+async def events_of(system: System) -> list[Mapping[str, Any]]:
+    out = await system.command("events", "--json")
+    return [json.loads(line) for line in out.splitlines()]
+
+
+async def test_the_demo_boots_two_pcs_twice_and_exits_with_0() -> None:
+    demo = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "guest.demo",
+        env=os.environ | {"PYTHONPATH": str(TESTS), "COLUMNS": "100"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await demo.communicate()
+    words = out.decode()
+    assert demo.returncode == 0, words
+    assert "after the restart the file is gone" in words
+    assert "after the restart the file is still there" in words
+    assert words.count("the image's bytes are what they were") == 2
+    assert words.count("to the operating system's login") == 2, "two waterfalls"
+
+
+async def test_an_unlinked_pc_is_told_so_on_its_screen_and_boots_by_itself_once_it_is_linked(
+    system: System, tmp_path: Path
+) -> None:
+    async with PC(system.lan, MAC, tmp_path, name="pc") as pc:
+        await pc.power_on()
+        await pc.console.expect(r"no image link", stage="screen", timeout=WAIT)
+        await pc.console.expect(r"bootlink link set", stage="what to do", timeout=WAIT)
+        (client,) = await system.query("client", "list")
+        assert client["mac"] == MAC, "the unknown PC was enrolled"
+        await system.command("link", "set", client["name"], "demo")
+        await until_grub(pc)
+    told = [event for event in await events_of(system) if event["data"].get("mac") == MAC]
+    boots = {event["data"]["boot_id"] for event in told if event["type"].startswith("bootlink.v1.boot.")}
+    assert len(boots) == 1, "from the first DISCOVER to the disk it is one boot"
+    (boot,) = boots
+    assert {event["traceparent"].split("-")[1] for event in told} == {boot.replace("-", "")}
+    kinds = [event["type"].removeprefix("bootlink.v1.") for event in told]
+    assert {"boot.started", "boot.addressed", "boot.loader_sent", "boot.script_served", "boot.disk_attached"} <= {
+        *kinds
+    }
+    assert {event["source"].split("/")[1] for event in told} == {"dhcp", "tftp", "blockstore"}
+
+
+async def test_a_boot_needs_neither_nats_nor_postgresql_nor_the_registry(system: System, tmp_path: Path) -> None:
+    await system.command("client", "add", MAC, "--name", "pc-07")
+    await system.command("link", "set", "--default", "demo")
+    async with PC(system.lan, MAC, tmp_path, name="pc") as pc:
+        await asyncio.sleep(1)  # for the plan to arrive where it is needed
+        stopped = [system.pids[name] for name in ("registry", "postgres", "nats")]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            await pc.power_on()
+            await until_grub(pc)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        await pc.kill()
+    async with asyncio.timeout(WAIT):
+        while not (boots := await system.query("boot", "list", "--client", "pc-07")):
+            await asyncio.sleep(0.5)
+        stages: set[str] = set()
+        while not stages >= STAGES:
+            shown = await system.query("boot", "show", boots[0]["id"])
+            stages = {stage["kind"].removeprefix("boot.") for stage in shown["stages"]}
+            await asyncio.sleep(0.5)
