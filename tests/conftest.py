@@ -9,6 +9,7 @@ import pytest
 
 from lab.nats import NatsServer
 from lab.postgres import PostgresServer
+from lab.up import Up
 
 
 @pytest.fixture
@@ -29,3 +30,10 @@ def postgres() -> Iterator[PostgresServer]:
 def database(postgres: PostgresServer) -> str:
     """The URL of an empty database of this test's own."""
     return postgres.new_database()
+
+
+@pytest.fixture(scope="session")
+def up() -> Iterator[Up]:
+    """A running `bootlink up` with registry and blockstore, for tests of the command that leave it working."""
+    with Up() as system:
+        yield system

@@ -75,11 +75,11 @@ def subject_of(what: str | None) -> str:
 
 def parse_since(text: str, *, now: datetime) -> datetime:
     """The time that `--since` means. A time without a zone is this machine's."""
-    if match := _AGO.fullmatch(text):
-        return now - timedelta(**{_UNITS[match[2]]: int(match[1])})
     try:
+        if match := _AGO.fullmatch(text):
+            return now - timedelta(**{_UNITS[match[2]]: int(match[1])})
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise typer.BadParameter(f"{text!r} is no time; such as 10m, 2h, 3d, or 2026-11-23T06:00Z") from error
     return moment.astimezone(UTC)
 

@@ -1,0 +1,63 @@
+"""What `bootlink events` understands by --subject and --since, and what it says of an event."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import typer
+
+from bootlink.commands.events import described, parse_since, subject_of
+from bootlink_events import ImagePublished
+from bootlink_events.cloudevent import CloudEvent
+
+NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("said", "subject"),
+    [
+        (None, "bootlink.v1.>"),
+        ("boot", "bootlink.v1.boot.>"),
+        ("boot.failed", "bootlink.v1.boot.failed.>"),
+        ("boot.failed.52-54-00-12-34-56", "bootlink.v1.boot.failed.52-54-00-12-34-56"),
+        ("boot.*.52-54-00-12-34-56", "bootlink.v1.boot.*.52-54-00-12-34-56"),
+        ("bootlink.v1.image.>", "bootlink.v1.image.>"),
+        ("boot.", "bootlink.v1.boot.>"),
+    ],
+)
+def test_a_subject_is_understood_with_or_without_prefix_and_key(said: str | None, subject: str) -> None:
+    assert subject_of(said) == subject
+
+
+@pytest.mark.parametrize("said", ["a..b", "a b", "boot;x", "."])
+def test_what_is_no_subject_is_refused(said: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        subject_of(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "moment"),
+    [
+        ("90s", NOW - timedelta(seconds=90)),
+        ("10m", NOW - timedelta(minutes=10)),
+        ("3d", NOW - timedelta(days=3)),
+        ("2026-11-23T05:00Z", NOW - timedelta(hours=1)),
+        ("2026-11-23T05:00+00:00", NOW - timedelta(hours=1)),
+    ],
+)
+def test_a_time_is_so_long_ago_or_a_date(said: str, moment: datetime) -> None:
+    assert parse_since(said, now=NOW) == moment
+
+
+@pytest.mark.parametrize("said", ["yesterday", "10", "5y", "", "99999999999d"])
+def test_what_is_no_time_is_refused(said: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        parse_since(said, now=NOW)
+
+
+def test_an_event_is_one_line_with_what_it_says() -> None:
+    data = ImagePublished(image="win11", version=2, channel="test", at=NOW)
+    line = described(CloudEvent.of(data, source="/registry/n1", at=NOW)).plain
+    assert "image.published" in line
+    assert line.endswith("image=win11  version=2  channel=test")
