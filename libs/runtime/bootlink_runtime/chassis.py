@@ -170,8 +170,10 @@ async def running(
             ready = asyncio.create_task(chassis.until_ready())
             try:
                 await asyncio.wait({run, ready}, return_when=asyncio.FIRST_COMPLETED)
-                if not run.done():
-                    yield chassis
+                if run.done():  # it failed, which is raised here; or it was stopped before it was ready
+                    chassis.stopping.set()
+                    run.result()
+                yield chassis
             finally:
                 ready.cancel()
                 chassis.stopping.set()
