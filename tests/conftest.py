@@ -32,7 +32,7 @@ def database(postgres: PostgresServer) -> str:
     return postgres.new_database()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def up() -> Iterator[Up]:
     """A running `bootlink up` with registry and blockstore, for tests of the command that leave it working."""
     with Up() as system:

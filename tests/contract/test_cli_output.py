@@ -26,10 +26,9 @@ from lab.disks import MIB, sparse_disk
 from lab.up import Up, error_of
 
 MAC = "52:54:00:aa:00:01"
-ABSENT = {"BOOTLINK_API": "http://127.0.0.1:9", "BOOTLINK_NATS_URL": "nats://127.0.0.1:9"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def room(up: Up, tmp_path_factory: pytest.TempPathFactory) -> Up:
     """The system with an image, a client and a default link."""
     disk = sparse_disk(tmp_path_factory.mktemp("images") / "golden.img", 4 * MIB)

@@ -141,6 +141,7 @@ def test_all_four_services_run_on_a_network_card_and_the_portal_is_its_address()
             services = up.facts["services"]
             assert set(services) == {"registry", "blockstore", "tftp", "dhcp"}
             assert services["dhcp"]["dhcp"] == "10.77.0.1:67"
+            assert services["tftp"]["tftp"] == "10.77.0.1:69"
             assert services["blockstore"]["iscsi"].startswith("10.77.0.1:")
             assert services["registry"]["api"].startswith("127.0.0.1:")
             assert up.facts["nats"].startswith("nats://127.0.0.1:")

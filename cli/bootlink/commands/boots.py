@@ -36,7 +36,7 @@ def list_boots(
         print_json(boots)
         return
     print_table(
-        ("started", "client", "state", "to its system", "image", "boot"),
+        ("started", "client", "state", "took", "image", "boot"),
         [
             (
                 moment(b["started"]),
@@ -87,7 +87,7 @@ def _newest(registry: api.Api, client: str | None) -> str:
 def _title(boot: dict[str, Any]) -> str:
     name = f"{boot['client']} ({boot['mac']})" if boot["client"] else str(boot["mac"])
     disk = f", {_image(boot)}, {boot['policy']}" if boot["image"] else ""
-    return f"{name}, {moment(boot['started'])}{disk}: {boot['state']}    boot {boot['id']}"
+    return f"{name}, {moment(boot['started'])}{disk}: {boot['state']}\nboot {boot['id']}"
 
 
 def _image(boot: dict[str, Any]) -> str | None:

@@ -104,6 +104,8 @@ def _own_settings(name: str, address: IPv4Address | None) -> dict[str, str]:
     if name == "blockstore":
         # The PCs' disks are for the PCs' network alone; without one, for this machine.
         return {"BOOTLINK_BLOCKSTORE_HOST": str(address or "127.0.0.1")}
+    if name == "tftp" and address is not None:
+        return {"BOOTLINK_TFTP_HOST": str(address)}
     return {}
 
 

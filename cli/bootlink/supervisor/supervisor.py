@@ -54,9 +54,10 @@ class Supervisor:
         start = asyncio.create_task(self._start())
         try:
             await asyncio.wait({asked, start}, return_when=asyncio.FIRST_COMPLETED)
-            if start.done():
+            if not asked.done():  # who was asked to stop has not failed, whatever the stop broke off
                 start.result()
                 await asyncio.wait({asked, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
                 self._raise_first_failure()
         finally:
             start.cancel()
