@@ -190,7 +190,7 @@ class Keeper:
             self._reason = line
         if line.event == "ready" and self.program.answers is None:
             self._is_ready()
-        elif _RANK.get(line.level, 1) >= _RANK[self.program.shown_level]:
+        elif _RANK.get(line.level, 1) >= _RANK.get(self.program.shown_level, 1):
             self._tell(Happening("log", self.program.name, line=line))
 
     def _listening(self, what: str, address: str) -> None:

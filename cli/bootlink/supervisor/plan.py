@@ -96,6 +96,7 @@ def _service(name: str, environment: Mapping[str, str]) -> Program:
         tier=_REGISTRY_TIER if name == "registry" else _BOOT_PATH_TIER,
         stop_signal=signal.SIGTERM,
         keeps=_KEEPS.get(name, {}),
+        shown_level=environment.get("BOOTLINK_LOG_LEVEL") or "info",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def test_services_get_the_engines_addresses_and_json_logs_and_only_the_registry_
     assert registry["BOOTLINK_DATABASE_URL"].startswith("postgresql://")
     assert "BOOTLINK_DATABASE_URL" not in blockstore
     assert blockstore["HTTP_PROXY"] == "x"
+
+
+def test_a_log_level_that_the_user_asks_for_is_also_shown() -> None:
+    plan = make_plan(SETTINGS, ("blockstore",), {"BOOTLINK_LOG_LEVEL": "debug"})
+    assert (program(plan, "nats").shown_level, program(plan, "blockstore").shown_level) == ("warning", "debug")
 
 
 def test_servers_of_the_users_own_are_used_instead_of_embedded_ones() -> None:
@@ -93,8 +99,6 @@ def test_leftover_processes_of_a_killed_up_are_waited_for(tmp_path: Path, monkey
         os._exit(0)
     os.waitpid(gone, 0)
     os.write(leftover, f"{gone}\n".encode())  # the killed `up`; a child of its still holds the lock
-    import fcntl
-
     fcntl.flock(leftover, fcntl.LOCK_EX)
     with pytest.raises(StartupError, match="processes of a former"), folder.locked(tmp_path):
         pass
