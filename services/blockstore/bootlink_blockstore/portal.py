@@ -103,7 +103,8 @@ class Connection(asyncio.Protocol):
         self._boot: Boot | None = None
         self._nexuses: dict[int, Nexus] = {}
         self._counted = False
-        self._paused = False
+        self._paused = False  # the peer does not read what is written
+        self._reading = True
 
     # asyncio.Protocol
 
@@ -133,13 +134,10 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._paused = True
         self._session.held = True
-        if self._transport is not None:
-            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._paused = False
-        if self._attaching is None:
-            self._go_on()
+        self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._session.close(f"connection lost: {exc}" if exc else "connection closed by the initiator")
@@ -183,26 +181,34 @@ class Connection(asyncio.Protocol):
     def _pump(self) -> None:
         """Send what the session put out, and see what else it wants."""
         session, transport = self._session, self._transport
-        if transport is None or transport.is_closing():
-            session.out.clear()
-            return
-        if session.out:
-            transport.writelines(session.out)
-            session.out.clear()
-        if session.closing:
-            transport.close()  # once what was written is sent
-        elif session.more:
-            self._loop.call_soon(self._go_on)  # others first
-        elif session.held and self._attaching is None and not session.full_feature and not self._paused:
-            transport.pause_reading()
-            self._attaching = self._loop.create_task(self._attach(), name=f"{self._name} attach")
+        while transport is not None and not transport.is_closing():
+            if session.out:
+                transport.writelines(session.out)
+                session.out.clear()
+            if session.closing:
+                transport.close()  # once what was written is sent
+                return
+            if session.more:
+                self._loop.call_soon(self._go_on)  # others first
+                return
+            if session.stalled:
+                if self._reading:
+                    self._reading = False
+                    transport.pause_reading()
+                if session.held and self._attaching is None and not session.full_feature and not self._paused:
+                    self._attaching = self._loop.create_task(self._attach(), name=f"{self._name} attach")
+                return
+            if self._reading:
+                return
+            self._reading = True
+            transport.resume_reading()
+            session.receive(b"")
+        session.out.clear()
 
     def _go_on(self) -> None:
-        if self._paused or self._session.closing:
-            return
-        if self._transport is not None:
-            self._transport.resume_reading()
-        self._session.resume()
+        """Take up what was left when the session had stopped early."""
+        if not self._paused and self._attaching is None and not self._session.closing:
+            self._session.resume()
         self._pump()
 
     async def _run(self, task: Task, running: Coroutine[Any, Any, Outcome]) -> None:
@@ -244,11 +250,7 @@ class Connection(asyncio.Protocol):
         finally:
             self._attaching = None
         self._login_over()
-        session.held = False
-        if session.closing:
-            self._pump()
-        else:
-            self._go_on()
+        self._go_on()
 
     def _login_over(self) -> None:
         if self._deadline is not None:

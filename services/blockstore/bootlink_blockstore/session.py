@@ -12,6 +12,7 @@ waits, and never runs anything beside the call it is in.
 `receive` stops early, and keeps what it did not look at, while
 
     `held`           a login waits for `admit` or `refuse`, or its user wants no more output: call `resume`
+    `crowded`        READ_BUFFER bytes are being read from disks: call `receive(b"")` once that has passed
     OUTPUT_LIMIT     that much output is there; `more` says so: send it, then `receive(b"")`
 
 The class is built in layers, one chapter of the RFC each: `sequence` (numbers), `tasks` (SCSI commands), `management`
@@ -19,7 +20,8 @@ The class is built in layers, one chapter of the RFC each: `sequence` (numbers),
 window is ignored; one that comes early waits for those before it.
 
 Memory. A session holds at most one PDU that is not whole, WINDOW + IMMEDIATE_LIMIT tasks, unsolicited data within
-FirstBurst for each of them, WRITE_BUFFER of solicited data, and as much of early commands.
+FirstBurst for each of them, WRITE_BUFFER of solicited data, as much of early commands, READ_BUFFER of data on its way
+from disks (and one command more), and OUTPUT_LIMIT of output (and one command more).
 
 Errors. What the peer does wrong ends in sense data, a Reject or the end of the session; each kind is counted under a
 name of ours. A session that is firmware gets no Reject, no ping and no asynchronous message (it would hang up, or
@@ -94,15 +96,15 @@ class Session(Management):
         data = self._inbox.take(chunk)
         if data is None:
             return
+        if self.stalled or self.closing:
+            self._inbox.keep(data, 0, 0)
+            return
         position, end, needed = 0, len(data), BHS
         out_bytes = hits = hit_bytes = 0
         unpack, long_range = _SHAPE.unpack_from, _RANGE_16.unpack_from
         pack, append = pdu.DATA_IN.pack, self.out.append
         try:
             while end - position >= BHS:
-                if self.held or self.closing:
-                    needed = 0
-                    break
                 if out_bytes >= OUTPUT_LIMIT:
                     self.more = True
                     needed = 0
@@ -155,12 +157,20 @@ class Session(Management):
                 position += needed
                 needed = BHS
                 out_bytes += sum(map(len, self.out[start:]))
+                if self.held or self.crowded or self.closing:
+                    needed = 0
+                    break
         except PduError as error:
             self._offended(error, data[position : position + BHS])
         if hits:
             self._count_hits(hits, hit_bytes)
         if not self.closing and position < end:
             self._inbox.keep(data, position, needed)
+
+    @property
+    def stalled(self) -> bool:
+        """Nothing more is looked at for now: its user should not read from the connection."""
+        return self.held or self.crowded
 
     def resume(self) -> None:
         """Go on after `held`."""

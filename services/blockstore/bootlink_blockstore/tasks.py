@@ -6,7 +6,8 @@ the call that brought them; others go through `host.start` and come back through
 
 Residuals: what the command would move against what the initiator announced. More is never sent or written.
 
-Memory: WRITE_BUFFER bounds what R2Ts have asked for and is not written yet; tasks beyond wait for room.
+Memory: WRITE_BUFFER bounds what R2Ts have asked for and is not written yet; tasks beyond wait for room. While running
+tasks will send READ_BUFFER or more, the session is `crowded` and looks at no further command.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from bootlink_wire.iscsi_pdu import FINAL, NO_TAG, Opcode, PduError, RejectReaso
 from bootlink_wire.scsi_sense import CheckCondition, Status
 
 IMMEDIATE_LIMIT: Final = 8  # immediate commands open beside the window
+READ_BUFFER: Final = 8 * 1024 * 1024  # bytes that running tasks will send: two largest reads
 WRITE_BUFFER: Final = 8 * 1024 * 1024  # bytes asked for by R2Ts and not yet written: two largest writes
 
 
@@ -34,6 +36,8 @@ class Tasks(Sequence):
     def __init__(self, host: Host, on_error: Callable[[str], None]) -> None:
         super().__init__(host, on_error)
         self._absent: LogicalUnit | None = None  # what stands for every unit that is not there
+        self.crowded = False
+        self._reading = 0  # bytes that running tasks will send
         self._solicited = 0  # bytes asked for by R2Ts of open tasks
         self._immediate = 0  # immediate tasks open
         self._thirsty: list[Task] = []  # tasks whose R2T waits for room
@@ -41,6 +45,8 @@ class Tasks(Sequence):
     def finish(self, task: Task, outcome: Outcome) -> None:
         """What was started for `task` has ended."""
         task.running = False
+        self._reading -= task.expected if task.read else 0
+        self.crowded = self._reading >= READ_BUFFER
         if task.aborted or self.closing:
             self._forget(task)
             return
@@ -99,6 +105,8 @@ class Tasks(Sequence):
             self._respond(task, running)
         else:
             task.running = True
+            self._reading += task.expected if task.read else 0
+            self.crowded = self._reading >= READ_BUFFER
             self.host.start(task, running)
 
     def _ask(self, task: Task) -> None:
