@@ -82,8 +82,9 @@ def _decode_words(value: bytes) -> tuple[int, ...]:
 
 
 def _decode_text(value: bytes) -> str:
-    # RFC 2132 section 2: a receiver must cope with trailing NULs. What is not ASCII is shown, never trusted.
-    return value.rstrip(b"\0").decode("ascii", "replace")
+    # RFC 2132 section 2: a receiver must cope with trailing NULs. What is not printable ASCII becomes a question mark:
+    # these texts end in events, logs and terminals, and anybody on the LAN can write them.
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in value.rstrip(b"\0"))
 
 
 OPAQUE: Final[Kind[bytes]] = Kind(bytes, bytes)

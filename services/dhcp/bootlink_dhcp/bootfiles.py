@@ -15,6 +15,7 @@ from bootlink_wire.dhcp import DhcpPacket
 IPXE_USER_CLASSES: Final = (b"iPXE", b"\x04iPXE")
 PXE_CLASS: Final = "PXEClient"  # PXE 2.1 section 2.2.1
 HTTP_CLASS: Final = "HTTPClient"  # UEFI 2.10 section 24.7.3.2
+VENDOR_CLASS_KEPT: Final = 255  # characters: one option's worth. RFC 3396 lets a packet carry one of nine kilobytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def boot_client(packet: DhcpPacket) -> BootClient | None:
         return None
     # Option 93 is a list; the first is what the firmware is. Without it: BIOS, as all had been before it came.
     codes = packet.get(opt.CLIENT_ARCHITECTURE) or (0,)
-    return BootClient(architecture(codes[0]), vendor_class, ipxe, http)
+    return BootClient(architecture(codes[0]), vendor_class[:VENDOR_CLASS_KEPT], ipxe, http)
 
 
 @dataclass(frozen=True, slots=True)
