@@ -74,6 +74,10 @@ class DhcpPacket:
         value = self.options.get(option.code)
         return None if value is None else option.decode(value)
 
+    def asks_for(self, option: Option[Any]) -> bool:
+        """The client's parameter request list (RFC 2132 section 9.8) names this option."""
+        return option.code in (self.get(opt.PARAMETER_LIST) or b"")
+
     @property
     def message_type(self) -> MessageType | None:
         """None for plain BOOTP (RFC 951)."""

@@ -15,7 +15,9 @@ A REQUEST comes from one of four states (RFC 2131 section 4.3.2), told apart by 
     REBINDING     no          no                  yes      NAK
 
 A renewal of an address that we have no lease of, but that is free, is granted: the lease file may be lost, and
-a NAK would take the address from under a mounted root disk.
+a NAK would take the address from under a mounted root disk. For the same reason a client that has booted from us
+keeps its address until its next power-on, although its reservation, somebody else's or the pool says otherwise by
+now: its firmware is moved, its operating system never is.
 
 `Decision.durable` says that the reply promises something: it must not be sent before what was recorded is on disk.
 
@@ -25,6 +27,7 @@ the subnets of relay agents, proxyDHCP, BOOTP, and a probe of the address before
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -44,6 +47,9 @@ from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
 LIMITED_BROADCAST: Final = IPv4Address("255.255.255.255")
 RENEW_AT: Final = 0.5  # of the lease time, RFC 2131 section 4.4.5
 REBIND_AT: Final = 0.875
+_LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+HOST_NAME: Final = re.compile(rf"(?=.{{1,63}}\Z){_LABEL}(?:\.{_LABEL})*")
+"""What option 12 may carry: RFC 1123 section 2.1, and no longer than Linux takes (64 with its end, sethostname(2))."""
 
 
 class Book(Protocol):
@@ -139,7 +145,7 @@ class DhcpMachine:
     # -- the message types -------------------------------------------------------------------------------------
 
     def _discover(self, asked: _Asked) -> Decision:
-        address = self._leases.choose(
+        address = self._in_use(asked) or self._leases.choose(
             asked.mac, self._book.reserved(asked.mac), asked.packet.get(opt.REQUESTED_ADDRESS), asked.now
         )
         boot = None
@@ -188,6 +194,8 @@ class DhcpMachine:
         """Why this client may not have this address; None if it may."""
         if not self._subnet.usable(address):
             return f"{address} is not in {self._subnet.network}"
+        if address == self._in_use(asked):
+            return None
         if not self._leases.may_use(asked.mac, address, asked.now):
             return f"{address} is not free for this client"
         if beginning:
@@ -197,6 +205,13 @@ class DhcpMachine:
             if lease is None and not selecting:
                 return f"this client has no lease of {address}"  # RFC 2131 section 4.3.2: silence, if not authoritative
         return None
+
+    def _in_use(self, asked: _Asked) -> IPv4Address | None:
+        """The address that the root disk of this client's running system hangs on, as far as we know."""
+        if asked.boot is not None or self._tracker.current(asked.mac) is None:
+            return None
+        lease = self._leases.of_client(asked.mac, asked.now)
+        return lease.address if lease is not None else None
 
     def _decline(self, asked: _Asked) -> Decision:
         address = asked.packet.get(opt.REQUESTED_ADDRESS)
@@ -303,6 +318,9 @@ class DhcpMachine:
             pairs.append(opt.ROUTER.encode((subnet.router,)))
         if subnet.dns:
             pairs.append(opt.DNS.encode(subnet.dns))
+        name = self._book.name(asked.mac)
+        if name is not None and HOST_NAME.fullmatch(name) and packet.asks_for(opt.HOST_NAME):
+            pairs.append(opt.HOST_NAME.encode(name))
         if asked.boot is not None:
             pairs += boot_options(packet, asked.boot)
         server = NO_ADDRESS

@@ -41,19 +41,28 @@ class Lab:
     def __init__(
         self, *, loaders: tuple[str, ...] = ALL_LOADERS, port: int = 69, chain: bool = True, pool_size: int = 4
     ) -> None:
-        pool = Pool(FIRST, FIRST + pool_size - 1)
+        self.names = {KNOWN: "pc-007"}
+        self.files, self.chain, self.now = BootFiles(SERVER, port, loaders), chain, T0
+        self.leases_on_disk: dict[str, Mapping[str, Any]] = {}
+        self.tracker = BootTracker(no_record)
+        self.restart(Pool(FIRST, FIRST + pool_size - 1))
+
+    def restart(self, pool: Pool) -> None:
+        """The service anew, with this pool; what it remembers of boots is not looked at here."""
         self.subnet = Subnet(IPv4Network("10.77.0.0/24"), SERVER, pool, 3600, SERVER + 253, (SERVER, SERVER + 1))
         self.reservations = Reservations(self.subnet)
         self.reservations.set(KNOWN, IPv4Address("10.77.0.20"))
-        self.leases = LeaseTable(self.subnet, self.reservations.owner, no_record)
-        self.tracker = BootTracker(no_record)
-        self.machine = DhcpMachine(
-            self.subnet, self.leases, self.tracker, BootFiles(SERVER, port, loaders), self, chain_rom_ipxe=chain
-        )
-        self.now = T0
+        self.leases = LeaseTable(self.subnet, self.reservations.owner, self._record_lease)
+        self.leases.restore(list(self.leases_on_disk.items()), self.now)
+        self.machine = DhcpMachine(self.subnet, self.leases, self.tracker, self.files, self, chain_rom_ipxe=self.chain)
+
+    def _record_lease(self, key: str, value: Mapping[str, Any] | None) -> None:
+        self.leases_on_disk.pop(key, None)
+        if value is not None:
+            self.leases_on_disk[key] = value
 
     def name(self, mac: str) -> str | None:
-        return "pc-007" if mac == KNOWN else None
+        return self.names.get(mac)
 
     def reserved(self, mac: str) -> IPv4Address | None:
         return self.reservations.of(mac)
@@ -211,6 +220,97 @@ def test_an_operating_systems_own_dhcp_keeps_the_address_and_the_boot_of_its_fir
     assert reply is not None
     assert reply.packet.yiaddr == FIRST
     assert lab.tracker.current(PC) == boot_id
+
+
+@pytest.mark.parametrize("for_whom", [PC, "52:54:00:00:00:09"], ids=["another for it", "its own for another"])
+def test_a_reservation_made_while_a_pc_boots_moves_it_at_its_next_power_on_and_not_before(for_whom: str) -> None:
+    lab = Lab()
+    lab.exchange("ovmf", PC, 1)
+    lab.exchange("ipxe", PC, 2)
+    lab.reservations.set(for_whom, FIRST + 50 if for_whom == PC else FIRST)
+    # The root disk hangs on FIRST from here on: whatever the system's own DHCP client does, it keeps it.
+    asked = with_options(discover("os", PC, 3), opt.REQUESTED_ADDRESS.encode(FIRST))
+    for offer in (lab.handle(asked), lab.handle(discover("os", PC, 4))):
+        assert offer.reply is not None
+        assert offer.reply.packet.yiaddr == FIRST
+        assert kind(lab.handle(request(offer.reply.packet, asked))) is MessageType.ACK
+    assert kind(lab.handle(message(MessageType.REQUEST, PC, wanted=FIRST))) is MessageType.ACK
+    lab.now += 1800
+    assert kind(lab.handle(message(MessageType.REQUEST, PC, ciaddr=FIRST))) is MessageType.ACK
+    other, _ = lab.exchange("os", "52:54:00:00:00:09", 5)
+    assert other.reply is not None
+    assert other.reply.packet.yiaddr != FIRST
+
+    offer, ack = lab.exchange("ovmf", PC, 6)
+    assert kind(ack) is MessageType.ACK
+    assert offer.reply is not None
+    assert offer.reply.packet.yiaddr == (FIRST + 50 if for_whom == PC else FIRST + 2)
+
+
+def test_a_running_pc_keeps_its_address_across_a_restart_with_another_pool() -> None:
+    lab = Lab()
+    lab.exchange("ovmf", PC, 1)
+    lab.exchange("ipxe", PC, 2)
+    lab.restart(Pool(FIRST + 50, FIRST + 60))
+    assert kind(lab.handle(message(MessageType.REQUEST, PC, ciaddr=FIRST))) is MessageType.ACK
+    offer, _ = lab.exchange("ovmf", PC, 3)
+    assert offer.reply is not None
+    assert offer.reply.packet.yiaddr == FIRST + 50
+
+
+def test_the_clients_name_is_its_host_name_if_it_asks_for_one() -> None:
+    lab = Lab()
+    for firmware in ("os", "ipxe"):
+        asked = with_options(discover(firmware, KNOWN, 1), opt.PARAMETER_LIST.encode(b"\x01\x0c\x03"))
+        offer = lab.handle(asked)
+        assert offer.reply is not None
+        ack = lab.handle(request(offer.reply.packet, asked))
+        assert ack.reply is not None
+        assert offer.reply.packet.get(opt.HOST_NAME) == ack.reply.packet.get(opt.HOST_NAME) == "pc-007"
+    renewal = with_options(
+        message(MessageType.REQUEST, KNOWN, ciaddr=IPv4Address("10.77.0.20")), opt.PARAMETER_LIST.encode(b"\x0c")
+    )
+    inform = with_options(
+        message(MessageType.INFORM, KNOWN, ciaddr=IPv4Address("10.77.0.20")), opt.PARAMETER_LIST.encode(b"\x0c")
+    )
+    for packet in (renewal, inform):
+        reply = lab.handle(packet).reply
+        assert reply is not None
+        assert reply.packet.get(opt.HOST_NAME) == "pc-007"
+
+
+@pytest.mark.parametrize(
+    ("mac", "wanted", "name"),
+    [
+        (KNOWN, b"\x01\x03", "pc-007"),  # does not ask
+        (KNOWN, None, "pc-007"),
+        (PC, b"\x0c", None),  # has no name yet
+        (KNOWN, b"\x0c", "pc 007; reboot"),  # a name that is none
+        (KNOWN, b"\x0c", "pc-\N{LATIN SMALL LETTER E WITH ACUTE}"),
+        (KNOWN, b"\x0c", "a" * 300),
+    ],
+)
+def test_no_host_name_is_sent_unasked_or_unknown_or_unfit(mac: str, wanted: bytes | None, name: str | None) -> None:
+    lab = Lab()
+    lab.names = {mac: name} if name else {}
+    asked = discover("os", mac, 1)
+    if wanted is not None:
+        asked = with_options(asked, opt.PARAMETER_LIST.encode(wanted))
+    reply = lab.handle(asked).reply
+    assert reply is not None
+    assert opt.HOST_NAME.code not in reply.packet.options
+
+
+def test_a_vendor_class_cannot_carry_a_terminal_escape_nor_a_novel_into_an_event() -> None:
+    lab = Lab()
+    text = b"PXEClient\x00\x1b]0;owned\x07\r\n\xff" + b"A" * 6000
+    decision = lab.handle(with_options(discover("ovmf", PC, 1), (opt.VENDOR_CLASS.code, text)))
+    for event in decision.events:
+        assert isinstance(event, BootStarted | ClientSeen)
+        assert event.vendor_class.startswith("PXEClient??]0;owned????AAA")
+        assert event.vendor_class.isprintable()
+        assert len(event.vendor_class) <= 255
+    assert len(decision.events) == 2
 
 
 @pytest.mark.parametrize(
