@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -26,7 +27,7 @@ DATABASE: Final = "bootlink"
 INIT_SECONDS: Final = 120  # initdb takes 2 to 10 s
 SOCKET_PATH_LIMIT: Final = 107  # bytes, sockaddr_un(7)
 _SOCKET: Final = ".s.PGSQL.5432"
-_UNPRIVILEGED: Final = "1000"  # the id that root's reads as in the namespace; any but 0
+_STAND_IN: Final = "nobody"  # whose id root's reads as in the namespace; PostgreSQL wants one that has a name
 
 
 class PostgresEngine:
@@ -150,4 +151,10 @@ def _as_ordinary_user() -> list[str]:
     """What goes before a PostgreSQL program so that it does not see itself as root."""
     if os.geteuid() != 0:
         return []
-    return ["unshare", "--user", f"--map-user={_UNPRIVILEGED}", f"--map-group={_UNPRIVILEGED}", "--"]
+    try:
+        user = pwd.getpwnam(_STAND_IN)
+    except KeyError as error:
+        raise StartupError(
+            f"this machine has no user {_STAND_IN}, under whose id PostgreSQL runs", _ELSEWHERE
+        ) from error
+    return ["unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}", "--"]
