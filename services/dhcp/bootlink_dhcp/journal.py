@@ -9,9 +9,9 @@ hands over what has gathered, and `write` appends that to the file and flushes i
 at once; it may run in a thread. A promise that rests on a change may be made when `write` has returned.
 
 When the file holds many more lines than there are keys, `take` hands over the whole state instead, and `write`
-puts it into a new file which then replaces the old one: at every moment one complete file has the name. Memory
-is what the owners keep (a bounded number of leases and boots); the file is at most `SLACK_FACTOR` times that,
-plus `SLACK_LINES`.
+puts it into a new file which then replaces the old one: at every moment one complete file has the name. The file
+is at most `SLACK_FACTOR` times what the owners keep (a bounded number of leases and boots), plus `SLACK_LINES`; and
+so is memory, for changes that no disk takes are given up for the whole state too.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Journal:
             return
         if value is not None:
             self._values[kind, key] = value
-        self._pending.append(_line(kind, key, value))
+        if not self._rewrite:
+            self._pending.append(_line(kind, key, value))
+            self._tighten()
 
     @property
     def pending(self) -> bool:
@@ -85,8 +87,6 @@ class Journal:
 
     def take(self) -> Batch:
         """Hand over what has gathered since the last time."""
-        if self._lines_in_file + len(self._pending) > SLACK_FACTOR * len(self._values) + SLACK_LINES:
-            self._rewrite = True
         lines = tuple(self._pending)
         if self._rewrite:
             lines = tuple(_line(kind, key, value) for (kind, key), value in self._values.items())
@@ -99,6 +99,13 @@ class Journal:
     def failed(self) -> None:
         """`write` raised: what it was given is not in the file, so the next batch is the whole state again."""
         self._rewrite = True
+        self._pending.clear()
+
+    def _tighten(self) -> None:
+        """Once the changes are many more than the keys, the whole state is the shorter way to say them."""
+        if self._lines_in_file + len(self._pending) > SLACK_FACTOR * len(self._values) + SLACK_LINES:
+            self._rewrite = True
+            self._pending.clear()
 
     def write(self, batch: Batch) -> None:
         """Append to the file, or replace it, and wait for the disk. OSError if that fails."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,21 @@ def test_what_a_failed_write_was_given_is_written_the_next_time(tmp_path: Path) 
     save(journal)
     assert dict(Journal(folder / "j").of_kind("lease")) == {"a": {"n": 1}}
     assert not journal.pending
+
+
+def test_memory_is_bounded_while_a_disk_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that does not return (a dead NFS server, say) while packets under forged names come in."""
+    monkeypatch.setattr(journal_module, "SLACK_LINES", 100)
+    journal = Journal(tmp_path / "j")
+    hanging = journal.take()
+    tracemalloc.start()
+    try:
+        for n in range(20_000):
+            journal.put("boot", str(n % 5), {"n": n})
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 100_000
+    journal.write(hanging)
+    save(journal)
+    assert dict(Journal(tmp_path / "j").of_kind("boot")) == {str(n): {"n": 19_995 + n} for n in range(5)}
