@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -201,6 +202,50 @@ async def test_a_forged_source_gets_a_bounded_number_of_bytes(tmp_path: Path) ->
                 except TimeoutError:
                     break
         assert [len(datagram) for datagram in received] == [4 + 512]
+
+
+async def test_requests_with_forged_sources_lock_no_pc_out(tmp_path: Path) -> None:
+    """Each takes a place for the seconds in which a PC could still answer, under the victim's address or any."""
+    async with serving(tmp_path, transfers_max=20, transfers_per_client_max=4) as chassis:
+        server = address_of(chassis)
+        with contextlib.ExitStack() as forged:
+            for index in range(60):
+                sock = forged.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                sock.bind((f"127.0.5.{index % 15 + 1}", 0))
+                sock.sendto(tftp.encode(tftp.ReadRequest(b"undionly.kpxe", "octet", IPXE)), server)
+            await until(lambda: chassis.health.counters["tftp_over_capacity"] == 40)
+            for victim in ("127.0.5.1", "127.0.5.99"):
+                async with asyncio.timeout(3.0):  # the forged ones hold their places for 5 s
+                    assert await get(server, "tiny", source=victim) == loader_bytes(10)
+            assert chassis.health.counters["tftp_made_room"] > 0
+
+
+async def test_a_pc_that_answers_keeps_its_place(tmp_path: Path) -> None:
+    async with serving(tmp_path, transfers_max=1) as chassis:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as pc:
+            pc.setblocking(False)
+            pc.bind(("127.0.0.1", 0))
+            await loop.sock_sendto(pc, tftp.encode(tftp.ReadRequest(b"snponly.efi")), address_of(chassis))
+            _, transfer = await loop.sock_recvfrom(pc, 65_536)
+            await loop.sock_sendto(pc, tftp.encode(tftp.Ack(1)), transfer)
+            await loop.sock_recvfrom(pc, 65_536)
+            await asyncio.sleep(endpoint.UNANSWERED_YIELDS + 0.1)
+            assert await ask(address_of(chassis), tftp.encode(tftp.ReadRequest(b"tiny")), source="127.0.5.1") is None
+            await loop.sock_sendto(pc, tftp.encode(tftp.Ack(2)), transfer)
+            assert tftp.decode(await loop.sock_recv(pc, 65_536)) == tftp.Data(3, loader_bytes(1468 * 100)[1024:1536])
+
+
+async def test_a_large_file_is_not_copied_for_netascii(tmp_path: Path) -> None:
+    """Each transfer would hold a translated copy of its own, and anybody can ask for five hundred."""
+    async with serving(tmp_path) as chassis:
+        folder = tmp_path / "loaders"
+        (folder / "kernel").write_bytes(bytes(endpoint.NETASCII_MAX + 1))
+        (folder / "text").write_bytes(b"x" * endpoint.NETASCII_MAX)
+        with pytest.raises(Refused, match="netascii") as caught:
+            await get(address_of(chassis), "kernel", mode="netascii")
+        assert caught.value.code == ErrorCode.ACCESS_VIOLATION
+        assert len(await get(address_of(chassis), "text", mode="netascii")) == endpoint.NETASCII_MAX
 
 
 async def test_a_stranger_cannot_speak_in_a_transfer(tmp_path: Path) -> None:

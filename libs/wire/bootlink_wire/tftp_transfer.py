@@ -75,7 +75,7 @@ class ReadTransfer:
         self._resends = 0
         self._repeats = 0
         self._offered = bool(terms.granted)
-        self._answered = False
+        self.answered = False  # the client has acknowledged something, so it exists
         self.deadline = 0.0
         self.outcome: Outcome | None = None
         self.resent = 0  # datagrams sent again, for statistics
@@ -106,7 +106,7 @@ class ReadTransfer:
 
     def repeat(self, now: float) -> list[bytes]:
         """The client sent its request again from the same port: it has not seen our first packet."""
-        if self.outcome is not None or self._answered or self._repeats >= REPEATS_MAX:
+        if self.outcome is not None or self.answered or self._repeats >= REPEATS_MAX:
             return []
         self._repeats += 1
         self._resends = 0
@@ -117,7 +117,7 @@ class ReadTransfer:
         """The deadline has passed. Called too early it does nothing."""
         if self.outcome is not None or now < self.deadline:
             return []
-        if not self._answered and (not self._offered or self._resends >= UNANSWERED_RESENDS_MAX):
+        if not self.answered and (not self._offered or self._resends >= UNANSWERED_RESENDS_MAX):
             self._end(Outcome("lost", "the client never answered"))
             return []
         if self._resends >= RESENDS_MAX:
@@ -142,7 +142,7 @@ class ReadTransfer:
             self._offered = False
         elif not 1 <= forward <= self._sent - self._acked:
             return []  # a repeat, or older still: never answered (see above)
-        self._answered = True
+        self.answered = True
         self._acked += forward
         self._resends = 0
         if self._acked == self._blocks:

@@ -5,6 +5,9 @@ the address that the PC has asked, so that the answer of a machine with several 
 and connected to the PC, so that the kernel lets nobody else into it. RFC 1350 would answer strangers with error 5; a
 connected socket answers them with ICMP "port unreachable", and tells us when the PC sends one.
 
+Places are limited, in all and for each IP address. Anybody can take some with requests whose source is forged; so
+where none is left, the oldest transfer that has not had one answer yet gives way, after a fraction of a second.
+
 Everything that a packet causes happens in one callback; only finding the file is a task of its own. A transfer keeps
 one timer that is not set anew for each packet: when it rings early it is set to what the deadline has become.
 """
@@ -32,6 +35,8 @@ OnEnd = Callable[[Answer, Peer, Outcome, float], None]
 
 DATAGRAM_MAX: Final = 2_048  # octets read of one datagram: requests have 512 at most, and clients send no more
 REQUESTS_A_TURN: Final = 64  # taken from the socket before the loop serves others
+UNANSWERED_YIELDS: Final = 0.25  # seconds; a PC that is there answers our first packet within a few milliseconds
+NETASCII_MAX: Final = 256 << 10  # octets of a text; each transfer holds its own translated copy of it
 RECEIVE_BUFFER: Final = 1 << 20  # octets of requests the kernel may hold for us: a room that is switched on at once
 
 # linux/in.h: struct in_pktinfo { int ipi_ifindex; struct in_addr ipi_spec_dst, ipi_addr; }. Python 3.11 has no name
@@ -153,13 +158,29 @@ class Endpoint:
         if request.mode == "mail":
             self._reply(tftp.Error(ErrorCode.ILLEGAL_OPERATION, "mail mode is not served"), peer, local)
             return
-        if self.busy >= self._capacity.total or self._per_client[peer[0]] >= self._capacity.per_client:
+        if not (self._room_for(peer) or self._make_room(peer)):
             # No answer: an ERROR would end this PC's boot, but silence makes its firmware ask again in a second.
             self._health.count("tftp_over_capacity")
             self._log.warning("too many transfers", peer=peer[0], busy=self.busy)
             return
         self._per_client[peer[0]] += 1
         self._finding[peer] = self._loop.create_task(self._answer(request, peer, local))
+
+    def _room_for(self, peer: Peer) -> bool:
+        return self.busy < self._capacity.total and self._per_client.get(peer[0], 0) < self._capacity.per_client
+
+    def _make_room(self, peer: Peer) -> bool:
+        """End the oldest transfer whose client may not exist, without a word to anybody. False if there is none."""
+        client_full = self._per_client.get(peer[0], 0) >= self._capacity.per_client
+        now = self._loop.time()
+        for (host, _), transfer in self._transfers.items():
+            if client_full and host != peer[0]:
+                continue
+            if not transfer.machine.answered and now - transfer.started >= UNANSWERED_YIELDS:
+                self._health.count("tftp_made_room")
+                transfer.drop()
+                return self._room_for(peer)
+        return False
 
     async def _answer(self, request: tftp.ReadRequest, peer: Peer, local: str) -> None:
         begun = False
@@ -181,7 +202,11 @@ class Endpoint:
                 self._leave(peer)
 
     def _begin(self, request: tftp.ReadRequest, answer: Answer, peer: Peer, local: str) -> bool:
-        payload = netascii(answer.payload) if request.mode == "netascii" else answer.payload
+        payload = answer.payload
+        if request.mode == "netascii":
+            if len(payload) > NETASCII_MAX:
+                raise Forbidden(f"netascii is for text: {answer.file} has {len(payload)} bytes, ask for mode octet")
+            payload = netascii(payload)
         machine = ReadTransfer(payload, negotiate(request.options, size=len(payload), limits=self._limits))
         try:
             sock = _connected(local, peer)
@@ -245,6 +270,10 @@ class _Transfer:
     def close(self, reason: str) -> None:
         """Break off: the client is sent an ERROR."""
         self._send([tftp.encode(tftp.Error(ErrorCode.UNDEFINED, reason))])
+        self._finish()
+
+    def drop(self) -> None:
+        """End without an outcome: nobody has ever answered."""
         self._finish()
 
     def _readable(self) -> None:
