@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from bootlink_events import NODES_BUCKET, PLANS_BUCKET, BootId, BootPlan, ClientSeen, CloudEvent, mac_token
-from bootlink_runtime import Bus, Health, PlanBook, consume, follow, logger
+from bootlink_runtime import Bus, Health, PlanBook, Replica, consume, follow, logger, provision, replica
 from lab.chassis import MAC, bus_on, plan
 from lab.nats import NatsServer
 
@@ -211,3 +214,119 @@ async def test_the_buckets_are_made_once_and_kept(nats: NatsServer) -> None:
             assert bucket is not None
             assert await bucket.keys() == [mac_token(MAC)]
             assert await again.key_value(NODES_BUCKET) is not None
+
+
+async def test_a_connection_that_the_server_ended_for_good_is_made_anew(nats: NatsServer, tmp_path: Path) -> None:
+    """nats-py closes its client for ever at an error that the server sends, such as a password that changed."""
+    got: list[str] = []
+
+    async def handle(event: CloudEvent) -> None:
+        got.append(event.id)
+
+    async with bus_on(nats.url) as bus, plan_book(bus, tmp_path) as book:
+        consumer = asyncio.create_task(consume(bus, "test", handle, logger("test")))
+        await put(bus, plan())
+        await until_revision(book, MAC, 1)
+        nats.reload(authorization={"user": "someone", "password": "else"})
+        async with asyncio.timeout(WAIT):
+            while bus.connected:
+                await asyncio.sleep(0.02)
+        bus.emit(seen(1))
+        nats.reload()
+        async with asyncio.timeout(WAIT):
+            await bus.epoch_after(1)
+            await put(bus, plan(revision=2))
+            await until_revision(book, MAC, 2)
+            while not got:
+                await asyncio.sleep(0.02)
+        consumer.cancel()
+        await asyncio.gather(consumer, return_exceptions=True)
+
+
+@pytest.mark.parametrize("vendor_class", ["x" * 2_000_000, "\ud800"], ids=["too large", "no Unicode"])
+async def test_an_event_that_can_never_be_sent_does_not_hold_up_the_next(nats: NatsServer, vendor_class: str) -> None:
+    async with bus_on(nats.url) as bus:
+        bus.emit(ClientSeen(mac=MAC, boot_id=BootId.mint(), vendor_class=vendor_class))
+        bus.emit(seen(1))
+        async with asyncio.timeout(WAIT):
+            while bus.waiting:
+                await asyncio.sleep(0.02)
+        assert [event.data["mac"] for event in await all_seen(bus)] == [seen(1).mac]
+
+
+async def test_a_bucket_that_is_lost_under_a_connection_that_stays_is_read_anew(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "WATCHDOG_SECONDS", 0.2)
+    async with bus_on(nats.url) as bus, plan_book(bus, tmp_path) as book:
+        await put(bus, plan())
+        await until_revision(book, MAC, 1)
+        await bus.jetstream.delete_key_value(PLANS_BUCKET)
+        await provision(bus)
+        other = "52:54:00:00:00:02"
+        await put(bus, plan(other, revision=2))
+        await until_revision(book, other, 2)
+        assert book.get(MAC) is None
+
+
+async def test_a_watch_that_delivers_is_left_alone(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "WATCHDOG_SECONDS", 0.05)
+    async with bus_on(nats.url) as bus, plan_book(bus, tmp_path) as book:
+        await book.synced()
+        for revision in range(1, 21):
+            await put(bus, plan(revision=revision))
+            await until_revision(book, MAC, revision)
+            await asyncio.sleep(0.02)
+        info = await bus.jetstream.stream_info(f"KV_{PLANS_BUCKET}")
+        assert info.state.consumer_count == 1
+
+
+async def test_a_value_that_is_no_text_does_not_end_the_snapshots(nats: NatsServer, tmp_path: Path) -> None:
+    file = tmp_path / "entries.json"
+
+    def held() -> dict[str, str]:
+        return dict(json.loads(file.read_text())["entries"]) if file.exists() else {}
+
+    async with bus_on(nats.url) as bus:
+        first = Replica(bus, PLANS_BUCKET, file, lambda key, value: None, logger("test"))
+        task = asyncio.create_task(first.run())
+        await bus.put(PLANS_BUCKET, "strange", b"\xff\x00\xfe")
+        async with asyncio.timeout(WAIT):
+            while "strange" not in held():
+                await asyncio.sleep(0.05)
+            await bus.put(PLANS_BUCKET, "next", b"text")
+            while "next" not in held():
+                await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        again = Replica(bus, PLANS_BUCKET, file, lambda key, value: None, logger("test"))
+        assert again.load_snapshot() == 2
+        assert again.entries == {"strange": b"\xff\x00\xfe", "next": b"text"}
+
+
+async def test_a_follower_sees_new_events_after_the_store_was_lost(nats: NatsServer) -> None:
+    got: list[str] = []
+
+    async def watch(bus: Bus) -> None:
+        async for event in follow(bus):
+            got.append(str(event.data["mac"]))
+
+    async with bus_on(nats.url) as bus:
+        task = asyncio.create_task(watch(bus))
+        for number in (1, 2, 3):
+            bus.emit(seen(number))
+        async with asyncio.timeout(WAIT):
+            while len(got) < 3:
+                await asyncio.sleep(0.02)
+            nats.lose_store()
+            nats.start()
+            await bus.epoch_after(1)
+            await provision(bus)
+            bus.emit(seen(4))
+            while len(got) < 4:
+                await asyncio.sleep(0.02)
+        assert got[3:] == [seen(4).mac]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -13,10 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import Field
+from nats.aio.msg import Msg
+from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from bootlink_runtime import Chassis, Service, ServiceSettings, StartupError, running, survey
+from lab.chassis import bus_on
 from lab.nats import NatsServer
 
 WAIT = 20.0
@@ -128,6 +130,52 @@ async def test_a_background_task_that_fails_ends_the_service(tmp_path: Path) -> 
     with pytest.raises(RuntimeError, match="lost a part"):
         async with running(Service("probe", ProbeSettings, run), settings(tmp_path)) as chassis:
             await asyncio.wait_for(chassis.stopping.wait(), WAIT)
+
+
+async def test_a_service_whose_run_fails_after_it_was_ready_ends(tmp_path: Path) -> None:
+    async def run(chassis: Chassis, settings: ProbeSettings) -> None:
+        chassis.ready()
+        await asyncio.sleep(0.05)
+        raise RuntimeError("lost the main part")
+
+    with pytest.raises(RuntimeError, match="lost the main part"):
+        async with running(Service("probe", ProbeSettings, run), settings(tmp_path)) as chassis:
+            await asyncio.wait_for(chassis.stopping.wait(), WAIT)
+
+
+async def test_a_survey_that_nobody_or_somebody_else_answers_is_empty(nats: NatsServer, tmp_path: Path) -> None:
+    async with bus_on(nats.url) as bus:
+        assert await survey(bus.client) == []
+        answers = (b"not json", b"[]", b'{"name": 7}', b'{"name": "bootlink-x", "endpoints": [{}, {"data": {}}]}')
+
+        async def answer(message: Msg) -> None:
+            for text in answers:
+                await message.respond(text)
+
+        await bus.client.subscribe("$SRV.STATS", cb=answer)
+        assert await survey(bus.client) == []
+
+
+async def test_a_service_is_found_again_after_the_server_ended_its_connection_for_good(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async with running(Service("probe", ProbeSettings, serve), settings(tmp_path, nats.url)) as chassis:
+        await chassis.bus.epoch_after(0)
+        nats.reload(authorization={"user": "someone", "password": "else"})
+        async with asyncio.timeout(WAIT):
+            while chassis.bus.connected:
+                await asyncio.sleep(0.02)
+            nats.reload()
+            await chassis.bus.epoch_after(1)
+            while not (reports := await survey(chassis.bus.client)):
+                await asyncio.sleep(0.05)
+        assert [report["service"] for report in reports] == ["probe"]
+
+
+@pytest.mark.parametrize("url", ["", "http://127.0.0.1:4222", "nats://", "nats://127.0.0.1:99999"])
+def test_what_is_no_address_of_a_nats_server_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ValidationError, match="write it like nats://"):
+        settings(tmp_path, url)
 
 
 async def test_a_service_that_cannot_start_raises_why(tmp_path: Path) -> None:

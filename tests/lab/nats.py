@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 from bootlink.engines import NatsEngine
 from lab.process import Process
@@ -14,6 +19,7 @@ class NatsServer:
     def __init__(self, folder: Path) -> None:
         self.engine = NatsEngine(folder / "nats", host="127.0.0.1", port=0)
         self.engine.prepare()
+        self._configuration = json.loads((self.engine.folder / "nats-server.conf").read_text())
         self._process = Process(self.engine.command, log=folder / "nats-server.log")
 
     @property
@@ -28,6 +34,17 @@ class NatsServer:
 
     def stop(self) -> None:
         self._process.stop()
+
+    def reload(self, **settings: Any) -> None:
+        """Have the running server read its configuration again, with these settings besides."""
+        file = self.engine.folder / "nats-server.conf"
+        file.write_text(json.dumps(self._configuration | settings))
+        os.kill(self._process.pid, signal.SIGHUP)
+
+    def lose_store(self) -> None:
+        """Kill the server and delete all that it has stored."""
+        self.kill()
+        shutil.rmtree(self.engine.folder / "store")
 
     def __enter__(self) -> NatsServer:
         self.start()

@@ -2,12 +2,14 @@
 
 How it works. The bus starts without NATS and never gives up connecting. Each time a connection is made (the first
 time or again) its *epoch* grows; whatever nats-py lets fall silent at a server restart (key-value watches, ordered
-consumers: measured) waits for a new epoch and is made anew.
+consumers: measured) waits for a new epoch and is made anew. nats-py reconnects by itself, except after an error that
+the server sent (a password that changed, a limit): then it closes the client for ever, and the bus makes a new one.
 
 Events leave through a bounded backlog in memory. `emit` appends and returns; one task publishes from its head, in
 order, and repeats with the same message id until JetStream says "stored". A publish that timed out may have been
 stored all the same; the message id makes the repeat harmless. So an outage of NATS shorter than the backlog loses
-nothing, and the boot path never waits for it. When the backlog is full the oldest event goes, and is counted.
+nothing, and the boot path never waits for it. When the backlog is full the oldest event goes, and is counted; so does
+an event that can never be sent, which would hold up all those behind it.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from logging import DEBUG, INFO
 from typing import Any, Final
 
 import nats
 from nats.aio.client import Client
+from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
@@ -31,6 +35,7 @@ from bootlink_runtime.health import Health
 from bootlink_runtime.logs import Logger
 
 EVENT_BACKLOG: Final = 10_000  # events held while NATS is away: some minutes of a busy boot storm, about 10 MB
+EVENT_LIMIT: Final = 768 * 1024  # bytes of one event; nats-server takes 1 MiB, with its headers
 CONNECT_TIMEOUT: Final = 2  # seconds
 RECONNECT_WAIT: Final = 0.5  # seconds between tries; a server on the same machine is back within two
 PING_INTERVAL: Final = 5  # seconds; nats-py's default of 120 leaves a dead peer unseen for minutes
@@ -59,6 +64,7 @@ class Bus:
         self._drained.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self._told = ""  # why there is no connection, as it was logged last
         health.check("nats", self._check, required=False)
 
     def _check(self) -> tuple[bool, str]:
@@ -99,10 +105,48 @@ class Bus:
     # -- connection ---------------------------------------------------------------------------------------------
 
     async def _connect(self) -> None:
+        """Be connected for ever, with one client after the other where nats-py gives one up."""
+        while True:
+            closed = asyncio.Event()
+            try:
+                client = await self._new_client(closed)
+            except (NatsError, OSError, TimeoutError) as error:
+                self._tell(error)
+                await asyncio.sleep(RETRY_LONGEST)
+                continue
+            self._client = client
+            self._js = client.jetstream(timeout=PUBLISH_TIMEOUT)
+            self._log.log(INFO if self._told else DEBUG, "nats connected", url=self.url)
+            self._told = ""
+            self._next_epoch()
+            await closed.wait()
+            self._tell(client.last_error or ConnectionError("the server closed the connection"))
+            await asyncio.sleep(RECONNECT_WAIT)
+
+    def _tell(self, error: Exception) -> None:
+        """Say why there is no connection, once for each reason."""
+        refused = "authorization violation" in str(error).lower()
+        if str(error) != self._told:
+            self._told = str(error)
+            remedy = (
+                "correct user and password in BOOTLINK_NATS_URL"
+                if refused
+                else "start it, or correct BOOTLINK_NATS_URL"
+            )
+            self._log.warning("nats away", url=self.url, problem=self._told, remedy=remedy)
+
+    async def _new_client(self, closed: asyncio.Event) -> Client:
+        """A connected client; waits for as long as that takes. `closed` is set when nats-py has given it up."""
+
         async def on_error(error: Exception) -> None:
             self._log.debug("nats error", error=str(error))
             if "permissions violation" in str(error).lower():
                 self._log.error("nats refused", error=str(error), remedy="correct this service's NATS permissions")
+            elif not client.is_connected and (self.epoch == 0 or isinstance(error, AuthorizationError)):
+                self._tell(error)
+
+        async def on_closed() -> None:
+            closed.set()
 
         async def on_disconnect() -> None:
             if not self._closing:
@@ -110,6 +154,7 @@ class Bus:
 
         async def on_reconnect() -> None:
             self._log.info("nats reconnected", url=self.url)
+            self._told = ""
             self._next_epoch()
 
         client = Client()
@@ -119,16 +164,14 @@ class Bus:
             error_cb=on_error,
             disconnected_cb=on_disconnect,
             reconnected_cb=on_reconnect,
+            closed_cb=on_closed,
             connect_timeout=CONNECT_TIMEOUT,
             reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type]  # nats-py sleeps it; a float is fine
             max_reconnect_attempts=-1,
             ping_interval=PING_INTERVAL,
             max_outstanding_pings=PINGS_OUTSTANDING,
         )
-        self._client = client
-        self._js = client.jetstream(timeout=PUBLISH_TIMEOUT)
-        self._log.debug("nats connected", url=self.url)
-        self._next_epoch()
+        return client
 
     def _next_epoch(self) -> None:
         self.epoch += 1
@@ -177,10 +220,15 @@ class Bus:
 
     def emit(self, data: EventData) -> None:
         """Publish an event when it can be. Never blocks and never raises."""
+        try:
+            event = CloudEvent.of(data, source=self.source)
+        except Exception as error:
+            self._drop(type(data).__name__, error)
+            return
         if len(self._backlog) >= EVENT_BACKLOG:
             self._backlog.popleft()
             self._health.count("events_dropped")
-        self._backlog.append(CloudEvent.of(data, source=self.source))
+        self._backlog.append(event)
         self._drained.clear()
         self._work.set()
 
@@ -193,8 +241,11 @@ class Bus:
                 await self._work.wait()
             event = self._backlog[0]
             try:
+                _require_sendable(event)
                 await self.epoch_after(0)
                 await self.publish(event)
+            except ValueError as error:
+                self._drop(event.type, error)
             except BusUnavailable as error:
                 self._log.debug("event waits", id=event.id, error=str(error))
                 await asyncio.sleep(pause)
@@ -204,6 +255,11 @@ class Bus:
             # The backlog's head may have been dropped for space while it was on its way.
             if self._backlog and self._backlog[0] is event:
                 self._backlog.popleft()
+
+    def _drop(self, what: str, error: Exception) -> None:
+        """An event that can never be sent: a bug of ours, which must not stop the events that can."""
+        self._health.count("events_unsendable")
+        self._log.error("event cannot be sent", kind=what, error=str(error), remedy="report it, with this line")
 
     async def publish(self, event: CloudEvent) -> bool:
         """Publish one event and wait until JetStream has stored it. True if it was new, False if it was a repeat.
@@ -221,6 +277,13 @@ class Bus:
             raise BusUnavailable(f"{event.nats_subject}: {error or type(error).__name__}") from error
         self._health.count("events_published")
         return not ack.duplicate
+
+
+def _require_sendable(event: CloudEvent) -> None:
+    """ValueError if no attempt to publish this event could succeed."""
+    size = len(event.payload())  # pydantic's own ValueError: text that is no Unicode, such as a lone surrogate
+    if size > EVENT_LIMIT:
+        raise ValueError(f"it has {size} bytes; at most {EVENT_LIMIT} can be sent")
 
 
 async def connect_once(url: str, name: str) -> Client:

@@ -167,6 +167,8 @@ async def running(
             chassis.bus.start()
             chassis.spawn(discovery.register(chassis.bus, chassis.health, chassis.log), name="discovery")
             run = asyncio.ensure_future(service.run(chassis, settings))
+            # Also when it fails long after it was ready: nobody awaits it before the end of the block.
+            run.add_done_callback(lambda _: chassis.stopping.set())
             ready = asyncio.create_task(chassis.until_ready())
             try:
                 await asyncio.wait({run, ready}, return_when=asyncio.FIRST_COMPLETED)

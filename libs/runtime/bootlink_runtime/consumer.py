@@ -67,7 +67,7 @@ async def consume(bus: Bus, durable: str, handler: Handler, log: Logger, *, subj
         epoch = await bus.epoch_after(0)
         subscription: Subscription | None = None
         try:
-            js = bus.jetstream
+            client, js = bus.client, bus.jetstream
             subscription = await js.subscribe(
                 subject, stream=EVENTS_STREAM, durable=durable, config=config, cb=on_message, manual_ack=True
             )
@@ -76,6 +76,8 @@ async def consume(bus: Bus, durable: str, handler: Handler, log: Logger, *, subj
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(WATCHDOG_SECONDS):
                         epoch = await bus.epoch_after(epoch)
+                if bus.client is not client:
+                    raise BusUnavailable("the connection was given up, and its subscription with it")
                 info = await js.consumer_info(EVENTS_STREAM, durable)
                 if not info.push_bound:
                     raise BusUnavailable(f"the server does not deliver to {durable}")
@@ -98,6 +100,10 @@ async def follow(
     last = 0
     while True:
         epoch = await bus.epoch_after(0)
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            state = (await bus.jetstream.stream_info(EVENTS_STREAM)).state
+            if state.last_seq < last:
+                last = 0  # the store was lost, and its numbers began anew: all that it holds now is new
         if last:
             start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=last + 1)
         elif since is not None:

@@ -4,6 +4,10 @@ How it works. A watch delivers every key's last value and then each change. nats
 when the server restarts (measured), so the replica makes a new watch at every new connection of the bus, and every
 RESYNC_SECONDS besides. The first delivery of a watch is a full reading: keys that were not in it are gone.
 
+A watch falls silent too when the bucket is deleted under a connection that stays. So every WATCHDOG_SECONDS the
+replica asks for the bucket's last sequence number: a bucket that is gone or another one, or a change that the watch
+has not delivered since the look before, makes the watch anew.
+
 The contents are written to a snapshot file a moment after a change. A service that starts while NATS is away begins
 with the snapshot, and serves what it knew.
 """
@@ -19,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from nats.errors import Error as NatsError
+from nats.js.errors import NotFoundError
 from nats.js.kv import KV_DEL, KV_PURGE, KeyValue
 
 from bootlink_runtime.bus import Bus
@@ -26,8 +31,10 @@ from bootlink_runtime.errors import BusUnavailable
 from bootlink_runtime.logs import Logger
 
 RESYNC_SECONDS: Final = 300.0  # full re-reading, in case a watch fell silent for a reason nobody has seen yet
+WATCHDOG_SECONDS: Final = 15.0  # between looks whether the watch still delivers; one small request each
 SNAPSHOT_DELAY: Final = 1.0  # seconds from a change to the snapshot, so that a burst of changes is one write
 BUCKET_RETRY: Final = 0.5  # seconds between looks for a bucket that is not there yet
+ANY_BYTES: Final = "surrogateescape"  # a value is bytes, and what is no UTF-8 must not end the snapshots
 SNAPSHOT_LIMIT: Final = 256 * 1024 * 1024  # bytes; 100,000 plans are about 100 MB
 
 OnChange = Callable[[str, bytes | None], None]
@@ -45,6 +52,7 @@ class Replica:
         self._on_change = on_change
         self._log = log
         self._dirty = asyncio.Event()
+        self._seen = 0  # the greatest sequence number that this watch delivered, or began after
 
     def load_snapshot(self) -> int:
         """Take in the snapshot, if there is one. Returns how many keys it held. A damaged one counts as none."""
@@ -55,7 +63,7 @@ class Replica:
                 raise ValueError(f"is larger than {SNAPSHOT_LIMIT} bytes")
             held = json.loads(self._snapshot.read_bytes())["entries"]
             for key, value in held.items():
-                self._set(str(key), str(value).encode())
+                self._set(str(key), str(value).encode(errors=ANY_BYTES))
         except FileNotFoundError:
             return 0
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -84,8 +92,10 @@ class Replica:
         if bucket is None:
             await asyncio.sleep(BUCKET_RETRY)
             return
+        info = (await bucket.status()).stream_info
+        self._seen = info.state.last_seq
         watcher = await bucket.watchall()
-        stale = asyncio.create_task(self._stale(epoch), name=f"stale {self.bucket}")
+        stale = asyncio.create_task(self._stale(epoch, bucket, info.created), name=f"stale {self.bucket}")
         unseen: set[str] | None = set(self.entries)
         update: asyncio.Task[KeyValue.Entry | None] | None = None
         try:
@@ -101,6 +111,7 @@ class Replica:
                     unseen = None
                     self.synced.set()
                     continue
+                self._seen = max(self._seen, entry.revision or 0)
                 if unseen is not None:
                     unseen.discard(entry.key)
                 if entry.operation in (KV_DEL, KV_PURGE):
@@ -114,10 +125,29 @@ class Replica:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 await watcher.stop()
 
-    async def _stale(self, epoch: int) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RESYNC_SECONDS):
-                await self._bus.epoch_after(epoch)
+    async def _stale(self, epoch: int, bucket: KeyValue, created: object) -> None:
+        """Return when the watch has to be made anew."""
+        loop = asyncio.get_running_loop()
+        resync = loop.time() + RESYNC_SECONDS
+        stored = 0
+        while loop.time() < resync:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCHDOG_SECONDS):
+                    await self._bus.epoch_after(epoch)
+                    return
+            try:
+                info = (await bucket.status()).stream_info
+            except NotFoundError:
+                self._log.warning(
+                    "bucket gone", bucket=self.bucket, remedy="the registry makes it anew; is it running?"
+                )
+                return
+            except (NatsError, OSError, TimeoutError):
+                continue  # nobody answers; a new connection will tell
+            if info.created != created or self._seen < stored:
+                self._log.warning("watch fell silent", bucket=self.bucket)
+                return
+            stored = info.state.last_seq
 
     def _set(self, key: str, value: bytes) -> None:
         if self.entries.get(key) != value:
@@ -137,7 +167,7 @@ class Replica:
             await self._dirty.wait()
             await asyncio.sleep(SNAPSHOT_DELAY)
             self._dirty.clear()
-            held = {key: value.decode() for key, value in self.entries.items()}
+            held = {key: value.decode(errors=ANY_BYTES) for key, value in self.entries.items()}
             try:
                 await asyncio.to_thread(_write_snapshot, self._snapshot, self.bucket, held)
             except OSError as error:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bootlink_runtime.errors import StartupError
+
+NATS_SCHEMES: Final = ("nats", "tls", "ws", "wss")
 
 
 def shared(name: str, field: str) -> Any:
@@ -59,6 +62,18 @@ class ServiceSettings(BaseSettings):
     )
     health_host: str = Field(default="127.0.0.1", description="address of /healthz and /readyz")
     health_port: int = Field(default=0, ge=0, le=65535, description="port of /healthz and /readyz; 0: any free one")
+
+    @field_validator("nats_url")
+    @classmethod
+    def _names_a_server(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url if "://" in url else f"nats://{url}")
+            readable = parts.scheme in NATS_SCHEMES and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            readable = False
+        if not readable:
+            raise ValueError(f"{url!r} is no address of a NATS server; write it like nats://127.0.0.1:4222")
+        return url
 
 
 S = TypeVar("S", bound=ServiceSettings)
