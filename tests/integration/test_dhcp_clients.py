@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,13 @@ class DhcpProcess:
 
     def kill(self) -> None:
         self._process.kill()
+
+    def logs(self, words: str, *, times: int = 1) -> None:
+        """Wait until the log has these words, so often."""
+        deadline = time.monotonic() + 20
+        while self.log.read_text().count(words) < times:
+            assert time.monotonic() < deadline, f"not logged: {words}"
+            time.sleep(0.05)
 
     def refusal(self) -> str:
         """Start it where it must not come up; returns the last line that it logged."""
@@ -168,6 +176,50 @@ def test_a_missing_privilege_is_named(cable: Cable, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named_before_any_client_asks(cable: Cable, tmp_path: Path) -> None:
     (tmp_path / "data" / "dhcp" / "leases.new").mkdir(parents=True)
     assert "leases cannot be written to" in DhcpProcess(cable, tmp_path).refusal()
+
+
+def test_a_card_that_loses_its_address_or_its_link_is_said_and_so_is_its_return(cable: Cable, tmp_path: Path) -> None:
+    def ip(namespace: str, *arguments: str) -> None:
+        subprocess.run([tool("ip", "iproute2"), "-n", namespace, *arguments], check=True)
+
+    with DhcpProcess(cable, tmp_path) as server:
+        ip(cable.client, "link", "set", cable.client_card, "down")
+        server.logs("lan0 has no link: look at the cable and the switch")
+        ip(cable.client, "link", "set", cable.client_card, "up")
+        server.logs("PCs reach us again")
+        ip(cable.server, "addr", "del", "10.77.0.1/24", "dev", "lan0")
+        server.logs("lan0 has lost its address: ip addr add 10.77.0.1/24 dev lan0")
+        ip(cable.server, "addr", "add", "10.77.0.1/24", "dev", "lan0")
+        server.logs("PCs reach us again", times=2)
+        assert "obtained from 10.77.0.1" in udhcpc(cable)
+
+
+def test_a_card_that_is_gone_ends_the_service_so_that_it_is_started_anew(cable: Cable, tmp_path: Path) -> None:
+    server = DhcpProcess(cable, tmp_path)
+    with subprocess.Popen(server.command, env=server.env, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stderr is not None
+            assert any('"ready"' in line for line in child.stderr)
+            subprocess.run([tool("ip", "iproute2"), "-n", cable.server, "link", "del", "lan0"], check=True)
+            rest = child.stderr.read()
+            assert child.wait(timeout=10) == 1
+            assert "the network card lan0 is gone" in rest
+            assert "Traceback" not in rest
+        finally:
+            child.kill()
+
+
+async def test_a_pool_that_is_used_up_is_said_for_a_running_system_too(cable: Cable, tmp_path: Path) -> None:
+    with (
+        DhcpProcess(cable, tmp_path, pool="10.77.0.128-10.77.0.128") as server,
+        RawPc(cable, PC) as pc,
+        RawPc(cable, "52:54:00:00:00:02") as another,
+    ):
+        await pc.boot_pass("os")
+        assert await another.ask(discover("os", "52:54:00:00:00:02", 1), seconds=0.5) is None
+        server.logs("no address is free in the pool")
+    assert "52:54:00:00:00:02" in server.log.read_text()
+    assert "BOOTLINK_DHCP_POOL" in server.log.read_text()
 
 
 def test_sigterm_ends_it_with_status_0(cable: Cable, tmp_path: Path) -> None:

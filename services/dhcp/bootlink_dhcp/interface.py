@@ -15,12 +15,15 @@ from typing import Final
 
 from bootlink_runtime import StartupError
 
-_SIOCGIFADDR: Final = 0x8915  # linux/sockios.h
+_SIOCGIFFLAGS: Final = 0x8913  # linux/sockios.h
+_SIOCGIFADDR: Final = 0x8915
 _SIOCGIFNETMASK: Final = 0x891B
 _SIOCGIFHWADDR: Final = 0x8927
 _IFREQ: Final = struct.Struct("16s24s")
 _ETHERTYPE_IPV4: Final = 0x0800
 _ARPHRD_ETHER: Final = 1
+_IFF_UP: Final = 0x1  # linux/if.h
+_IFF_RUNNING: Final = 0x40  # there is a link
 _IP_PKTINFO: Final = 8  # linux/in.h
 RECEIVE_BUFFER: Final = 1 << 20  # bytes; a room that starts at once: some 1,500 packets wait here while we work
 _PRIVILEGE: Final = "run it as root, or give it CAP_NET_BIND_SERVICE and CAP_NET_RAW"
@@ -69,6 +72,35 @@ def find_card(name: str, wanted: IPv4Address | None) -> Card:
             f"set BOOTLINK_DHCP_SERVER_ADDRESS to one it has, such as {address}, or leave it out",
         )
     return Card(name, index, mac, IPv4Interface(f"{address}/{netmask}"))
+
+
+def reach(card: Card) -> tuple[bool, str]:
+    """Whether PCs can reach us over the card now; with what is wrong and what to do, if not. Waits for nothing.
+
+    StartupError if the card is gone: sockets on it stay deaf for ever, even if one of its name comes back.
+    """
+    try:
+        if socket.if_nametoindex(card.name) != card.index:
+            raise OSError(errno.ENODEV, "another card of this name")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            (flags,) = struct.unpack_from("=H", _ask(sock, _SIOCGIFFLAGS, card.name))
+            try:
+                address = _address(_ask(sock, _SIOCGIFADDR, card.name, card.own.ip))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                address = None
+    except OSError as error:
+        raise StartupError(
+            f"the network card {card.name} is gone, or was made anew", "bring it back; dhcp must then be started again"
+        ) from error
+    if not flags & _IFF_UP:
+        return False, f"{card.name} is down: ip link set {card.name} up"
+    if address != card.own.ip:
+        return False, f"{card.name} has lost its address: ip addr add {card.own} dev {card.name}"
+    if not flags & _IFF_RUNNING:
+        return False, f"{card.name} has no link: look at the cable and the switch"
+    return True, f"{card.name} has a link and {card.own}"
 
 
 def _ask(sock: socket.socket, request: int, name: str, address: IPv4Address | None = None) -> bytes:

@@ -155,7 +155,7 @@ class DhcpMachine:
             events += self._started(asked, asked.boot, boot, address)
         if address is None:
             if boot is not None and boot.minted:
-                events.append(self._failed(asked, boot, *_POOL_EXHAUSTED))
+                events.append(self._failed(asked, boot, *POOL_EXHAUSTED))
             return Decision("pool_exhausted", events=tuple(events))
         self._leases.offer(asked.mac, address, asked.now)
         file = self._boot_file(asked, boot)
@@ -373,7 +373,7 @@ class DhcpMachine:
         return Reply(reply, Via.FRAME, reply.yiaddr)
 
 
-_POOL_EXHAUSTED: Final = (
+POOL_EXHAUSTED: Final = (
     "no address is free in the pool",
     "widen the pool (BOOTLINK_DHCP_POOL) or shorten the lease (BOOTLINK_DHCP_LEASE_SECONDS)",
 )

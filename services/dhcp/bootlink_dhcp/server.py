@@ -22,7 +22,7 @@ from typing import Final
 
 from bootlink_dhcp.interface import Card, frame_address, open_frames, open_udp, packet_info
 from bootlink_dhcp.journal import Journal
-from bootlink_dhcp.machine import Decision, DhcpMachine, Reply, Via
+from bootlink_dhcp.machine import POOL_EXHAUSTED, Decision, DhcpMachine, Reply, Via
 from bootlink_events import BootAddressed, BootFailed, EventData
 from bootlink_runtime import Chassis
 from bootlink_wire import dhcp
@@ -107,6 +107,9 @@ class DhcpServer:
         self._health.count(decision.count)
         if decision.count.startswith("dropped"):
             self._log.debug("packet dropped", reason=decision.count, mac=packet.chaddr.hex(":"))
+        elif decision.count == "pool_exhausted" and not decision.events:  # else the events' own line says it
+            cause, remedy = POOL_EXHAUSTED
+            self._log.warning("no address offered", mac=packet.chaddr.hex(":"), cause=cause, remedy=remedy)
         if not decision.durable:
             self._send([decision])
         elif len(self._waiting) < MAX_WAITING:
@@ -184,11 +187,17 @@ class DhcpServer:
         except OSError as error:
             self._journal.failed()
             if self._journal_error is None:
-                self._log.error("leases cannot be written, so none is promised", error=str(error))
+                self._log.error(
+                    "leases cannot be written, so none is promised",
+                    error=str(error),
+                    remedy="make room on that disk, or repair it; it is tried again every second",
+                )
             self._journal_error = f"the lease file cannot be written: {error}"
             self._health.count("promises_not_kept", len(waiting))
             if not self._stopping:
                 await asyncio.sleep(TIDY_SECONDS)  # a full disk is not freed sooner by asking often
             return
-        self._journal_error = None
+        if self._journal_error is not None:
+            self._journal_error = None
+            self._log.info("leases are written again")
         self._send(waiting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from ipaddress import IPv4Address
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 from bootlink_dhcp.advertiser import Advertiser
 from bootlink_dhcp.bootfiles import BootFiles
-from bootlink_dhcp.interface import Card, find_card
+from bootlink_dhcp.interface import Card, find_card, reach
 from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.leases import LeaseTable
 from bootlink_dhcp.loaders import LOOK_SECONDS, LoaderShelf
@@ -25,6 +26,7 @@ from bootlink_events import BootPlan
 from bootlink_runtime import Chassis, Logger, PlanBook, Service, StartupError
 
 JOURNAL_NAME: Final = "leases.jsonl"
+CARD_SECONDS: Final = 2.0  # between looks at the card
 _LEASE: Final = "lease"
 _BOOT: Final = "boot"
 
@@ -80,7 +82,7 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
             )
         chassis.listening("dhcp", str(card.own.ip), server.port)
         chassis.ready()
-        await chassis.stopping.wait()
+        await _watch_card(chassis, card)
     finally:
         if advertiser is not None:
             advertiser.close()
@@ -144,6 +146,26 @@ def _advertiser(chassis: Chassis, settings: DhcpSettings, card: Card) -> Adverti
         chassis.log.warning("no router advertisements", reason=text)
         chassis.health.check("router advertisements", lambda: (False, text), required=False)
         return None
+
+
+async def _watch_card(chassis: Chassis, card: Card) -> None:
+    """Until told to stop: say each time when the card can no longer be reached. StartupError once it is gone."""
+    state = reach(card)
+    # A bridge without ports, or a switch that is powered on after us, is no reason to call the service not ready.
+    chassis.health.check("card", lambda: state, required=False)
+    if not state[0]:
+        chassis.log.warning("no PC reaches us", reason=state[1])
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CARD_SECONDS):
+                await chassis.stopping.wait()
+                return
+        before, state = state, reach(card)
+        if state != before:
+            if state[0]:
+                chassis.log.info("PCs reach us again", card=state[1])
+            else:
+                chassis.log.warning("no PC reaches us", reason=state[1])
 
 
 async def _look_for_loaders(chassis: Chassis, shelf: LoaderShelf) -> None:
