@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bootlink_blockstore import portal
-from bootlink_events import BootDiskAttached, BootDiskDetached, BootFailed, BootId
+from bootlink_events import BootDiskAttached, BootDiskDetached, BootDiskUsed, BootFailed, BootId
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire.iscsi_pdu import LoginStatus
 from lab.blockstore import MAC, Lab, digest, identity, make_image, plan, serving
@@ -85,6 +85,30 @@ async def test_a_session_ends_with_an_event_that_says_what_it_did(tmp_path: Path
         assert event.started <= event.first_read <= event.last_io <= event.ended
         assert [name for name, _, _ in running.told.spans] == ["iSCSI login (os)", "iSCSI session (os)"]
         await pc.close()
+
+
+async def test_a_session_that_falls_silent_tells_once_what_it_did_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portal, "SILENT_SECONDS", 0.1)
+    async with lab(tmp_path) as running:
+        idle = await client(running, identity(boot_id(2.0), MAC))
+        running.store.portal.tick()
+        assert running.told.of(BootDiskUsed) == [], "it has not used its disk yet"
+        await idle.read(0, 4096)
+        running.store.portal.tick()
+        assert running.told.of(BootDiskUsed) == [], "it may go on at once"
+        await asyncio.sleep(0.15)
+        running.store.portal.tick()
+        await idle.read(0, 4096)
+        await asyncio.sleep(0.15)
+        running.store.portal.tick()
+        (event,) = running.told.of(BootDiskUsed)
+        assert isinstance(event, BootDiskUsed)
+        assert (event.reads, event.bytes_read, event.writes) == (1, 4096, 0)
+        assert event.last_io is not None
+        assert event.last_io < event.ended
+        await idle.close()
 
 
 async def test_a_login_with_the_same_isid_ends_the_former_session_first(tmp_path: Path) -> None:

@@ -52,16 +52,27 @@ def stage_of(record: Mapping[str, Any]) -> Stage:
 
 
 def stages_of(records: Iterable[Mapping[str, Any]]) -> list[Stage]:
-    """All stages of a boot. A login whose session's end was not recorded is also a session that is still open."""
+    """All stages of a boot. A login whose session's end was not recorded is also a session that is still open.
+
+    What it did until it first fell silent is told by `boot.disk_used`; once it has ended, its end tells more.
+    """
     held = list(records)
-    stages = [stage_of(record) for record in held]
-    ended = {record["data"].get("session") for record in held if _is(record, "boot.disk_detached")}
-    for record, stage in zip(held, list(stages), strict=True):
-        data = record["data"]
-        if _is(record, "boot.disk_attached") and data.get("session") not in ended:
-            what = f"{_whose(data)} disk session, open"
-            stages.append(replace(stage, what=what, kind="session", still_open=True, reaches_system=False))
+    stages = [stage_of(record) for record in held if not _is(record, "boot.disk_used")]
+    ended = {_session(record) for record in held if _is(record, "boot.disk_detached")}
+    used = {_session(record): record["data"] for record in held if _is(record, "boot.disk_used")}
+    for record in held:
+        if _is(record, "boot.disk_attached") and _session(record) not in ended:
+            stage = stage_of(record)
+            what = f"{_whose(record['data'])} disk session, open"
+            session = replace(stage, what=what, kind="session", still_open=True, reaches_system=False)
+            stages.append(_io(session, used.get(_session(record), {})))
     return stages
+
+
+def _session(record: Mapping[str, Any]) -> tuple[str, int]:
+    """Which disk session a record is about."""
+    data = record["data"]
+    return str(data.get("session")), int(data.get("lun", 0))
 
 
 def _is(record: Mapping[str, Any], event: str) -> bool:
@@ -106,6 +117,14 @@ def _attached(stage: Stage, data: Mapping[str, Any]) -> Stage:
 
 
 def _detached(stage: Stage, data: Mapping[str, Any]) -> Stage:
+    session = _io(replace(stage, what=f"{_whose(data)} disk session", kind="session"), data)
+    return replace(session, note=f"{session.note}; ended: {data['reason']}") if data.get("reason") else session
+
+
+def _io(stage: Stage, data: Mapping[str, Any]) -> Stage:
+    """The session with what it read and wrote, as far as that was told."""
+    if not data:
+        return stage
     reads, writes = int(data.get("reads", 0)), int(data.get("writes", 0))
     parts = [f"{reads} reads, {_size(int(data.get('bytes_read', 0)))}"]
     if writes:
@@ -115,10 +134,7 @@ def _detached(stage: Stage, data: Mapping[str, Any]) -> Stage:
         first = _time(data["first_read"])
         busy = (first, _time(data.get("last_io") or first))
         parts.append(f"first read {(first - stage.started).total_seconds():.3f} s after login")
-    if data.get("reason"):
-        parts.append(f"ended: {data['reason']}")
-    note = "; ".join(parts)
-    return replace(stage, what=f"{_whose(data)} disk session", kind="session", busy=busy, note=note)
+    return replace(stage, busy=busy, note="; ".join(parts))
 
 
 def _failed(stage: Stage, data: Mapping[str, Any]) -> Stage:

@@ -84,19 +84,28 @@ class BootDiskAttached(Stage):
     peer: str
 
 
-class BootDiskDetached(Stage):
-    """A session to the client's disk ended; `started` is its login. Carries what it read and wrote."""
+class DiskIo(Stage):
+    """What a session to the client's disk read and wrote so far."""
 
     initiator: InitiatorKind
     lun: Lun
     session: str
-    reason: str
     reads: int
     bytes_read: int
     writes: int
     bytes_written: int
     first_read: AwareDatetime | None = None
     last_io: AwareDatetime | None = None
+
+
+class BootDiskUsed(DiskIo):
+    """A session fell silent for the first time: what it needed to get so far. `started` is its login."""
+
+
+class BootDiskDetached(DiskIo):
+    """A session to the client's disk ended; `started` is its login. Carries all that it read and wrote."""
+
+    reason: str
 
 
 class BootFailed(Stage):

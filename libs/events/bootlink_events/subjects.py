@@ -68,6 +68,7 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("boot.loader_sent", m.BootLoaderSent, ("tftp",), ("registry",)),
     EventKind("boot.script_served", m.BootScriptServed, ("tftp",), ("registry",)),
     EventKind("boot.disk_attached", m.BootDiskAttached, ("blockstore",), ("registry",)),
+    EventKind("boot.disk_used", m.BootDiskUsed, ("blockstore",), ("registry",)),
     EventKind("boot.disk_detached", m.BootDiskDetached, ("blockstore",), ("registry",)),
     EventKind("boot.failed", m.BootFailed, ("dhcp", "tftp", "blockstore"), ("registry",)),
     EventKind("client.seen", m.ClientSeen, ("dhcp", "tftp"), ("registry",)),

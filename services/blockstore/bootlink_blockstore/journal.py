@@ -10,6 +10,7 @@ from bootlink_blockstore.writeback import Manifest
 from bootlink_events import (
     BootDiskAttached,
     BootDiskDetached,
+    BootDiskUsed,
     BootFailed,
     BootId,
     EventData,
@@ -76,6 +77,10 @@ class Journal:
             session=session,
             peer=peer,
         )
+
+    def used(self, event: BootDiskUsed) -> None:
+        """A session fell silent for the first time."""
+        self._emit(event)
 
     def detached(self, event: BootDiskDetached) -> None:
         """A session has ended."""

@@ -17,19 +17,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from collections import Counter
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
-from bootlink_blockstore.attach import Attachments, Boot, NotAdmitted
+from bootlink_blockstore.attach import Attached, Attachments, Boot, NotAdmitted
 from bootlink_blockstore.device import Nexus, Outcome, failure
 from bootlink_blockstore.journal import Journal
-from bootlink_blockstore.login import PORTAL_GROUP
+from bootlink_blockstore.login import PORTAL_GROUP, Admission
 from bootlink_blockstore.session import Session
 from bootlink_blockstore.transfer import Task
-from bootlink_events import BootDiskDetached
+from bootlink_events import BootDiskDetached, BootDiskUsed
 from bootlink_events.models import InitiatorKind
 from bootlink_wire import scsi_sense as sense
 from bootlink_wire.iscsi_pdu import LoginStatus
@@ -38,6 +39,7 @@ LOGIN_SECONDS: Final = 15.0  # PROTOCOLS 6: a login takes milliseconds; the time
 LOGINS_LIMIT: Final = 1_024  # connections without a login: a room that powers on at once, several times
 LOGINS_PER_PEER: Final = 32  # of one address
 TICK_SECONDS: Final = 5.0
+SILENT_SECONDS: Final = 2.0  # without I/O until a session's first use of its disk counts as over
 WRITE_HIGH: Final = 1 << 20  # bytes in the transport's buffer until the session is held: a burst
 WRITE_LOW: Final = 1 << 18
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))  # seconds, count
@@ -53,6 +55,7 @@ class Portal:
         self.connections: set[Connection] = set()
         self.logins: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
+        self._run = secrets.token_hex(3)
         self._serial = 0
 
     async def serve(self, host: str, port: int) -> tuple[str, int]:
@@ -67,9 +70,9 @@ class Portal:
         return self._server is not None and self._server.is_serving()
 
     def next_name(self) -> str:
-        """A session's name in events and logs, unique within this run."""
+        """A session's name in events and logs. The run is in it, as a boot may outlive a restart of the service."""
         self._serial += 1
-        return f"s{self._serial}"
+        return f"{self._run}-{self._serial}"
 
     def tick(self) -> None:
         """Let sessions ping."""
@@ -102,6 +105,7 @@ class Connection(asyncio.Protocol):
         self._running: set[asyncio.Task[None]] = set()
         self._boot: Boot | None = None
         self._nexuses: dict[int, Nexus] = {}
+        self._used: set[int] = set()  # disks whose first use was told
         self._counted = False
         self._paused = False  # the peer does not read what is written
         self._reading = True
@@ -176,6 +180,7 @@ class Connection(asyncio.Protocol):
 
     def tick(self, now: float) -> None:
         self._session.tick(now)
+        self._tell_use(now)
         self._pump()
 
     def _pump(self) -> None:
@@ -274,26 +279,39 @@ class Connection(asyncio.Protocol):
         assert admission is not None
         self._portal.attachments.leave(boot, admission, self)
         for lun, attached in boot.disks.items():
-            nexus, manifest = self._nexuses[lun], attached.manifest
-            self._journal.detached(
-                BootDiskDetached(
-                    mac=manifest.mac,
-                    client=manifest.client,
-                    boot_id=manifest.boot_id,
-                    started=self._began,
-                    ended=datetime.now(UTC),
-                    initiator="firmware" if admission.firmware else "os",
-                    lun=lun,
-                    session=self._name,
-                    reason=self._session.closing,
-                    reads=nexus.reads,
-                    bytes_read=nexus.bytes_read,
-                    writes=nexus.writes,
-                    bytes_written=nexus.bytes_written,
-                    first_read=self._wall(nexus.first_read),
-                    last_io=self._wall(nexus.last_io),
-                )
-            )
+            told = self._told(lun, attached, admission)
+            self._journal.detached(BootDiskDetached(**told, reason=self._session.closing))
+
+    def _tell_use(self, now: float) -> None:
+        """Tell of each disk once, when the session has been silent for a while: a firmware's session may stay open
+        for as long as the PC runs, and its part of the boot is over long before."""
+        admission = self._session.admission
+        if self._boot is None or admission is None:
+            return
+        for lun, nexus in self._nexuses.items():
+            if lun not in self._used and nexus.last_io is not None and now - nexus.last_io >= SILENT_SECONDS:
+                self._used.add(lun)
+                self._journal.used(BootDiskUsed(**self._told(lun, self._boot.disks[lun], admission)))
+
+    def _told(self, lun: int, attached: Attached, admission: Admission) -> dict[str, Any]:
+        """What a session did at one of its disks, as the fields of `DiskIo`."""
+        nexus, manifest = self._nexuses[lun], attached.manifest
+        return {
+            "mac": manifest.mac,
+            "client": manifest.client,
+            "boot_id": manifest.boot_id,
+            "started": self._began,
+            "ended": datetime.now(UTC),
+            "initiator": "firmware" if admission.firmware else "os",
+            "lun": lun,
+            "session": self._name,
+            "reads": nexus.reads,
+            "bytes_read": nexus.bytes_read,
+            "writes": nexus.writes,
+            "bytes_written": nexus.bytes_written,
+            "first_read": self._wall(nexus.first_read),
+            "last_io": self._wall(nexus.last_io),
+        }
 
     def _wall(self, at: float | None) -> datetime | None:
         """A time of the event loop as a date."""

@@ -120,6 +120,20 @@ def test_a_session_that_was_never_seen_to_end_is_shown_as_open_to_the_end_of_the
     assert firmware.endswith("▶")
 
 
+def test_what_an_open_session_did_is_no_idle_time() -> None:
+    did = {name: BOOT[6]["data"][name] for name in ("reads", "bytes_read", "writes", "bytes_written", "first_read")}
+    used = record(
+        "boot.disk_used", "blockstore", 5.3, 14, initiator="firmware", session="1", last_io=at(9.3), lun=0, **did
+    )
+    rows = lay_out(stages_of([*BOOT[:6], used, BOOT[7]])).rows
+    (session,) = [row for row in rows if row.what == "firmware's disk session, open"]
+    assert session.still_open
+    assert session.note == "812 reads, 23.4 MiB; first read 0.100 s after login"
+    gaps = [row.span for row in rows if row.kind == "gap"]
+    assert [(round(gap.start, 3), round(gap.end, 3)) for gap in gaps] == [(1.45, 3.1), (9.3, 19.1)]
+    assert len(stages_of([*BOOT[:7], used])) == len(stages_of(BOOT[:7])), "once it has ended, its end tells more"
+
+
 def test_a_boot_of_which_nothing_was_recorded_is_still_drawn() -> None:
     assert lines(lay_out([]))[-1] == "0.000 s nothing was recorded"
 

@@ -42,7 +42,7 @@ def addressed() -> BootAddressed:
 
 
 def test_every_event_model_has_one_row_in_the_table() -> None:
-    abstract = {models.EventData, models.Stage, models.Writeback}
+    abstract = {models.EventData, models.Stage, models.DiskIo, models.Writeback}
     concrete = {
         model
         for model in vars(models).values()
