@@ -19,6 +19,7 @@ _SIOCGIFFLAGS: Final = 0x8913  # linux/sockios.h
 _SIOCGIFADDR: Final = 0x8915
 _SIOCGIFNETMASK: Final = 0x891B
 _SIOCGIFHWADDR: Final = 0x8927
+_SIOCGIFINDEX: Final = 0x8933
 _IFREQ: Final = struct.Struct("16s24s")
 _ETHERTYPE_IPV4: Final = 0x0800
 _ARPHRD_ETHER: Final = 1
@@ -74,26 +75,25 @@ def find_card(name: str, wanted: IPv4Address | None) -> Card:
     return Card(name, index, mac, IPv4Interface(f"{address}/{netmask}"))
 
 
-def reach(card: Card) -> tuple[bool, str]:
+def reach(card: Card, sock: socket.socket) -> tuple[bool, str]:
     """Whether PCs can reach us over the card now; with what is wrong and what to do, if not. Waits for nothing.
 
-    StartupError if the card is gone: sockets on it stay deaf for ever, even if one of its name comes back.
+    `sock` is any socket of the card's network namespace. StartupError if the card is gone: sockets on it stay deaf
+    for ever, even if one of its name comes back.
     """
     try:
-        if socket.if_nametoindex(card.name) != card.index:
+        (index,) = struct.unpack_from("=i", _ask(sock, _SIOCGIFINDEX, card.name))
+        if index != card.index:
             raise OSError(errno.ENODEV, "another card of this name")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            (flags,) = struct.unpack_from("=H", _ask(sock, _SIOCGIFFLAGS, card.name))
-            try:
-                address = _address(_ask(sock, _SIOCGIFADDR, card.name, card.own.ip))
-            except OSError as error:
-                if error.errno != errno.EADDRNOTAVAIL:
-                    raise
-                address = None
+        (flags,) = struct.unpack_from("=H", _ask(sock, _SIOCGIFFLAGS, card.name))
     except OSError as error:
         raise StartupError(
             f"the network card {card.name} is gone, or was made anew", "bring it back; dhcp must then be started again"
         ) from error
+    try:
+        address = _address(_ask(sock, _SIOCGIFADDR, card.name, card.own.ip))
+    except OSError:  # it has none at all
+        address = None
     if not flags & _IFF_UP:
         return False, f"{card.name} is down: ip link set {card.name} up"
     if address != card.own.ip:

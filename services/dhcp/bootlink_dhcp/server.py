@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from bootlink_dhcp.interface import Card, frame_address, open_frames, open_udp, packet_info
+from bootlink_dhcp.interface import Card, frame_address, open_frames, open_udp, packet_info, reach
 from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.machine import POOL_EXHAUSTED, Decision, DhcpMachine, Reply, Via
 from bootlink_events import BootAddressed, BootFailed, EventData
@@ -76,6 +76,10 @@ class DhcpServer:
         """Close the sockets."""
         self._udp.close()
         self._frames.close()
+
+    def reach(self) -> tuple[bool, str]:
+        """Whether PCs can reach us now, and what is wrong if not. StartupError if the card is gone."""
+        return reach(self._card, self._udp)
 
     def _check_journal(self) -> tuple[bool, str]:
         return self._journal_error is None, self._journal_error or "leases are on disk"

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bootlink_dhcp.advertiser import Advertiser
 from bootlink_dhcp.bootfiles import BootFiles
-from bootlink_dhcp.interface import Card, find_card, reach
+from bootlink_dhcp.interface import Card, find_card
 from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.leases import LeaseTable
 from bootlink_dhcp.loaders import LOOK_SECONDS, LoaderShelf
@@ -82,7 +82,7 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
             )
         chassis.listening("dhcp", str(card.own.ip), server.port)
         chassis.ready()
-        await _watch_card(chassis, card)
+        await _watch_card(chassis, server)
     finally:
         if advertiser is not None:
             advertiser.close()
@@ -148,9 +148,9 @@ def _advertiser(chassis: Chassis, settings: DhcpSettings, card: Card) -> Adverti
         return None
 
 
-async def _watch_card(chassis: Chassis, card: Card) -> None:
+async def _watch_card(chassis: Chassis, server: DhcpServer) -> None:
     """Until told to stop: say each time when the card can no longer be reached. StartupError once it is gone."""
-    state = reach(card)
+    state = server.reach()
     # A bridge without ports, or a switch that is powered on after us, is no reason to call the service not ready.
     chassis.health.check("card", lambda: state, required=False)
     if not state[0]:
@@ -160,7 +160,7 @@ async def _watch_card(chassis: Chassis, card: Card) -> None:
             async with asyncio.timeout(CARD_SECONDS):
                 await chassis.stopping.wait()
                 return
-        before, state = state, reach(card)
+        before, state = state, server.reach()
         if state != before:
             if state[0]:
                 chassis.log.info("PCs reach us again", card=state[1])
