@@ -1,19 +1,51 @@
-"""Structured logs: one event name and its fields per line, for people or as JSON."""
+"""Structured logs: one event name and its fields per line, for people or as JSON.
+
+Many lines are caused by packets, and anybody on the boot LAN can send those. So of one event name a burst is written,
+which a room that is switched on at once does not use up, and from then on a few lines a second; the next line that
+is written says how many were left out.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Literal
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final, Literal
 
 import structlog
 
 Logger = structlog.typing.FilteringBoundLogger
 
 
+BURST: Final = 2_000  # lines of one event name at once: 500 PCs that start together make four of one each, at most
+PER_SECOND: Final = 5.0  # and afterwards: some 100 MB a day under a lasting flood, which log rotation can take
+
+
+class FloodGate:
+    """A processor that drops lines of an event name that comes too often. Names come from code: there are few."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._seen: dict[str, tuple[float, float, int]] = {}  # name -> lines it may write, as of when, left out since
+
+    def __call__(self, _: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        name, now = str(line.get("event")), self._now()
+        allowed, since, left_out = self._seen.get(name, (float(BURST), now, 0))
+        allowed = min(float(BURST), allowed + (now - since) * PER_SECOND)
+        if allowed < 1:
+            self._seen[name] = (allowed, now, left_out + 1)
+            raise structlog.DropEvent
+        self._seen[name] = (allowed - 1, now, 0)
+        if left_out:
+            line["left_out_before"] = left_out
+        return line
+
+
 def configure(level: str, style: Literal["console", "json"]) -> None:
     """Set up this process's logs: our own by structlog, and the libraries' warnings through the same sink."""
     shared: list[Any] = [
+        FloodGate(),
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
