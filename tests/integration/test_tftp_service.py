@@ -236,6 +236,57 @@ async def test_a_pc_that_answers_keeps_its_place(tmp_path: Path) -> None:
             assert tftp.decode(await loop.sock_recv(pc, 65_536)) == tftp.Data(3, loader_bytes(1468 * 100)[1024:1536])
 
 
+@pytest.mark.parametrize(
+    ("first", "answers", "again", "silence"),
+    [
+        (b"snponly.efi", 1, b"tiny", endpoint.SILENT_SECONDS),  # reset in the middle of a transfer
+        (b"snponly.efi", 1, b"snponly.efi", endpoint.STALE_SECONDS),  # the same, where names carry no boot id
+        (b"snponly.efi", 0, b"tiny", 0.0),  # nothing had come of it yet
+        (b"tiny", 0, b"snponly.efi", 0.0),  # it had all of it, and does not confirm
+    ],
+)
+async def test_a_rom_that_uses_one_port_for_all_its_transfers_is_served_anew_after_a_reset(
+    tmp_path: Path, first: bytes, answers: int, again: bytes, silence: float
+) -> None:
+    async with serving(tmp_path) as chassis:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as rom:
+            rom.setblocking(False)
+            rom.bind(("127.0.0.1", 0))
+            await loop.sock_sendto(rom, tftp.encode(tftp.ReadRequest(first)), address_of(chassis))
+            for block in range(1, answers + 1):
+                _, transfer = await loop.sock_recvfrom(rom, 65_536)
+                await loop.sock_sendto(rom, tftp.encode(tftp.Ack(block)), transfer)
+            _, transfer = await loop.sock_recvfrom(rom, 65_536)
+            await asyncio.sleep(silence + 0.1)
+            await loop.sock_sendto(rom, tftp.encode(tftp.ReadRequest(again)), address_of(chassis))
+            async with asyncio.timeout(0.9):
+                while True:
+                    datagram, peer = await loop.sock_recvfrom(rom, 65_536)
+                    if peer != transfer:
+                        break
+            whole = loader_bytes(10 if again == b"tiny" else 1468 * 100)
+            assert tftp.decode(datagram) == tftp.Data(1, whole[:512])
+
+
+async def test_a_request_under_a_pcs_port_does_not_end_its_transfer(tmp_path: Path) -> None:
+    """Forged, or a late copy of its own: the PC has answered a moment ago."""
+    async with serving(tmp_path) as chassis:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as pc:
+            pc.setblocking(False)
+            pc.bind(("127.0.0.1", 0))
+            await loop.sock_sendto(pc, tftp.encode(tftp.ReadRequest(b"snponly.efi")), address_of(chassis))
+            for block in range(1, 20):
+                datagram, transfer = await loop.sock_recvfrom(pc, 65_536)
+                assert tftp.decode(datagram) == tftp.Data(block, loader_bytes(1468 * 100)[512 * (block - 1) :][:512])
+                if block > 1:  # until it has answered, its port is anybody's
+                    for name in (b"snponly.efi", b"tiny"):
+                        await loop.sock_sendto(pc, tftp.encode(tftp.ReadRequest(name)), address_of(chassis))
+                    await asyncio.sleep(0.01)
+                await loop.sock_sendto(pc, tftp.encode(tftp.Ack(block)), transfer)
+
+
 async def test_a_large_file_is_not_copied_for_netascii(tmp_path: Path) -> None:
     """Each transfer would hold a translated copy of its own, and anybody can ask for five hundred."""
     async with serving(tmp_path) as chassis:

@@ -129,10 +129,10 @@ class ReadTransfer:
         self.resent += len(packets)
         return packets
 
-    def gone(self) -> None:
-        """The client's port is closed (ICMP port unreachable)."""
+    def gone(self, why: str = "the client closed its port") -> None:
+        """The client will not answer any more: its port is closed (ICMP port unreachable), or `why`."""
         if self.outcome is None:
-            self._end(self._silence("the client closed its port"))
+            self._end(self._silence(why))
 
     def _acknowledged(self, block: int, now: float) -> list[bytes]:
         forward = (block - self._acked) & 0xFFFF

@@ -36,6 +36,10 @@ OnEnd = Callable[[Answer, Peer, Outcome, float], None]
 DATAGRAM_MAX: Final = 2_048  # octets read of one datagram: requests have 512 at most, and clients send no more
 REQUESTS_A_TURN: Final = 64  # taken from the socket before the loop serves others
 UNANSWERED_YIELDS: Final = 0.25  # seconds; a PC that is there answers our first packet within a few milliseconds
+# Some PXE ROMs send all their requests from one port. A request for another file than is being sent there is one of a
+# PC that has been reset, unless the PC has answered within the first time; one for the same file may be a late copy.
+SILENT_SECONDS: Final = 0.25
+STALE_SECONDS: Final = 2.0  # longer than any client waits before it repeats its ACK
 NETASCII_MAX: Final = 256 << 10  # octets of a text; each transfer holds its own translated copy of it
 RECEIVE_BUFFER: Final = 1 << 20  # octets of requests the kernel may hold for us: a room that is switched on at once
 
@@ -150,8 +154,10 @@ class Endpoint:
 
     def _read_request(self, request: tftp.ReadRequest, peer: Peer, local: str) -> None:
         if running := self._transfers.get(peer):
-            running.repeated()
-            return
+            if not running.left_behind(request):
+                running.repeated()
+                return
+            running.end("the client began another transfer from the same port")
         if peer in self._finding:
             return
         self._health.count("tftp_requests")
@@ -214,7 +220,9 @@ class Endpoint:
             self._health.count("tftp_no_socket")
             self._log.error("no socket for a transfer", peer=peer[0], error=str(error), remedy="raise `ulimit -n`?")
             return False
-        transfer = _Transfer(self._loop, sock, machine, self._health, lambda ended: self._ended(ended, answer, peer))
+        transfer = _Transfer(
+            self._loop, sock, request, machine, self._health, lambda ended: self._ended(ended, answer, peer)
+        )
         self._transfers[peer] = transfer
         transfer.start()
         return True
@@ -247,14 +255,16 @@ class _Transfer:
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
+        request: tftp.ReadRequest,
         machine: ReadTransfer,
         health: Health,
         on_end: Callable[[_Transfer], None],
     ) -> None:
         self.machine = machine
-        self.started = loop.time()
+        self.started = self._heard = loop.time()
         self._loop = loop
         self._sock = sock
+        self._request = request
         self._health = health
         self._on_end = on_end
         self._timer: asyncio.TimerHandle | None = None
@@ -266,6 +276,18 @@ class _Transfer:
 
     def repeated(self) -> None:
         self._send(self.machine.repeat(self._loop.time()))
+
+    def left_behind(self, request: tftp.ReadRequest) -> bool:
+        """This request, from the client's port, shows that it no longer follows this transfer."""
+        if not self.machine.answered:
+            return request != self._request
+        silent = self._loop.time() - self._heard
+        return silent >= (STALE_SECONDS if request == self._request else SILENT_SECONDS)
+
+    def end(self, why: str) -> None:
+        """The client has turned away."""
+        self.machine.gone(why)
+        self._finish()
 
     def close(self, reason: str) -> None:
         """Break off: the client is sent an ERROR."""
@@ -286,8 +308,9 @@ class _Transfer:
         except OSError:  # no route, cable out: the deadline decides
             return
         else:
+            self._heard = self._loop.time()
             try:
-                self._send(self.machine.receive(datagram, self._loop.time()))
+                self._send(self.machine.receive(datagram, self._heard))
             except TftpMalformed:
                 self._health.count("tftp_malformed")
         if self.machine.outcome is not None:
