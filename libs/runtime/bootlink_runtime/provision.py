@@ -19,12 +19,17 @@ from bootlink_runtime.errors import BusUnavailable
 EVENT_AGE_SECONDS: Final = 30 * 24 * 3600
 EVENT_BYTES: Final = 2 * 1024**3
 DUPLICATE_WINDOW_SECONDS: Final = 30 * 60  # longer than any outage the outbox is expected to bridge
+STREAM_SETTINGS: Final = ("subjects", "retention", "discard", "max_age", "max_bytes", "duplicate_window")
 NODE_TTL_SECONDS: Final = 60  # a block store that stopped announcing itself is not offered to clients
 PLAN_BYTES: Final = 64 * 1024  # one plan; a chain of some hundred layers
 
 
-async def provision(bus: Bus) -> None:
-    """Make the stream and the buckets, or bring their settings up to date. BusUnavailable if NATS does not answer."""
+async def provision(bus: Bus) -> bool:
+    """Make the stream and the buckets, or bring their settings up to date. True if one of them was not there.
+
+    BusUnavailable if NATS does not answer. Replicas are the administrator's to set, and stay as they are.
+    """
+    made = False
     stream = StreamConfig(
         name=EVENTS_STREAM,
         subjects=[ALL_EVENTS],
@@ -38,10 +43,13 @@ async def provision(bus: Bus) -> None:
     try:
         js = bus.jetstream
         try:
-            await js.stream_info(EVENTS_STREAM)
-            await js.update_stream(stream)
+            there = (await js.stream_info(EVENTS_STREAM)).config
+            stream.num_replicas = there.num_replicas
+            if any(getattr(there, setting) != getattr(stream, setting) for setting in STREAM_SETTINGS):
+                await js.update_stream(stream)
         except NotFoundError:
             await js.add_stream(stream)
+            made = True
         for bucket in (
             KeyValueConfig(bucket=PLANS_BUCKET, history=1, storage=StorageType.FILE, max_value_size=PLAN_BYTES),
             KeyValueConfig(bucket=NODES_BUCKET, history=1, storage=StorageType.FILE, ttl=NODE_TTL_SECONDS),
@@ -50,7 +58,9 @@ async def provision(bus: Bus) -> None:
                 await js.key_value(str(bucket.bucket))
             except NotFoundError:
                 await js.create_key_value(bucket)
+                made = True
     except BadRequestError as error:
         raise BusUnavailable(f"NATS refuses the event stream: {error.description}; is JetStream on?") from error
     except (NatsError, OSError, TimeoutError) as error:
         raise BusUnavailable(str(error) or type(error).__name__) from error
+    return made

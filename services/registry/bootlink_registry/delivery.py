@@ -39,6 +39,8 @@ STANDBY_SECONDS: Final = 1.0  # between tries for the lock
 POLL_SECONDS: Final = 1.0  # between rounds that nobody asked for; a notification can be lost
 RETRY_SECONDS: Final = 0.5  # after NATS did not take something
 FULL_SECONDS: Final = 300.0
+HELD_UP_SECONDS: Final = 10.0  # a restart of NATS takes less; from then on the administrator is told
+SAY_AGAIN_SECONDS: Final = 300.0  # between log lines while it stays held up
 PUTS_AT_ONCE: Final = 32  # under way to NATS; each waits for its sync to disk
 
 
@@ -57,6 +59,12 @@ class Delivery:
         self._suspects: set[str] = set()  # keys of the bucket that are not what was put last
         self._full = True
         self._wake = asyncio.Event()
+        self._held_up = ""  # why NATS did not take something, since `_held_up_since`
+        self._held_up_since = 0.0
+        health.check("delivery", self._check, required=False)
+
+    def _check(self) -> tuple[bool, str]:
+        return (False, f"changes wait: {self._held_up}") if self._held_up else (True, "nothing waits")
 
     def full_round(self) -> None:
         """Compile and check every plan in the next round."""
@@ -116,13 +124,24 @@ class Delivery:
             try:
                 again = await self._round(connection)
             except BusUnavailable as error:
-                self._log.debug("delivery waits", error=str(error))
+                self._waits(str(error))
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            self._held_up = ""
             if not again:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
                         await self._wake.wait()
+
+    def _waits(self, problem: str) -> None:
+        self._log.debug("delivery waits", error=problem)
+        now = asyncio.get_running_loop().time()
+        if not self._held_up:
+            self._held_up_since = now
+        self._held_up = problem
+        if now - self._held_up_since > HELD_UP_SECONDS and self._bus.connected:
+            self._held_up_since = now + SAY_AGAIN_SECONDS
+            self._log.warning("changes wait", problem=problem, remedy="the log of nats-server may say why")
 
     async def _round(self, connection: Connection) -> bool:
         """One round. True if more is waiting already. BusUnavailable if NATS did not take all of it."""
@@ -169,9 +188,8 @@ class Delivery:
         owned = {mac_token(client.mac) for client in touched}
         asked = set(self._bucket.entries) if everybody else suspects | {mac_token(mac) for mac in macs}
         ownerless = asked - owned
-        await connection.execute(
-            "DELETE FROM plans WHERE mac = ANY($1::text[])", [mac for key in ownerless if (mac := as_mac(key))]
-        )
+        gone = [mac for key in ownerless if (mac := as_mac(key)) and mac_token(mac) not in owned]
+        await connection.execute("DELETE FROM plans WHERE mac = ANY($1::text[])", gone)
         return plans, ownerless
 
     async def _put(self, plans: Iterable[BootPlan], ownerless: Iterable[str]) -> None:

@@ -23,6 +23,7 @@ from bootlink_runtime import Logger
 THREADS: Final = 4  # for probing and looking; more would only queue at the disk
 PROBE_SECONDS: Final = 30.0  # for one file; a dynamic VHD's table is at most 16 MiB
 LOOK_SECONDS: Final = 15.0  # between looks at all layer files
+REST_SECONDS: Final = 1.0  # between questions whether looking is due
 GLANCE_SECONDS: Final = 2.0  # given to the look at one image when it is linked
 
 T = TypeVar("T")
@@ -67,9 +68,16 @@ class Layers:
             versions = await images.all_layers(connection, image)
         await self._look_at(versions, GLANCE_SECONDS)
 
-    async def watch(self) -> None:
-        """Look at all files, for ever."""
+    async def watch(self, due: Callable[[], bool]) -> None:
+        """Look at all files, for ever, while `due()`.
+
+        Of several registries one looks: on another machine a file may look otherwise, and they would contradict each
+        other in the database for ever.
+        """
         while True:
+            if not due():
+                await asyncio.sleep(REST_SECONDS)
+                continue
             try:
                 async with self._database.transaction() as connection:
                     versions = await images.all_layers(connection)

@@ -13,6 +13,8 @@ from bootlink_registry.clients import find_client
 from bootlink_registry.database import Connection
 from bootlink_registry.problems import Problem, invalid, listed, not_found
 
+_LINK_LOCK = 0x6270  # the first half of the lock; the second is a hash of the link's key
+
 _NAMED = """
     SELECT l.*, coalesce(c.name, l.key) AS name
     FROM links l LEFT JOIN clients c ON c.mac = l.mac
@@ -48,6 +50,7 @@ async def put_link(
     if channel is None and version is None:
         channel = DEFAULT_CHANNEL
     key = await _key(connection, scope, name)
+    await _lock(connection, scope, key)
     await _require(connection, image, channel, version)
     link = Link(scope=scope, key=key, image=image, channel=channel, version=version, policy=policy)
     former = await find_link(connection, scope, key)
@@ -75,6 +78,7 @@ async def put_link(
 async def remove_link(connection: Connection, *, scope: Scope, name: str, source: str) -> None:
     """Take a link away. Raises Problem."""
     key = await _key(connection, scope, name)
+    await _lock(connection, scope, key)
     link = await find_link(connection, scope, key)
     if link is None:
         raise no_such_link(scope, name)
@@ -120,6 +124,15 @@ async def _key(connection: Connection, scope: Scope, name: str) -> str:
     if not name:
         raise invalid(f"the link of a {scope} needs the {scope}'s name", f"name the {scope}")
     return (await find_client(connection, name)).client.mac if scope == "client" else name
+
+
+async def _lock(connection: Connection, scope: Scope, key: str) -> None:
+    """One change of a link after the other.
+
+    The outbox is read in the order of transaction ids, and a transaction gets its id with its first write. Taken
+    before that, the lock makes the order of the events that of the changes; and of two removals the second finds none.
+    """
+    await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _LINK_LOCK, f"{scope}/{key}")
 
 
 async def _require(connection: Connection, image: str, channel: str | None, version: int | None) -> None:

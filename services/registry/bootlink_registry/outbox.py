@@ -6,7 +6,8 @@ lost, it also looks once a second.
 
 Order. Events are read by (transaction id, sequence), and only those of transactions older than every one that still
 runs: a plain sequence number is given out before its transaction commits, so that reading by it alone would skip the
-row of a slow transaction. The row's id is the event's id and its NATS message id, so a row that is published twice is
+row of a slow transaction. Ids that this server has not given out yet come from a dump of another one; nobody will ever
+overtake those. The row's id is the event's id and its NATS message id, so a row that is published twice is
 one event.
 """
 
@@ -24,7 +25,7 @@ RECOMPILE_BATCH: Final = 10_000  # rows taken at once
 
 _OLDEST: Final = """
     SELECT event FROM outbox
-    WHERE xid < pg_snapshot_xmin(pg_current_snapshot())
+    WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) OR xid >= pg_snapshot_xmax(pg_current_snapshot())
     ORDER BY xid, seq
     LIMIT $1
 """

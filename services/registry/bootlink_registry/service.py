@@ -54,7 +54,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
                     "delivery": delivery.run(),
                     "intake": intake.run(bus),
                     "sweep": intake.sweep(),
-                    "layers": layers.watch(),
+                    "layers": layers.watch(lambda: delivery.active or not bus.connected),
                 }
                 tasks = [chassis.spawn(coroutine, name=name) for name, coroutine in work.items()]
                 chassis.ready()
