@@ -304,3 +304,44 @@ async def test_info_tells_what_there_is(registry: Registry, disk: Path) -> None:
     assert info["nats_connected"] is True
     assert info["enrol"] == "accept"
     assert info["nodes"] == []
+
+
+# -- bodies ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_that_is_too_long_is_refused_and_not_held(registry: Registry, chunked: bool) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(16):
+            yield b"a" * 8192
+
+    content: Any = pieces() if chunked else b"a" * (16 * 8192)
+    answer = await registry.http.post("/v1/images", content=content, headers={"content-type": "application/json"})
+    assert "65536 bytes" in problem(answer, 413)["detail"]
+    assert (await registry.http.get("/v1/images")).status_code == 200
+
+
+async def test_a_body_sent_as_a_form_is_told_the_header_that_is_missing(registry: Registry) -> None:
+    """What `curl -d` sends unless it is told."""
+    answer = await registry.http.post(
+        "/v1/images",
+        content=b'{"name": "demo", "path": "/x"}',
+        headers={"content-type": "application/x-www-form-urlencoded"},
+    )
+    assert "Content-Type: application/json" in problem(answer, 415)["remedy"]
+
+
+async def test_broken_json_is_told_with_its_place(registry: Registry) -> None:
+    answer = await registry.http.post("/v1/images", content=b'{"name":', headers={"content-type": "application/json"})
+    assert problem(answer, 422)["detail"] == "the body is no JSON: Expecting value (character 8)"
+
+
+async def test_a_missing_field_is_told_by_its_name_even_if_that_is_path(registry: Registry) -> None:
+    answer = await registry.http.post("/v1/images", json={"name": "demo"})
+    assert problem(answer, 422)["detail"] == "path: Field required"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"])
+async def test_an_address_that_no_pc_can_have_is_not_reserved(registry: Registry, address: str) -> None:
+    answer = await registry.http.post("/v1/clients", json={"mac": MAC, "address": address})
+    assert "no address that a PC can have" in problem(answer, 422)["detail"]

@@ -17,7 +17,9 @@ from bootlink_events.bootid import BootId
 NAMING_AUTHORITY: Final = "iqn.2026-11.io.bootlink"
 ISCSI_NAME_LIMIT: Final = 223  # octets, RFC 3720, section 3.2.6.1
 
-_MAC = re.compile(r"[0-9a-f]{12}")
+_MAC_FORMS = re.compile(
+    r"[0-9a-f]{12}|[0-9a-f]{2}([:.-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}|([0-9a-f]{4}[:.-]){2}[0-9a-f]{4}|[0-9a-f]{6}[:-][0-9a-f]{6}"
+)  # bare; in pairs; in fours, as Cisco writes it; in halves, as HP does
 _TOKEN = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{2}){5}")
 _GROUP_BITS = 0x01  # the I/G bit of the first octet, IEEE 802
 
@@ -27,9 +29,10 @@ def normalise_mac(text: str) -> str:
 
     Raises ValueError for anything else, and for group and null addresses, which no client can have.
     """
-    digits = re.sub(r"[:.\-]", "", text.strip()).lower()
-    if not _MAC.fullmatch(digits):
+    form = text.strip().lower()
+    if not _MAC_FORMS.fullmatch(form):  # a digit too few here and one too many there is another PC's address
         raise ValueError(f"{text!r} is no MAC address; write it like 52:54:00:12:34:56")
+    digits = re.sub(r"[:.-]", "", form)
     if int(digits[:2], 16) & _GROUP_BITS or int(digits, 16) == 0:
         raise ValueError(f"{text!r} is a multicast, broadcast or null address; no PC has it")
     return ":".join(digits[i : i + 2] for i in range(0, 12, 2))

@@ -21,10 +21,24 @@ MAC = "52:54:00:12:34:56"
 
 
 @pytest.mark.parametrize(
-    "text", ["52:54:00:12:34:56", "52-54-00-12-34-56", "5254.0012.3456", "525400123456", " 52:54:00:12:34:56 "]
+    "text",
+    [
+        "52:54:00:12:34:56",
+        "52-54-00-12-34-56",
+        "5254.0012.3456",
+        "525400123456",
+        "525400-123456",
+        " 52:54:00:12:34:56 ",
+    ],
 )
 def test_a_mac_address_is_read_however_people_write_it(text: str) -> None:
     assert normalise_mac(text.upper()) == MAC
+
+
+@pytest.mark.parametrize("text", ["52:54:00:1:23:456", "52:54-00:12:34:56", ":525400123456", "5-25400123456"])
+def test_digits_in_the_wrong_places_are_no_other_pcs_address(text: str) -> None:
+    with pytest.raises(ValueError, match="write it like"):
+        normalise_mac(text)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ _REMEDIES: Final = {
     404: "the paths there are: /openapi.json",
     405: "the methods there are: /openapi.json",
     400: "send JSON, as /openapi.json says",
+    413: "images are added by their path, not by their bytes; /openapi.json says what is expected",
 }
 
 
@@ -46,7 +47,10 @@ def install(app: FastAPI, *, log: Any) -> None:
         return answer(503, str(error), "repeat in a moment; a change may have been made already, so look first")
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        is_json = "json" in request.headers.get("content-type", "json")
+        if not is_json and any(one["loc"] == ("body",) for one in error.errors()):
+            return answer(415, "the body is not sent as JSON", "send it with the header Content-Type: application/json")
         wrong = "; ".join(_told(one) for one in error.errors()[:ERRORS_SHOWN])
         return answer(422, wrong, "correct it and send the request again; /openapi.json says what is expected")
 
@@ -68,7 +72,9 @@ def install(app: FastAPI, *, log: Any) -> None:
 
 
 def _told(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path"))
+    if error["type"] == "json_invalid":
+        return f"the body is no JSON: {error['ctx']['error']} (character {error['loc'][-1]})"
+    where = ".".join(str(part) for part in error["loc"][1:])  # the first says body, query or path
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
 

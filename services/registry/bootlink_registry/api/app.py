@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 
 from bootlink_registry.api import answers, boots, clients, images, links
 from bootlink_registry.api.context import Context, Registry
+from bootlink_registry.api.limit import BodyLimit
 from bootlink_registry.api.models import Counts, InfoAnswer, NodeAnswer
 from bootlink_runtime import __version__
 
@@ -47,6 +48,7 @@ def api(context: Context, *, log: Any) -> FastAPI:
         redoc_url=None,
     )
     app.state.context = context
+    app.add_middleware(BodyLimit)
     for router in (about, images.router, clients.router, links.router, boots.router):
         app.include_router(router, prefix="/v1")
     answers.install(app, log=log)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 from ipaddress import IPv4Address
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bootlink_events import BootPlan, DiskPlan, LayerFormat, Mac, Policy, Refusal
 from bootlink_registry.catalogue import Fault, Link, Scope
@@ -41,6 +41,15 @@ class ProblemAnswer(Answer):
     status: int
     detail: str = Field(description="what is wrong")
     remedy: str = Field(description="what to do")
+
+
+def _a_pcs(address: IPv4Address) -> IPv4Address:
+    if address.is_unspecified or address.is_loopback or address.is_multicast or address.is_reserved:
+        raise ValueError(f"{address} is no address that a PC can have")
+    return address
+
+
+ClientAddress = Annotated[IPv4Address, AfterValidator(_a_pcs)]
 
 
 class Page(Answer, Generic[T]):
@@ -170,7 +179,7 @@ class NewClient(Wish):
     mac: Mac
     name: Name | None = Field(default=None, description="default: the next free name of the enrolment pattern")
     group: Name | None = None
-    address: IPv4Address | None = Field(default=None, description="an address reserved for it")
+    address: ClientAddress | None = Field(default=None, description="an address reserved for it")
 
 
 class ClientChange(Wish):
@@ -178,7 +187,7 @@ class ClientChange(Wish):
 
     name: Name = ""
     group: Name | None = None
-    address: IPv4Address | None = None
+    address: ClientAddress | None = None
     disabled: bool = False
 
 
