@@ -13,6 +13,7 @@ from bootlink_runtime.planbook import PlanBook
 from bootlink_runtime.provision import provision
 from bootlink_runtime.replica import Replica
 from bootlink_runtime.settings import ServiceSettings, load
+from bootlink_runtime.tasks import ended
 from bootlink_runtime.telemetry import Telemetry
 from bootlink_runtime.version import __version__
 
@@ -33,6 +34,7 @@ __all__ = [
     "configure",
     "connect_once",
     "consume",
+    "ended",
     "follow",
     "listen",
     "load",

@@ -33,6 +33,7 @@ from bootlink_events.cloudevent import CONTENT_TYPE
 from bootlink_runtime.errors import BusUnavailable
 from bootlink_runtime.health import Health
 from bootlink_runtime.logs import Logger
+from bootlink_runtime.tasks import ended
 
 EVENT_BACKLOG: Final = 10_000  # events held while NATS is away: some minutes of a busy boot storm, about 10 MB
 EVENT_LIMIT: Final = 768 * 1024  # bytes of one event; nats-server takes 1 MiB, with its headers
@@ -95,9 +96,7 @@ class Bus:
                     await self._drained.wait()
         if self._backlog:
             self._log.warning("events lost at stop", count=len(self._backlog), remedy="NATS was away; is it running?")
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
         if self._client is not None and not self._client.is_closed:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 await self._client.close()

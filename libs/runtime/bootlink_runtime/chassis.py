@@ -26,6 +26,7 @@ from bootlink_runtime.errors import BusUnavailable, StartupError
 from bootlink_runtime.health import Address, Health
 from bootlink_runtime.planbook import PlanBook
 from bootlink_runtime.settings import ServiceSettings
+from bootlink_runtime.tasks import ended
 from bootlink_runtime.telemetry import Telemetry
 
 ANNOUNCE_SECONDS = 20.0  # between announcements of the same portals, so that a lost bucket is filled again
@@ -133,10 +134,7 @@ class Chassis:
 
     async def close(self) -> None:
         """Stop the background tasks, then the bus, then the tracer."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*self._tasks)
         await self.bus.close()
         await asyncio.to_thread(self.telemetry.close)
 

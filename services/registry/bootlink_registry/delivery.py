@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 from bootlink_events import PLANS_BUCKET, BootPlan, mac_token
@@ -75,12 +75,9 @@ class Delivery:
         """Whether this very plan is in the bucket."""
         return self._bucket.entries.get(mac_token(plan.mac)) == _payload(plan)
 
-    async def run(self) -> None:
-        """Deliver for ever; in the meantime follow the bucket."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._bucket.run())
-            tasks.create_task(self._request_full_rounds())
-            tasks.create_task(self._deliver())
+    def work(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """What has to run for ever, by name: the picture of the bucket, the clock of full rounds, and the loop."""
+        return {"plans": self._bucket.run(), "full rounds": self._request_full_rounds(), "delivery": self._deliver()}
 
     def _bucket_changed(self, key: str, value: bytes | None) -> None:
         if self._put_last.get(key) != value:

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from bootlink_events import BootId, ClientSeen, CloudEvent, Stage, UnreadableEvent
 from bootlink_registry import clients, journal
 from bootlink_registry.database import Database, DatabaseAway
-from bootlink_runtime import Bus, Health, Logger, Telemetry, consume
+from bootlink_runtime import Bus, Health, Logger, Telemetry, consume, ended
 
 DURABLE: Final = "registry"
 EVENT_ID_LIMIT: Final = 200  # characters; ours have 36
@@ -51,9 +51,7 @@ class Intake:
                 if consumer.done():
                     consumer.result()
             finally:
-                consumer.cancel()
-                away.cancel()
-                await asyncio.gather(consumer, away, return_exceptions=True)
+                await ended(consumer, away)
 
     async def handle(self, event: CloudEvent) -> None:
         """Take one event in; a second time changes nothing. DatabaseAway if it could not be."""

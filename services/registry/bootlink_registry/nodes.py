@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -76,12 +76,10 @@ class NodeWatch:
         """Wait until the bucket was read whole once."""
         await self._replica.synced.wait()
 
-    async def run(self) -> None:
-        """Follow the bucket for ever."""
+    def work(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """What has to run for ever, by name; to be asked for once, when everything is put together."""
         self._replica.load_snapshot()  # not at construction: `on_change` may reach for what is made after this
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._replica.run())
-            tasks.create_task(self._expire())
+        return {"nodes": self._replica.run(), "node expiry": self._expire()}
 
     def _put(self, key: str, value: bytes | None) -> None:
         if value is None:

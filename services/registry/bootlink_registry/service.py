@@ -18,7 +18,7 @@ from bootlink_registry.layers import Layers
 from bootlink_registry.nodes import NodeWatch
 from bootlink_registry.provisioning import Provisioning
 from bootlink_registry.settings import RegistrySettings
-from bootlink_runtime import Chassis, Service, listen, serving
+from bootlink_runtime import Chassis, Service, ended, listen, serving
 
 
 async def run(chassis: Chassis, settings: RegistrySettings) -> None:
@@ -50,8 +50,8 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
                 work = {
                     "database watch": database.watch(),
                     "provisioning": provisioning.run(),
-                    "nodes": nodes.run(),
-                    "delivery": delivery.run(),
+                    **nodes.work(),
+                    **delivery.work(),
                     "intake": intake.run(bus),
                     "sweep": intake.sweep(),
                     "layers": layers.watch(lambda: delivery.active or not bus.connected),
@@ -61,9 +61,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
                 await chassis.stopping.wait()
     finally:
         # Before what they work with is closed; the chassis itself ends its tasks only after this function.
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*tasks)
         layers.close()
         await database.close()
 
@@ -79,9 +77,7 @@ async def _opened(database: Database, chassis: Chassis) -> bool:
             return True
         return False
     finally:
-        opening.cancel()
-        stopping.cancel()
-        await asyncio.gather(opening, stopping, return_exceptions=True)
+        await ended(opening, stopping)
 
 
 SERVICE = Service("registry", RegistrySettings, run)
