@@ -146,6 +146,22 @@ async def test_a_client_that_enrolled_itself_can_be_taken_over_by_name(
     assert (await registry.http.post("/v1/clients", json={"mac": MAC, "name": "again"})).status_code == 409
 
 
+async def test_a_client_that_enrolled_itself_keeps_its_name_when_it_is_added_without_one(
+    registry: Registry, nats: NatsServer
+) -> None:
+    async with bus_on(nats.url) as bus:
+        await publish(bus, ClientSeen(mac=MAC, boot_id=BootId.mint()))
+
+        async def enrolled() -> bool:
+            return bool((await registry.get("/v1/clients"))["items"])
+
+        await until(enrolled, "the client to enrol")
+        answer = await registry.http.post("/v1/clients", json={"mac": MAC, "group": "teachers"})
+        assert answer.status_code == 200
+        client = answer.json()
+        assert (client["name"], client["group"], client["enrolled"]) == ("pc-001", "teachers", False)
+
+
 async def test_where_enrolment_is_refused_an_unknown_pc_is_remembered_and_no_more(
     nats: NatsServer, database: str, tmp_path: Path
 ) -> None:

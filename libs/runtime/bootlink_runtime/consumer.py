@@ -28,12 +28,18 @@ from bootlink_runtime.logs import Logger
 
 MAX_ACK_PENDING: Final = 256  # messages under way to one consumer; the server holds back the rest
 ACK_WAIT_SECONDS: Final = 30
-MAX_DELIVER: Final = 20  # then the event is given up, and said so
-REDELIVER_SECONDS: Final = 2.0  # before an event whose handler failed comes again
+MAX_DELIVER: Final = 20  # then the event is given up, and said so: after about a quarter of an hour
+REDELIVER_SECONDS: Final = 2.0  # before an event whose handler failed comes again; twice as long each time, up to
+REDELIVER_LONGEST: Final = 60.0
 RETRY_SECONDS: Final = 0.5
 WATCHDOG_SECONDS: Final = 30.0  # between looks whether the server still knows the consumer
 
 Handler = Callable[[CloudEvent], Awaitable[None]]
+
+
+def redeliver_after(deliveries: int) -> float:
+    """Seconds until an event comes again whose handler has failed `deliveries` times."""
+    return min(REDELIVER_LONGEST, REDELIVER_SECONDS * 2.0 ** (deliveries - 1))
 
 
 async def consume(bus: Bus, durable: str, handler: Handler, log: Logger, *, subject: str = ALL_EVENTS) -> None:
@@ -49,7 +55,7 @@ async def consume(bus: Bus, durable: str, handler: Handler, log: Logger, *, subj
         except Exception as error:
             last = deliveries >= MAX_DELIVER
             log.error("event failed", subject=message.subject, error=repr(error), deliveries=deliveries, given_up=last)
-            await message.nak(delay=REDELIVER_SECONDS)
+            await message.nak(delay=redeliver_after(deliveries))
         else:
             await message.ack()
 

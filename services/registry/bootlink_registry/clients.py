@@ -68,11 +68,12 @@ async def list_clients(connection: Connection, *, group: str | None, after: str,
 
 
 async def add_client(
-    connection: Connection, *, mac: str, name: str, group: str | None, address: IPv4Address | None
+    connection: Connection, *, mac: str, name: str | None, group: str | None, address: IPv4Address | None, pattern: str
 ) -> tuple[ClientRow, bool]:
     """Add a client; or take over one that had enrolled itself, which gives it this name. Raises Problem.
 
-    The second value is true if it is new.
+    Without a name a new client gets the next one of the enrolment pattern, and one that is there keeps its own. The
+    second value is true if it is new.
     """
     row = await connection.fetchrow("SELECT * FROM clients WHERE mac = $1 FOR UPDATE", mac)
     if row is not None and not row["enrolled"]:
@@ -84,13 +85,13 @@ async def add_client(
         await _write(
             connection,
             "INSERT INTO clients (mac, name, group_name, address) VALUES ($1, $2, $3, $4)",
-            *(mac, name, group, address),
+            *(mac, name or await free_name(connection, pattern), group, address),
         )
     else:
         await _write(
             connection,
             "UPDATE clients SET name = $2, group_name = $3, address = $4, enrolled = false WHERE mac = $1",
-            *(mac, name, group, address),
+            *(mac, name or row["name"], group, address),
         )
     await connection.execute("DELETE FROM sightings WHERE mac = $1", mac)
     await outbox.recompile(connection, "client", mac)

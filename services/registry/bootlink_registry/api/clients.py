@@ -32,9 +32,13 @@ router = APIRouter(tags=["clients"])
 async def add_client(body: NewClient, registry: Registry, response: Response) -> ClientAnswer:
     """Add a client. One that had enrolled itself is taken over, and the answer is 200."""
     async with registry.database.transaction() as connection:
-        name = body.name or await clients.free_name(connection, registry.settings.enrol_name)
         row, is_new = await clients.add_client(
-            connection, mac=body.mac, name=name, group=body.group, address=body.address
+            connection,
+            mac=body.mac,
+            name=body.name,
+            group=body.group,
+            address=body.address,
+            pattern=registry.settings.enrol_name,
         )
     response.headers["Location"] = f"/v1/clients/{row.client.name}"
     if not is_new:

@@ -177,7 +177,9 @@ class LinkAnswer(Answer):
 
 class NewClient(Wish):
     mac: Mac
-    name: Name | None = Field(default=None, description="default: the next free name of the enrolment pattern")
+    name: Name | None = Field(
+        default=None, description="default: the next free name of the enrolment pattern, or the name it enrolled with"
+    )
     group: Name | None = None
     address: ClientAddress | None = Field(default=None, description="an address reserved for it")
 
