@@ -19,6 +19,9 @@ a NAK would take the address from under a mounted root disk. For the same reason
 keeps its address until its next power-on, although its reservation, somebody else's or the pool says otherwise by
 now: its firmware is moved, its operating system never is.
 
+What happens to a client that the registry does not know is told as far as an allowance goes: anybody can make up
+MAC addresses, and each would else cost the bus events and the registry rows. They are answered all the same.
+
 `Decision.durable` says that the reply promises something: it must not be sent before what was recorded is on disk.
 
 The machine does no I/O and knows no clock. It raises nothing for any packet that the codec accepted. Not here yet:
@@ -35,6 +38,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 from typing import Final, Protocol
 
+from bootlink_dhcp.allowance import Allowance
 from bootlink_dhcp.bootfiles import BootClient, BootFiles, boot_client, boot_options
 from bootlink_dhcp.leases import LeaseTable
 from bootlink_dhcp.subnet import Subnet
@@ -47,6 +51,9 @@ from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
 LIMITED_BROADCAST: Final = IPv4Address("255.255.255.255")
 RENEW_AT: Final = 0.5  # of the lease time, RFC 2131 section 4.4.5
 REBIND_AT: Final = 0.875
+STRANGERS_BURST: Final = 3_000
+"""Packets of unknown clients that are told at once: a thousand new PCs that boot together; each has three such."""
+STRANGERS_PER_SECOND: Final = 60.0  # and then; the registry writes some hundreds
 _LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 HOST_NAME: Final = re.compile(rf"(?=.{{1,63}}\Z){_LABEL}(?:\.{_LABEL})*")
 """What option 12 may carry: RFC 1123 section 2.1, and no longer than Linux takes (64 with its end, sethostname(2))."""
@@ -85,6 +92,7 @@ class Decision:
     reply: Reply | None = None
     durable: bool = False  # do not send before everything recorded so far is on disk
     events: tuple[EventData, ...] = ()
+    withheld: int = 0  # events of an unknown client that went beyond the allowance
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,7 @@ class DhcpMachine:
         self._files = files
         self._book = book
         self._chain_rom_ipxe = chain_rom_ipxe
+        self._strangers = Allowance(STRANGERS_BURST, STRANGERS_PER_SECOND)
         self._handlers: Mapping[MessageType, Callable[[_Asked], Decision]] = {
             MessageType.DISCOVER: self._discover,
             MessageType.REQUEST: self._request,
@@ -140,7 +149,10 @@ class DhcpMachine:
         handler = self._handlers.get(message) if message is not None else None
         if handler is None:
             return Decision("dropped_bootp" if message is None else "dropped_not_a_request")
-        return handler(_Asked(packet, mac, boot_client(packet), now))
+        decision = handler(_Asked(packet, mac, boot_client(packet), now))
+        if decision.events and self._book.name(mac) is None and not self._strangers.spend(now):
+            return replace(decision, events=(), withheld=len(decision.events))
+        return decision
 
     # -- the message types -------------------------------------------------------------------------------------
 

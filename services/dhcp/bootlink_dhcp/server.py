@@ -111,6 +111,13 @@ class DhcpServer:
         self._health.count(decision.count)
         if decision.count.startswith("dropped"):
             self._log.debug("packet dropped", reason=decision.count, mac=packet.chaddr.hex(":"))
+        elif decision.withheld:
+            self._health.count("events_withheld", decision.withheld)
+            self._log.warning(
+                "too many unknown PCs: not all are told and enrolled",
+                mac=packet.chaddr.hex(":"),
+                remedy="look for made-up MAC addresses on this network; add your PCs by hand: bootlink client add MAC",
+            )
         elif decision.count == "pool_exhausted" and not decision.events:  # else the events' own line says it
             cause, remedy = POOL_EXHAUSTED
             self._log.warning("no address offered", mac=packet.chaddr.hex(":"), cause=cause, remedy=remedy)

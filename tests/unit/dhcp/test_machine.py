@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bootlink_dhcp.bootfiles import BootFiles
 from bootlink_dhcp.leases import LeaseTable
-from bootlink_dhcp.machine import Decision, DhcpMachine, Via
+from bootlink_dhcp.machine import STRANGERS_BURST, STRANGERS_PER_SECOND, Decision, DhcpMachine, Via
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.subnet import Pool, Subnet
 from bootlink_dhcp.tracker import BootTracker
@@ -311,6 +311,22 @@ def test_a_vendor_class_cannot_carry_a_terminal_escape_nor_a_novel_into_an_event
         assert event.vendor_class.isprintable()
         assert len(event.vendor_class) <= 255
     assert len(decision.events) == 2
+
+
+def test_made_up_mac_addresses_cannot_drown_the_events_of_a_known_pc() -> None:
+    lab = Lab(pool_size=1)
+    told = withheld = 0
+    for n in range(2 * STRANGERS_BURST):
+        decision = lab.handle(discover("ovmf", f"52:54:01:00:{n >> 8:02x}:{n & 255:02x}", n))
+        told += bool(decision.events)
+        withheld += bool(decision.withheld)
+        lab.now += 0.0001
+    assert STRANGERS_BURST <= told <= STRANGERS_BURST + 2 * STRANGERS_PER_SECOND
+    assert told + withheld == 2 * STRANGERS_BURST
+    offer, ack = lab.exchange("ovmf", KNOWN, 1)
+    assert [type(event).__name__ for event in (*offer.events, *ack.events)] == ["BootStarted", "BootAddressed"]
+    lab.now += 60
+    assert lab.handle(discover("ovmf", PC, 1)).events
 
 
 @pytest.mark.parametrize(
