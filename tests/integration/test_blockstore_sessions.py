@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from bootlink_blockstore import portal
+from bootlink_blockstore import disk, portal
+from bootlink_blockstore.image import Buffer
+from bootlink_blockstore.overlay import Overlay
 from bootlink_events import BootDiskAttached, BootDiskDetached, BootDiskUsed, BootFailed, BootId
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire.iscsi_pdu import LoginStatus
 from lab.blockstore import MAC, Lab, digest, identity, make_image, plan, serving
-from lab.iscsi import IPXE_ISID, IPXE_KEYS, CheckConditionSeen, Initiator, LoginFailed, Speaker, read_10
+from lab.iscsi import IPXE_ISID, IPXE_KEYS, CheckConditionSeen, Initiator, LoginFailed, Speaker, read_10, write_10
 
 SIZE = 8 << 20
 
@@ -183,6 +187,63 @@ async def test_a_client_that_does_not_read_is_not_read_from_and_delays_nobody(tm
             received += len(answer.data)
         await lazy.close()
         await other.close()
+
+
+async def test_a_client_that_does_not_read_costs_no_turn_of_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = 0
+    real = portal.Connection._go_on
+
+    def counted(self: portal.Connection) -> None:
+        nonlocal turns
+        turns += 1
+        real(self)
+
+    monkeypatch.setattr(portal.Connection, "_go_on", counted)
+    async with lab(tmp_path) as running:
+        lazy = await client(running, identity(boot_id()))
+        for at in range(8):
+            await lazy.read(at << 20, 1 << 20)  # into the cache: from here on no task is needed
+        lazy.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(20):
+            lazy.send(lazy.command(read_10(0, 8192), expected=4 << 20))
+        await asyncio.sleep(0.3)
+        before = turns
+        await asyncio.sleep(0.3)
+        assert turns == before
+        lazy.reader._transport.resume_reading()  # type: ignore[attr-defined]
+        await lazy.close()
+
+
+async def test_a_login_waits_for_the_writes_of_a_session_whose_connection_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 1, where the connection ends first: as it does when a PC has lost its link and comes back."""
+    go, under_way = threading.Event(), threading.Event()
+    real = Overlay.write
+
+    def slow(self: Overlay, offset: int, buffers: Sequence[Buffer]) -> None:
+        under_way.set()
+        assert go.wait(10)
+        real(self, offset, buffers)
+
+    monkeypatch.setattr(disk, "INLINE_WRITE", 0)
+    monkeypatch.setattr(Overlay, "write", slow)
+    async with lab(tmp_path) as running:
+        name = identity(boot_id())
+        first = await client(running, name)
+        first.send(first.command(write_10(0, 1), expected=512, write=True, data=b"x" * 512))
+        assert await asyncio.to_thread(under_way.wait, 10)
+        first.writer.transport.abort()
+        again = asyncio.create_task(client(running, name))
+        await asyncio.sleep(0.2)
+        assert not again.done(), "admitted while a write of the former session can still land"
+        go.set()
+        second = await again
+        assert await second.read(0, 512) == b"x" * 512
+        assert len(running.told.of(BootDiskDetached)) == 1
+        await second.close()
 
 
 async def test_a_connection_that_does_not_log_in_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

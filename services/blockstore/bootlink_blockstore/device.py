@@ -86,6 +86,7 @@ class Command:
     run: Callable[[LogicalUnit, Nexus, bytes, Buffer], Running]
     usage: bytes  # the CDB with all bits set that are looked at (SPC-4, section 6.35.3)
     data_out: Callable[[LogicalUnit, bytes], int] | None = None  # bytes to come; raises CheckCondition
+    reads: Callable[[LogicalUnit, bytes], int] | None = None  # bytes read from the disk; raises CheckCondition
     despite_attention: bool = False  # INQUIRY, REPORT LUNS, REQUEST SENSE (SAM-5, section 5.14)
 
 

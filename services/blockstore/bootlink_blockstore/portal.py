@@ -109,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._counted = False
         self._paused = False  # the peer does not read what is written
         self._reading = True
+        self._lost = False
 
     # asyncio.Protocol
 
@@ -145,17 +146,16 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._session.close(f"connection lost: {exc}" if exc else "connection closed by the initiator")
-        self._portal.connections.discard(self)
         self._login_over()
-        if self._boot is not None:
-            self._leave(self._boot)
+        self._lost = True
+        self._settle()
 
     # Host
 
     def start(self, task: Task, running: Coroutine[Any, Any, Outcome]) -> None:
         job = self._loop.create_task(self._run(task, running), name=f"{self._name} task {task.itt:x}")
         self._running.add(job)
-        job.add_done_callback(self._running.discard)
+        job.add_done_callback(self._ended)
 
     def targets(self, initiator: str) -> list[tuple[str, str]]:
         address = self._portal.advertise
@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
             if session.closing:
                 transport.close()  # once what was written is sent
                 return
-            if session.more:
+            if session.more and not self._paused:  # where it is, `resume_writing` takes it up
                 self._loop.call_soon(self._go_on)  # others first
                 return
             if session.stalled:
@@ -215,6 +215,18 @@ class Connection(asyncio.Protocol):
         if not self._paused and self._attaching is None and not self._session.closing:
             self._session.resume()
         self._pump()
+
+    def _ended(self, job: asyncio.Task[None]) -> None:
+        self._running.discard(job)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Leave the disk once the connection is lost and nothing runs any more. Until then the seat stays taken, so
+        that whoever takes it, or the disk, waits for writes that can still land."""
+        if self._lost and not self._running:
+            self._portal.connections.discard(self)
+            if self._boot is not None:
+                self._leave(self._boot)
 
     async def _run(self, task: Task, running: Coroutine[Any, Any, Outcome]) -> None:
         try:

@@ -93,6 +93,7 @@ class Session(Management):
             self.now = self._heard = now
             self._pinged = None
         self.more = False
+        out_bytes = self._catch_up() if self._early else 0
         data = self._inbox.take(chunk)
         if data is None:
             return
@@ -100,7 +101,7 @@ class Session(Management):
             self._inbox.keep(data, 0, 0)
             return
         position, end, needed = 0, len(data), BHS
-        out_bytes = hits = hit_bytes = 0
+        hits = hit_bytes = 0
         unpack, long_range = _SHAPE.unpack_from, _RANGE_16.unpack_from
         pack, append = pdu.DATA_IN.pack, self.out.append
         try:
@@ -262,11 +263,13 @@ class Session(Management):
             self._catch_up()  # it may have been the abort of the command that others wait for
             return
         ahead = cmdsn - self._exp_cmdsn & MASK
-        if ahead == 0:
+        if not ahead <= (self._max_cmdsn - self._exp_cmdsn & MASK) < 1 << 31:  # also when the window is closed
+            self._on_error("cmdsn_outside_window")
+        elif ahead == 0:
             self._advance()
             handler(self, header, data, ahs)
             self._catch_up()
-        elif ahead <= (self._max_cmdsn - self._exp_cmdsn & MASK) < 1 << 31 and cmdsn not in self._early:
+        elif cmdsn not in self._early and cmdsn not in self._skipped:
             # In the window, but not its turn. One connection keeps order, so this is rare: an aborted command's gap.
             self._early_bytes += len(data)
             if self._early_bytes > WRITE_BUFFER:
@@ -274,14 +277,25 @@ class Session(Management):
             self._early[cmdsn] = (header, bytes(data), ahs)
             self._out_of_order()
         else:
-            self._on_error("cmdsn_outside_window")
+            self._on_error("cmdsn_repeated")
 
-    def _catch_up(self) -> None:
-        while self._exp_cmdsn in self._early and not self.closing:
+    def _catch_up(self) -> int:
+        """Take up the commands whose turn has come, within the same bounds as any. Returns the bytes put out."""
+        out_bytes = 0
+        while self._exp_cmdsn in self._early and not (self.closing or self.stalled):
+            if out_bytes >= OUTPUT_LIMIT:
+                self.more = True
+                break
             header, data, ahs = self._early.pop(self._exp_cmdsn)
             self._early_bytes -= len(data)
+            start = len(self.out)
             self._advance()
-            _HANDLERS[header[0] & pdu.OPCODE_MASK](self, header, memoryview(data), ahs)
+            try:
+                _HANDLERS[header[0] & pdu.OPCODE_MASK](self, header, memoryview(data), ahs)
+            except PduError as error:
+                self._offended(error, header)
+            out_bytes += sum(map(len, self.out[start:]))
+        return out_bytes
 
     def _offended(self, error: PduError, header: bytes) -> None:
         """The peer broke the protocol at this header: its bytes cannot be trusted to be PDUs any more."""
@@ -324,6 +338,8 @@ class Session(Management):
             self._warm_up()
 
     def _out_of_order(self) -> None:
+        for cmdsn in self._skipped & self._early.keys():  # aborted before its turn
+            self._early_bytes -= len(self._early.pop(cmdsn)[1])
         self._warm_up()
 
     def _count_hits(self, hits: int, hit_bytes: int) -> None:

@@ -7,7 +7,7 @@ the call that brought them; others go through `host.start` and come back through
 Residuals: what the command would move against what the initiator announced. More is never sent or written.
 
 Memory: WRITE_BUFFER bounds what R2Ts have asked for and is not written yet; tasks beyond wait for room. While running
-tasks will send READ_BUFFER or more, the session is `crowded` and looks at no further command.
+tasks read READ_BUFFER or more from disks, the session is `crowded` and looks at no further command.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bootlink_wire.iscsi_pdu import FINAL, NO_TAG, Opcode, PduError, RejectReaso
 from bootlink_wire.scsi_sense import CheckCondition, Status
 
 IMMEDIATE_LIMIT: Final = 8  # immediate commands open beside the window
-READ_BUFFER: Final = 8 * 1024 * 1024  # bytes that running tasks will send: two largest reads
+READ_BUFFER: Final = 8 * 1024 * 1024  # bytes that running tasks read from disks: two largest reads
 WRITE_BUFFER: Final = 8 * 1024 * 1024  # bytes asked for by R2Ts and not yet written: two largest writes
 
 
@@ -37,7 +37,7 @@ class Tasks(Sequence):
         super().__init__(host, on_error)
         self._absent: LogicalUnit | None = None  # what stands for every unit that is not there
         self.crowded = False
-        self._reading = 0  # bytes that running tasks will send
+        self._reading = 0  # bytes that running tasks read from disks
         self._solicited = 0  # bytes asked for by R2Ts of open tasks
         self._immediate = 0  # immediate tasks open
         self._thirsty: list[Task] = []  # tasks whose R2T waits for room
@@ -45,7 +45,7 @@ class Tasks(Sequence):
     def finish(self, task: Task, outcome: Outcome) -> None:
         """What was started for `task` has ended."""
         task.running = False
-        self._reading -= task.expected if task.read else 0
+        self._reading -= task.reading
         self.crowded = self._reading >= READ_BUFFER
         if task.aborted or self.closing:
             self._forget(task)
@@ -105,7 +105,9 @@ class Tasks(Sequence):
             self._respond(task, running)
         else:
             task.running = True
-            self._reading += task.expected if task.read else 0
+            # What the CDB names, as the disk reads that much also where the initiator has announced less.
+            task.reading = task.command.reads(task.unit, task.cdb) if task.command.reads else 0
+            self._reading += task.reading
             self.crowded = self._reading >= READ_BUFFER
             self.host.start(task, running)
 
@@ -155,7 +157,7 @@ class Tasks(Sequence):
             if task.command.data_out is not None:
                 nexus.writes += 1
                 nexus.bytes_written += min(task.needed, task.received)
-            elif task.command.name.startswith("READ(") and size:
+            elif task.command.reads is not None and size:
                 nexus.reads += 1
                 nexus.bytes_read += size
                 nexus.first_read = nexus.first_read or self.now

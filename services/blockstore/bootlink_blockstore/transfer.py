@@ -47,6 +47,7 @@ class Task:
         "outcome",
         "r2ts",
         "read",
+        "reading",
         "received",
         "running",
         "sequence",
@@ -74,6 +75,7 @@ class Task:
         self.needed = 0  # bytes that the CDB asks for
         self.outcome: Outcome | None = None  # decided before the data was through
         self.running = False
+        self.reading = 0  # bytes that it holds while it runs
         self.aborted = False
         self.waiting: list[Abort] = []
         self.received = 0

@@ -171,3 +171,12 @@ def test_each_fault_of_the_disk_has_its_sense(kind: str, expected: tuple[int, in
 def test_no_cdb_raises_anything(cdb: bytes, opcode: int, known: bool) -> None:
     outcome = run(bytes([opcode]) + cdb[1:] if known else cdb, bytes(512))
     assert outcome.status in (0, 2)
+
+
+@pytest.mark.parametrize("at", [0, 1, 4095, 4096, 8191])
+def test_verify_tells_where_the_first_difference_is(at: int) -> None:
+    disk = MemoryDisk()
+    disk.data[at:8192] = b"x" * (8192 - at)
+    outcome = run("2f 02 00 00 00 00 00 00 10 00", bytes(8192), unit(disk))
+    assert sense(outcome) == (0xE, 0x1D00)
+    assert int.from_bytes(outcome.sense[3:7], "big") == at

@@ -62,6 +62,18 @@ def test_an_abort_of_a_command_that_never_came_fills_its_gap() -> None:
     assert len([a for a in served if isinstance(a, DataIn)]) == 2
 
 
+def test_an_aborted_command_that_waited_for_its_turn_leaves_nothing_behind() -> None:
+    bench = ready()
+    first, aborted, third = (bench.speaker.command(read_10(n, 8), expected=4096) for n in range(3))
+    bench.send(aborted)
+    answers = bench.send(bench.speaker.task(TaskFunction.ABORT_TASK, referenced=aborted.itt, refcmdsn=aborted.cmdsn))
+    assert result(answers) == TaskResult.COMPLETE
+    assert bench.send(aborted) == []  # on its way a second time
+    assert [a.itt for a in bench.send(first, third) if isinstance(a, DataIn)] == [first.itt, third.itt]
+    assert bench.session._early == {}
+    assert bench.session._hot_disk is not None
+
+
 @pytest.mark.parametrize("function", [TaskFunction.ABORT_TASK_SET, TaskFunction.CLEAR_TASK_SET])
 def test_a_task_set_dies_whole(function: TaskFunction) -> None:
     bench = ready()

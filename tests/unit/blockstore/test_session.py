@@ -6,13 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bootlink_blockstore.device import TRANSFER_LIMIT
 from bootlink_blockstore.sequence import WINDOW
-from bootlink_blockstore.session import PING_AFTER, PING_PATIENCE
+from bootlink_blockstore.session import OUTPUT_LIMIT, PING_AFTER, PING_PATIENCE
+from bootlink_blockstore.tasks import READ_BUFFER
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire.iscsi_pdu import FINAL, NO_TAG, DataIn, Pdu, ReadyToTransfer, RejectReason, ScsiResponse
 from lab.iscsi import IPXE_KEYS, Speaker, read_10, read_16, write_10
 from lab.session_bench import Bench, unit
 
+READ_LIMIT = TRANSFER_LIMIT * 512
 NO_R2T_KEYS = [("InitialR2T", "No"), ("ImmediateData", "Yes"), ("MaxRecvDataSegmentLength", "262144")]
 
 
@@ -99,6 +102,46 @@ def test_a_command_ahead_of_its_turn_waits_for_those_before_it() -> None:
     first, second, third = (speaker.command(read_10(n, 1), expected=512) for n in range(3))
     assert bench.send(third, second) == []
     assert [a.itt for a in bench.send(first) if isinstance(a, DataIn)] == [first.itt, second.itt, third.itt]
+
+
+def test_a_closed_window_takes_no_command_so_open_tasks_are_bounded() -> None:
+    bench = ready()
+    bench.disk.slow = True
+    for _ in range(3 * WINDOW):
+        bench.send(bench.speaker.command(write_10(0, 1), expected=512, write=True, data=b"x" * 512))
+    assert len(bench.session.tasks) == WINDOW
+    assert bench.errors["cmdsn_outside_window"] == 2 * WINDOW
+    assert len(bench.run()) == WINDOW
+
+
+@pytest.mark.parametrize("expected", [READ_LIMIT, 0])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_reads_under_way_are_bounded_whatever_was_announced_and_in_whatever_order(expected: int, ahead: bool) -> None:
+    bench = ready()
+    bench.disk.slow = True
+    commands = [bench.speaker.command(read_10(0, READ_LIMIT // 512), expected=expected) for _ in range(20)]
+    bench.send(*([*commands[1:], commands[0]] if ahead else commands))
+    assert len(bench.started) * READ_LIMIT == READ_BUFFER
+    answered = 0
+    while bench.started:
+        answered += sum(isinstance(a, ScsiResponse) or bool(a.flags & pdu.STATUS) for a in bench.run())  # type: ignore[attr-defined]
+        bench.session.receive(b"")
+        assert len(bench.started) * READ_LIMIT <= READ_BUFFER
+    assert answered == 20
+
+
+def test_commands_that_waited_for_their_turn_stop_at_the_output_limit_too() -> None:
+    bench = ready(MaxRecvDataSegmentLength="262144")
+    commands = [bench.speaker.command(read_10(0, READ_LIMIT // 512), expected=READ_LIMIT) for _ in range(8)]
+    bench.session.receive(b"".join(c.encode() for c in [*commands[1:], commands[0]]), 1.0)
+    seen = []
+    while True:
+        assert sum(map(len, bench.session.out)) < 2 * OUTPUT_LIMIT + (1 << 20)
+        seen += [a.itt for a in bench.answers() if isinstance(a, DataIn) and a.flags & pdu.STATUS]
+        if not bench.session.more:
+            break
+        bench.session.receive(b"")
+    assert seen == [c.itt for c in commands]
 
 
 def test_an_immediate_command_takes_no_number() -> None:
