@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from nats.js.kv import KeyValue
 
 from bootlink_events import NODES_BUCKET, PLANS_BUCKET, BootId, BootPlan, ClientSeen, CloudEvent, mac_token
 from bootlink_runtime import Bus, Health, PlanBook, Replica, consume, consumer, follow, logger, provision, replica
@@ -135,6 +136,34 @@ async def test_a_service_that_starts_without_nats_serves_the_plans_of_its_snapsh
         assert held is not None
         assert held.revision == 7
     await lonely.close()
+
+
+async def test_a_reading_that_calls_itself_complete_too_early_takes_no_plan_away(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nats-py does so when the first entries are on their way while it asks whether there are any."""
+    watchall = KeyValue.watchall
+
+    async def early(bucket: KeyValue) -> KeyValue.KeyWatcher:
+        watcher = await watchall(bucket)
+        late = [await watcher.updates(timeout=WAIT) for _ in range(2)]
+        for entry in (None, *late):
+            await watcher._updates.put(entry)
+        return watcher
+
+    async with bus_on(nats.url) as bus:
+        await put(bus, plan(revision=3))
+        async with plan_book(bus, tmp_path) as book:
+            await until_revision(book, MAC, 3)
+            await asyncio.sleep(1.5)  # the snapshot is written a second after a change
+        monkeypatch.setattr(KeyValue, "watchall", early)
+        went: list[str] = []
+        async with plan_book(bus, tmp_path) as book:
+            book.subscribe(lambda mac, held: went.append(mac) if held is None else None)
+            async with asyncio.timeout(WAIT):
+                await book.synced()
+            assert book.get(MAC) is not None
+        assert went == []
 
 
 async def test_an_unreadable_plan_leaves_the_former_one_in_place(nats: NatsServer, tmp_path: Path) -> None:

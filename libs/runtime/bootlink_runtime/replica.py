@@ -33,6 +33,7 @@ from bootlink_runtime.logs import Logger
 RESYNC_SECONDS: Final = 300.0  # full re-reading, in case a watch fell silent for a reason nobody has seen yet
 WATCHDOG_SECONDS: Final = 15.0  # between looks whether the watch still delivers; one small request each
 SNAPSHOT_DELAY: Final = 1.0  # seconds from a change to the snapshot, so that a burst of changes is one write
+STRAGGLER_SECONDS: Final = 2.0  # for entries that were counted; one that expired meanwhile never comes: read anew
 BUCKET_RETRY: Final = 0.5  # seconds between looks for a bucket that is not there yet
 ANY_BYTES: Final = "surrogateescape"  # a value is bytes, and what is no UTF-8 must not end the snapshots
 SNAPSHOT_LIMIT: Final = 256 * 1024 * 1024  # bytes; 100,000 plans are about 100 MB
@@ -97,27 +98,34 @@ class Replica:
         watcher = await bucket.watchall()
         stale = asyncio.create_task(self._stale(epoch, bucket, info.created), name=f"stale {self.bucket}")
         unseen: set[str] | None = set(self.entries)
+        delivered: set[str] = set()
+        whole = False
         update: asyncio.Task[KeyValue.Entry | None] | None = None
         try:
             while True:
                 update = asyncio.create_task(watcher.updates(timeout=2 * RESYNC_SECONDS))
-                await asyncio.wait({update, stale}, return_when=asyncio.FIRST_COMPLETED)
+                patience = STRAGGLER_SECONDS if whole and unseen is not None else None
+                await asyncio.wait({update, stale}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 if not update.done():
                     return
                 entry = update.result()
-                if entry is None:  # the full reading is complete
-                    for key in unseen or ():
+                if entry is not None:
+                    self._seen = max(self._seen, entry.revision or 0)
+                    delivered.add(entry.key)
+                    if unseen is not None:
+                        unseen.discard(entry.key)
+                    if entry.operation in (KV_DEL, KV_PURGE):
+                        self._remove(entry.key)
+                    elif entry.value is not None:
+                        self._set(entry.key, entry.value)
+                # nats-py says "complete" by None, but now and then before the first entry of a bucket that is not
+                # empty (it asks while they are on their way): what was counted must have come, too.
+                whole = whole or entry is None
+                if unseen is not None and whole and len(delivered) >= info.state.messages:
+                    for key in unseen:
                         self._remove(key)
                     unseen = None
                     self.synced.set()
-                    continue
-                self._seen = max(self._seen, entry.revision or 0)
-                if unseen is not None:
-                    unseen.discard(entry.key)
-                if entry.operation in (KV_DEL, KV_PURGE):
-                    self._remove(entry.key)
-                elif entry.value is not None:
-                    self._set(entry.key, entry.value)
         finally:
             stale.cancel()
             if update is not None:
