@@ -18,7 +18,9 @@ class PostgresServer:
         self.folder = Path(tempfile.mkdtemp(prefix="bl-pg-"))
         self.engine = PostgresEngine(self.folder / "pg", durable=False)
         self.engine.prepare()
-        self._process = Process(self.engine.command, log=self.folder / "postgres.log")
+        self._process = Process(
+            self.engine.command, log=self.folder / "postgres.log", stop_signal=self.engine.stop_signal
+        )
         self._databases = 0
 
     @property

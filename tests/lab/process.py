@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,9 +15,17 @@ START_SECONDS = 30.0
 class Process:
     """One child process, its output in a file."""
 
-    def __init__(self, command: list[str], *, log: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        log: Path,
+        env: dict[str, str] | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
         self.command = command
         self.log = log
+        self.stop_signal = stop_signal
         self._env = env
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -50,10 +59,10 @@ class Process:
             self._child.wait(STOP_SECONDS)
 
     def stop(self) -> int:
-        """SIGTERM, and wait; returns the exit status."""
+        """Tell it to stop, and wait; returns the exit status."""
         if self._child is None:
             return 0
-        self._child.terminate()
+        self._child.send_signal(self.stop_signal)
         try:
             return self._child.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
