@@ -25,6 +25,9 @@ COLUMNS: Final = 79  # of an 80-column console: the last one would wrap on some 
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._:/\-]{1,512}")
 _NOT_TEXT: Final = re.compile(r"[^A-Za-z0-9 .,:()/_+@'=!?*<>-]")
+# Characters that mean something to iPXE, as ones that mean the same to people.
+_HARMLESS: Final = str.maketrans({";": ",", "`": "'", '"': "'", "[": "(", "]": ")", "\u2014": "-", "\u2026": "..."})
+_UNBREAKABLE: Final = "\x1f"  # stands for a space while a row is wrapped
 _FIELD: Final = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -50,7 +53,8 @@ class Text(str):
     __slots__ = ()
 
     def __new__(cls, value: object) -> Text:
-        return super().__new__(cls, _NOT_TEXT.sub("?", " ".join(str(value).split())))
+        plain = " ".join(str(value).translate(_HARMLESS).split())
+        return super().__new__(cls, _NOT_TEXT.sub("?", plain))
 
 
 def fill(template: Iterable[str], **values: Token | Text) -> list[str]:
@@ -60,7 +64,8 @@ def fill(template: Iterable[str], **values: Token | Text) -> list[str]:
 
 def say(label: str, value: str, *, rows: int) -> list[str]:
     """`echo` lines that show "label: value", wrapped to the console and cut after `rows` of them."""
-    words = Text(f"{label}: {value}")
+    # iPXE's echo takes options until its first word, so a row must not begin with a dash: no break before one, and
+    # what is too long for a row of its own is cut where it falls.
+    words = Text(f"{label}: {value}").replace(" -", f"{_UNBREAKABLE}-")
     wrapped = textwrap.wrap(words, COLUMNS, max_lines=rows, placeholder=" ...", break_on_hyphens=False)
-    # iPXE's echo takes options until its first word: a wrapped row must not begin with a dash.
-    return [f"echo {row.lstrip('- ')}" for row in wrapped]
+    return [f"echo {row.replace(_UNBREAKABLE, ' ').lstrip('- ')}" for row in wrapped]

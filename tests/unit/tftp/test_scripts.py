@@ -203,3 +203,11 @@ def test_words_are_wrapped_and_cut() -> None:
     assert len(rows) == 3
     assert rows[-1].endswith("...")
     assert all(len(row) <= COLUMNS + len("echo ") for row in rows)
+
+
+def test_a_command_to_type_is_shown_as_it_is_to_be_typed() -> None:
+    remedy = "bootlink link set pc-001 IMAGE; or for all PCs: bootlink link set --default IMAGE; see `bootlink status`"
+    for pad in range(60):
+        shown = " ".join(row.removeprefix("echo ") for row in say("x" * pad, remedy, rows=9))
+        assert "bootlink link set pc-001 IMAGE, or for all PCs: bootlink link set --default IMAGE" in shown
+        assert shown.endswith("see 'bootlink status'")
