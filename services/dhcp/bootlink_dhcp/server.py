@@ -153,7 +153,7 @@ class DhcpServer:
         if isinstance(event, BootAddressed):
             self._telemetry.boot_span(
                 event.boot_id,
-                f"dhcp {event.pass_}",
+                f"dhcp.{event.pass_}",
                 event.started,
                 event.ended,
                 {"client.mac": event.mac, "client.address": str(event.address), "boot.file": event.boot_file},
@@ -168,7 +168,7 @@ class DhcpServer:
                 boot_file=event.boot_file,
             )
         elif isinstance(event, BootFailed):
-            self._telemetry.boot_span(event.boot_id, "dhcp", event.started, event.ended, error=event.cause)
+            self._telemetry.boot_span(event.boot_id, "dhcp.offer", event.started, event.ended, error=event.cause)
             self._log.error(
                 "boot failed", mac=event.mac, boot_id=str(event.boot_id), cause=event.cause, remedy=event.remedy
             )
