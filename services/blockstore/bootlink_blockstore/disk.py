@@ -25,9 +25,10 @@ it could not write, and would say yes the next time. A fenced disk (a newer boot
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, Final
 
@@ -63,10 +64,12 @@ class ClientDisk:
         self.size = image.size
         self.durable = durable
         self.failed = ""
+        self.on_failure: Callable[[str], None] = lambda _why: None  # told once, when the disk has failed for good
         self.fenced = False
         self._executor = executor
         self._queue = asyncio.Lock()  # first come, first served
         self._queued = 0
+        self._syncing = asyncio.Lock()
         self._slow = False
 
     def hit(self, offset: int, length: int) -> memoryview | None:
@@ -119,7 +122,11 @@ class ClientDisk:
             edges = self._edges(offset, len(data))
             fillings = self._edges_now(edges)
             if fillings is not None:
-                self._put(*_whole_pages(offset, data, edges, fillings))
+                start, pieces = _whole_pages(offset, data, edges, fillings)
+                try:
+                    self.overlay.write(start, pieces)
+                except OSError as error:
+                    raise self._write_fault(error, start, pieces) from error
                 self._mark(offset, len(data))
                 self._slow = time.perf_counter() - started > SLOW_WRITE
                 return None
@@ -135,7 +142,10 @@ class ClientDisk:
                 fillings = [await self._gather([self._around(low, high)]) for low, high, _ in edges]
                 start, pieces = _whole_pages(offset, data, edges, fillings)
                 started = time.perf_counter()
-                await loop.run_in_executor(self._executor, self._put, start, pieces)
+                try:
+                    await loop.run_in_executor(self._executor, self.overlay.write, start, pieces)
+                except OSError as error:
+                    raise self._write_fault(error, start, pieces) from error
                 self._mark(offset, len(data))
                 self._slow = time.perf_counter() - started > SLOW_WRITE
         finally:
@@ -150,10 +160,14 @@ class ClientDisk:
         return self._sync() if self.durable else None
 
     async def _sync(self) -> None:
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self.overlay.sync)
-        except OSError as error:
-            self.failed = f"{self.overlay.path} could not be synced: {error.strerror}"
+        # One at a time: the kernel tells an error to one caller only, and the other must not say yes before that.
+        async with self._syncing:
+            if not self.failed:
+                try:
+                    await asyncio.get_running_loop().run_in_executor(self._executor, self.overlay.sync)
+                except OSError as error:
+                    self.failed = f"{self.overlay.path} could not be synced: {error.strerror}"
+                    self.on_failure(self.failed)
         if self.failed:
             raise DiskFault("failed", self.failed)
 
@@ -196,12 +210,12 @@ class ClientDisk:
             fillings.append(filling)
         return fillings
 
-    def _put(self, start: int, pieces: Buffers) -> None:
-        try:
-            self.overlay.write(start, pieces)
-        except OSError as error:
-            kind = "space" if error.errno in OUT_OF_SPACE else "write"
-            raise DiskFault(kind, f"{self.overlay.path}: {error.strerror}") from error
+    def _write_fault(self, error: OSError, start: int, pieces: Buffers) -> DiskFault:
+        """What a failed write is told as. Pages that it did write count from now on, and not from the next opening."""
+        with contextlib.suppress(OSError):
+            self.overlay.recall(start, sum(map(len, pieces)))
+        kind = "space" if error.errno in OUT_OF_SPACE else "write"
+        return DiskFault(kind, f"{self.overlay.path}: {error.strerror}")
 
     def _mark(self, offset: int, length: int) -> None:
         self.overlay.mark(offset >> PAGE_BITS, -(-(offset + length) >> PAGE_BITS))

@@ -15,7 +15,9 @@ So the event loop never waits for a disk, and concurrent misses on one block rea
 
 `Library` holds the open layers by their id. A layer stays open after its last client left, with its blocks, since the
 next boot of a room asks for the same; the longest unused goes first. A layer's file is checked against its plan at
-every attachment, not only when it is opened.
+every attachment, not only when it is opened; and where it is another file by then, or was touched at all, it is opened
+anew and nothing that was read of the former one is served to newcomers (a damaged file that was restored looks by size
+and time as it did before).
 
 Deliberately not here: writes (an image is immutable), and read-ahead (the kernel's serves for the first touch).
 """
@@ -43,16 +45,18 @@ RUN_BLOCKS: Final = 32  # blocks that one thread reads at once (1 MiB), so that 
 IDLE_LAYERS: Final = 64  # layers that stay open without a client; each costs a descriptor and its map
 UNKNOWN: Final = 0  # in Image._owners
 
+Stamp = tuple[int, int, int]  # device, inode and time of change: these very bytes, as far as can be told
 Extent = tuple["Layer | None", int, int]  # where bytes live: layer and offset in its file, or None for zeros; length
 
 
 class Layer:
     """One open layer. `base` is the key of its block 0."""
 
-    __slots__ = ("base", "id", "nowait", "open", "users")
+    __slots__ = ("base", "id", "nowait", "open", "stamp", "users")
 
-    def __init__(self, plan_id: str, slot: int, opened: OpenLayer) -> None:
+    def __init__(self, plan_id: str, slot: int, opened: OpenLayer, stamp: Stamp) -> None:
         self.id = plan_id
+        self.stamp = stamp
         self.base = slot << SLOT_BITS
         self.open = opened
         self.users = 0
@@ -256,6 +260,7 @@ class Library:
         self.cache = cache
         self._executor = executor
         self._layers: dict[str, Layer] = {}  # in the order of their last use
+        self._former: list[Layer] = []  # whose file is another by now; for those that still use them
         self._flights: Flights = {}
         self._slots = 0
         self._lock = asyncio.Lock()
@@ -273,10 +278,13 @@ class Library:
                 held = self._layers.pop(plan.id, None)
                 if held is not None:
                     self._layers[plan.id] = held
-                    await loop.run_in_executor(self._executor, _require_unchanged, plan)
-                else:
-                    opened = await loop.run_in_executor(self._executor, _open, plan)
-                    held = self._layers[plan.id] = Layer(plan.id, self._slots, opened)
+                    stamp = await loop.run_in_executor(self._executor, _require_unchanged, plan)
+                    if stamp != held.stamp:
+                        self._former.append(held)
+                        held = None
+                if held is None:
+                    opened, stamp = await loop.run_in_executor(self._executor, _open, plan)
+                    held = self._layers[plan.id] = Layer(plan.id, self._slots, opened, stamp)
                     self._slots += 1
                 layers.append(held)
             for layer in layers:
@@ -291,27 +299,39 @@ class Library:
 
     def shut(self) -> None:
         """Close every layer. Only when nothing reads any more."""
-        for layer in self._layers.values():
+        for layer in (*self._layers.values(), *self._former):
             layer.open.close()
         self._layers.clear()
+        self._former.clear()
 
     def _close_idle(self, keep: int) -> None:
         idle = [layer for layer in self._layers.values() if layer.users == 0]
         for layer in idle[: max(0, len(idle) - keep)]:
-            if any(layer.base <= key < layer.base + (1 << SLOT_BITS) for key in self._flights):
-                continue
-            del self._layers[layer.id]
-            self.cache.forget(layer.base, layer.base + (1 << SLOT_BITS))
-            layer.open.close()
+            if self._close_layer(layer):
+                del self._layers[layer.id]
+        self._former = [layer for layer in self._former if layer.users or not self._close_layer(layer)]
+
+    def _close_layer(self, layer: Layer) -> bool:
+        """Close a layer that nobody uses, and forget its blocks. False while one of them is still being read."""
+        if any(layer.base <= key < layer.base + (1 << SLOT_BITS) for key in self._flights):
+            return False
+        self.cache.forget(layer.base, layer.base + (1 << SLOT_BITS))
+        layer.open.close()
+        return True
 
 
-def _open(plan: LayerPlan) -> OpenLayer:
-    return open_layer(
+def _open(plan: LayerPlan) -> tuple[OpenLayer, Stamp]:
+    opened = open_layer(
         plan.path, plan.format, virtual_size=plan.virtual_size, file_size=plan.file_size, mtime_ns=plan.mtime_ns
     )
+    return opened, _stamp(os.fstat(opened.fd))
 
 
-def _require_unchanged(plan: LayerPlan) -> None:
+def _stamp(state: os.stat_result) -> Stamp:
+    return state.st_dev, state.st_ino, state.st_ctime_ns
+
+
+def _require_unchanged(plan: LayerPlan) -> Stamp:
     try:
         now = os.stat(plan.path)  # noqa: PTH116  (one system call, in a thread)
     except OSError as error:
@@ -321,3 +341,4 @@ def _require_unchanged(plan: LayerPlan) -> None:
             f"{plan.path}: the file was changed after it was added",
             "restore the file as it was, or add the changed one as a new version",
         )
+    return _stamp(now)

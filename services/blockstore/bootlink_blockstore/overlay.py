@@ -14,7 +14,7 @@ after, the extent is there and the next opening finds it. Across a power cut the
 and only `sync` gives a promise.
 
 The file system must report holes page by page, also for pages of zeros: `probe` tries, and a service that cannot rely
-on it does not start. (ext4, XFS, Btrfs and tmpfs do; ZFS with compression turns zeros into holes.)
+on it does not start. (ext4, XFS, Btrfs and tmpfs do, in blocks of a page; ZFS with compression makes holes of zeros.)
 
 Deliberately not here: zeroed ranges (UNMAP), which need a record beside the file, and quotas.
 """
@@ -35,7 +35,7 @@ CHUNK_BITS: Final = 12
 CHUNK: Final = 1 << CHUNK_BITS  # pages
 ABSENT: Final = 0
 PRESENT: Final = 1
-PROBE_SIZE: Final = 1 << 20
+PROBE_SIZE: Final = 16 << 20  # larger than a huge page, which tmpfs may give a whole file, and report as one extent
 VECTORS: Final = 512  # buffers per system call, well under IOV_MAX (1,024)
 
 
@@ -82,8 +82,7 @@ class Overlay:
             if held != span(size):
                 raise ValueError(f"{path}: {held} bytes, not the {span(size)} of its disk")
             overlay = cls(path, fd, size)
-            for start, end in extents(fd, held):
-                overlay.mark(start >> PAGE_BITS, -(-end >> PAGE_BITS))
+            overlay.recall(0, held)
         except (OSError, ValueError):
             os.close(fd)
             raise
@@ -105,6 +104,11 @@ class Overlay:
             self.pages += chunk.count(ABSENT, at, at + count)
             chunk[at : at + count] = bytes((PRESENT,)) * count
             first += count
+
+    def recall(self, offset: int, length: int) -> None:
+        """Mark what the file has of this range: all of it at opening, or after a write that failed half way. Blocks."""
+        for start, end in extents(self.fd, offset + length, offset):
+            self.mark(start >> PAGE_BITS, -(-end >> PAGE_BITS))
 
     def touches(self, offset: int, length: int) -> bool:
         """Is any page of this range present?"""
@@ -162,7 +166,10 @@ class Overlay:
         return data
 
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
-        """Write whole pages, or parts of present ones. May block; the caller marks them afterwards."""
+        """Write whole pages, or parts of present ones. May block; the caller marks them afterwards.
+
+        OSError if that fails: some pages may be there then, each as a whole, and the caller must `recall` them.
+        """
         for first in range(0, len(buffers), VECTORS):
             batch = list(buffers[first : first + VECTORS])
             wanted = sum(map(len, batch))
@@ -185,9 +192,8 @@ class Overlay:
             self.fd = -1
 
 
-def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """The file's data as (start, end) in bytes."""
-    position = 0
+def extents(fd: int, size: int, position: int = 0) -> Iterator[tuple[int, int]]:
+    """The file's data from `position` to `size` as (start, end) in bytes."""
     while position < size:
         try:
             start = os.lseek(fd, position, os.SEEK_DATA)
@@ -195,6 +201,8 @@ def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
             if error.errno == errno.ENXIO:  # no data from here to the end
                 return
             raise
+        if start >= size:
+            return
         position = os.lseek(fd, start, os.SEEK_HOLE)
         yield start, min(position, size)
 
@@ -202,9 +210,10 @@ def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
 def probe(folder: Path) -> None:
     """Make sure that the file system reports holes page by page. HoleError, with what it did, if it does not."""
     path = folder / f".probe-{os.getpid()}"
-    # Neighbours, a lone page, and a page of zeros, which is as much a write as any other.
-    writes = {2: b"\1" * PAGE, 3: b"\2" * PAGE, 17: b"\3" * PAGE, 40: bytes(PAGE)}
-    expected = [(2 * PAGE, 4 * PAGE), (17 * PAGE, 18 * PAGE), (40 * PAGE, 41 * PAGE)]
+    # Neighbours, a lone page, a page of zeros, which is as much a write as any other, and a sector: where blocks are
+    # smaller than a page, a crash or a full disk could leave a page half there.
+    writes = {2: b"\1" * PAGE, 3: b"\2" * PAGE, 17: b"\3" * PAGE, 40: bytes(PAGE), 60: b"\4" * 512}
+    expected = [(2 * PAGE, 4 * PAGE), *((page * PAGE, (page + 1) * PAGE) for page in (17, 40, 60))]
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.ftruncate(fd, PROBE_SIZE)

@@ -51,7 +51,7 @@ class BlockStore:
         except HoleError as error:
             raise StartupError(
                 f"the file system of {self.root} cannot hold write-backs: {error}",
-                "put BOOTLINK_DATA on ext4, XFS or Btrfs",
+                "put BOOTLINK_DATA on ext4, XFS or Btrfs, made with blocks of 4096 bytes",
             ) from error
         except OSError as error:
             raise StartupError(

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterator, Coroutine
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from bootlink_blockstore.cache import BLOCK, ENTRY_COST, Cache
 from bootlink_blockstore.disk import ClientDisk, DiskFault
-from bootlink_blockstore.image import Buffers, Library
+from bootlink_blockstore.image import Buffer, Buffers, Library
 from bootlink_blockstore.overlay import PAGE, Overlay
 from lab.blockstore import digest, layer_plan, make_image
 
@@ -178,6 +179,56 @@ async def test_a_full_disk_is_told_as_space_and_spoils_nothing(tmp_path: Path, m
         assert await read(disk, 0, 4096) == b"x" * 4096
 
 
+@pytest.mark.parametrize("size", [16 << 10, 256 << 10])  # inline, and in a thread
+async def test_what_a_write_left_behind_when_the_disk_was_full_is_the_same_before_and_after_reopening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    real = os.pwritev
+
+    def short(fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+        return real(fd, [b"".join(buffers)[: 2 * PAGE]], offset)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with disk_over(tmp_path) as disk:
+        monkeypatch.setattr(os, "pwritev", short)
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(DiskFault):
+            await write(disk, 512, b"x" * size)
+        monkeypatch.undo()
+        seen = await read(disk, 0, SIZE)
+        again = Overlay.reopen(disk.overlay.path, disk.size)
+        disk.overlay.close()
+        disk.overlay = again
+        assert await read(disk, 0, SIZE) == seen, "pages that were not there have come back"
+        base = (tmp_path / "base.img").read_bytes()
+        assert seen == base[:512] + b"x" * (2 * PAGE - 512) + base[2 * PAGE :]
+
+
+async def test_of_two_syncs_at_once_none_says_yes_when_the_other_was_told_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[float] = []
+
+    def once(_fd: int) -> None:
+        """As the kernel has it: the first to ask is told, and the second may be back earlier."""
+        calls.append(0)
+        if len(calls) == 1:
+            time.sleep(0.1)
+            raise OSError(errno.EIO, "Input/output error")
+
+    async with disk_over(tmp_path, durable=True) as disk:
+        told: list[str] = []
+        disk.on_failure = told.append
+        await write(disk, 0, b"x" * 4096)
+        monkeypatch.setattr(os, "fdatasync", once)
+        flushes = [disk.flush() for _ in range(4)]
+        outcomes = await asyncio.gather(*(f for f in flushes if f is not None), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [DiskFault] * 4
+        assert len(told) == 1
+
+
 async def test_a_failed_sync_fails_the_disk_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -240,7 +291,7 @@ async def test_slow_writes_go_to_a_thread_until_they_are_fast_again(
     async with disk_over(tmp_path) as disk:
         monkeypatch.setattr("bootlink_blockstore.disk.SLOW_WRITE", -1.0)
         assert disk.write(0, b"x" * PAGE) is None
-        monkeypatch.undo()
+        monkeypatch.setattr("bootlink_blockstore.disk.SLOW_WRITE", 60.0)
         waiting = disk.write(0, b"x" * PAGE)
         assert waiting is not None
         await waiting

@@ -35,7 +35,7 @@ def differencing(path: Path, slot: int, size: int, runs: list[Run]) -> Layer:
         return found
 
     opened: Any = SimpleNamespace(fd=os.open(path, os.O_RDONLY), size=size, locate=locate)
-    return Layer(path.name, slot, opened)
+    return Layer(path.name, slot, opened, (0, 0, 0))
 
 
 @pytest.mark.parametrize("nowait", [True, False], ids=["page cache", "threads"])
@@ -103,6 +103,31 @@ async def test_a_layer_that_was_changed_after_it_was_added_is_refused_also_while
         base.unlink()
         with pytest.raises(DiskError):
             await library.open([plan])
+        library.shut()
+
+
+@pytest.mark.parametrize("how", ["in place", "another file"])
+async def test_a_layer_that_was_damaged_and_restored_is_read_anew(tmp_path: Path, how: str) -> None:
+    """By size and time it is what it was; blocks of the damaged one must not be served from the cache or its file."""
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    good, plan = base.read_bytes(), layer_plan(base)
+    base.write_bytes(b"damaged!" * (len(good) // 8))
+    os.utime(base, ns=(0, plan.mtime_ns))
+    with ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(8 << 20), executor)
+        early = await library.open([plan])
+        assert (await read(early, 0, 8)) == b"damaged!"
+        if how == "another file":
+            base.rename(tmp_path / "damaged.img")
+        base.write_bytes(good)
+        os.utime(base, ns=(0, plan.mtime_ns))
+        late = await library.open([plan])
+        assert await read(late, 0, late.size) == good
+        fd = early.layers[0].open.fd
+        library.close(early)
+        library.close(await library.open([plan]))
+        assert early.layers[0].open.fd == -1 != fd
+        assert await read(late, 0, late.size) == good
         library.shut()
 
 

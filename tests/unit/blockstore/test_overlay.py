@@ -102,3 +102,25 @@ def test_a_file_system_that_loses_pages_of_zeros_is_found_out(tmp_path: Path, mo
     with pytest.raises(HoleError, match="data at"):
         probe(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_with_blocks_smaller_than_a_page_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.extents
+
+    def small(fd: int, size: int) -> list[tuple[int, int]]:  # as ext4 with blocks of 1 KiB
+        return [(start, start + 1024 if start == 60 * PAGE else end) for start, end in real(fd, size)]
+
+    monkeypatch.setattr(module, "extents", small)
+    with pytest.raises(HoleError):
+        probe(tmp_path)
+
+
+def test_recall_marks_what_the_file_has_of_a_range_and_nothing_else(tmp_path: Path) -> None:
+    overlay = Overlay.create(tmp_path / "o", 1 << 20)
+    for page in (1, 4, 5, 9):
+        overlay.write(page * PAGE, [b"x" * PAGE])
+    overlay.recall(2 * PAGE, 4 * PAGE)
+    assert [page for page in range(16) if overlay.present(page)] == [4, 5]
+    overlay.close()
