@@ -26,7 +26,7 @@ from bootlink_events import (
     EventData,
 )
 from bootlink_registry import journal
-from bootlink_runtime import Bus, Health, PlanBook, Telemetry, logger
+from bootlink_runtime import Bus, Health, PlanBook, Telemetry, follow, logger
 from lab.chassis import MAC, bus_on
 from lab.nats import NatsServer
 from lab.postgres import PostgresServer
@@ -312,3 +312,26 @@ async def test_events_that_came_while_postgresql_was_away_are_taken_in_afterward
                 return answer.status_code == 200 and len(answer.json()["items"]) == len(boots)
 
             await until(all_there, "all boots", seconds=60)
+
+
+async def test_a_boot_that_falls_silent_fails_with_a_cause_and_goes_on_when_it_does(
+    nats: NatsServer, database: str, tmp_path: Path
+) -> None:
+    boot = BootId.mint()
+    started, addressed, attached, _ = whole_boot(boot)
+    async with (
+        registry_on(nats.url, database, tmp_path / "data", silent_seconds=0.5) as registry,
+        bus_on(nats.url) as bus,
+    ):
+        await publish(bus, started, addressed)
+        failed = await boot_in_state(registry, boot, "failed")
+        assert failed["failure"]["stage"] == "loader"
+        assert "TFTP open timeout" in failed["failure"]["cause"]
+        assert "UDP port 69" in failed["failure"]["remedy"]
+        await asyncio.sleep(2.5)  # its own event has come back, and there were more looks
+        told_of = [event async for event in follow(bus, wait=False)]
+        assert [event.source for event in told_of if event.type.endswith("boot.failed")] == ["/registry/lab"]
+        assert len((await registry.get(f"/v1/boots/{boot}"))["stages"]) == 3
+        later = {"started": datetime.now(UTC), "ended": datetime.now(UTC)}
+        await publish(bus, attached.model_copy(update=later))
+        await boot_in_state(registry, boot, "running")

@@ -70,7 +70,7 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("boot.disk_attached", m.BootDiskAttached, ("blockstore",), ("registry",)),
     EventKind("boot.disk_used", m.BootDiskUsed, ("blockstore",), ("registry",)),
     EventKind("boot.disk_detached", m.BootDiskDetached, ("blockstore",), ("registry",)),
-    EventKind("boot.failed", m.BootFailed, ("dhcp", "tftp", "blockstore"), ("registry",)),
+    EventKind("boot.failed", m.BootFailed, ("dhcp", "tftp", "blockstore", "registry"), ("registry",)),
     EventKind("client.seen", m.ClientSeen, ("dhcp", "tftp"), ("registry",)),
     EventKind("writeback.discarded", m.WritebackDiscarded, ("blockstore",), ()),
     EventKind("writeback.kept", m.WritebackKept, ("blockstore",), ()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Final, Literal
+from uuid import UUID
 
 from bootlink_events import BootId, ClientSeen, CloudEvent, Stage, UnreadableEvent
 from bootlink_registry import clients, journal
@@ -29,11 +30,15 @@ class Intake:
         *,
         enrol: Literal["accept", "refuse"],
         enrol_name: str,
+        source: str,
+        silence: float,
         telemetry: Telemetry,
         health: Health,
         log: Logger,
     ) -> None:
         self._database = database
+        self._source = source
+        self._silence = silence
         self._enrol = enrol
         self._enrol_name = enrol_name
         self._telemetry = telemetry
@@ -79,14 +84,18 @@ class Intake:
             )
 
     async def sweep(self) -> None:
-        """Write the root spans of boots that are over, and hold the journal to its size, for ever."""
+        """Write the root spans of boots that are over, name what is missing in those that fell silent, and hold the
+        journal to its size, for ever."""
         sweeps = 0
         while True:
             try:
                 async with self._database.transaction() as connection:
                     ended = await journal.take_ended(connection)
+                    silent = await journal.silent(connection, silence=self._silence)
                     if sweeps % PRUNE_SWEEPS == 0:
                         await journal.prune(connection)
+                for mac, boot_id in silent:
+                    await self._examine(mac, boot_id)
             except DatabaseAway:
                 await self._database.recovered()
                 continue
@@ -94,6 +103,20 @@ class Intake:
                 self._write_root(boot)
             sweeps += 1
             await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _examine(self, mac: str, boot_id: UUID) -> None:
+        async with self._database.transaction() as connection:
+            failure = await journal.examine(connection, mac, boot_id, source=self._source, silence=self._silence)
+        if failure is not None:
+            self._health.count("boots_fell_silent")
+            self._log.warning(
+                "boot fell silent",
+                client=failure.client,
+                mac=mac,
+                boot_id=str(boot_id),
+                cause=failure.cause,
+                remedy=failure.remedy,
+            )
 
     def _write_root(self, boot: journal.BootRow) -> None:
         """The span under which dhcp, tftp and blockstore placed theirs."""

@@ -9,21 +9,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from bootlink_events import CloudEvent, Stage, kind_named
+from bootlink_events import BootFailed, CloudEvent, Stage, kind_named
+from bootlink_registry import outbox
 from bootlink_registry.boots import Summary, summarise
 from bootlink_registry.clients import storable
 from bootlink_registry.database import Connection
 from bootlink_registry.problems import not_found
+from bootlink_registry.stalls import diagnose
 
 BOOTS_PER_CLIENT: Final = 100  # kept of one client; weeks of reboots
 BOOTS_KEPT: Final = 200_000  # kept of all; about 1 GB with their stages
 STAGES_PER_BOOT: Final = 500  # recorded of one boot; a session that flaps for hours must not fill the disk
 SETTLE_SECONDS: Final = 5.0  # from a boot's end to its root span: late events and quick reconnections come in between
 ROOT_BATCH: Final = 100
+SILENT_BATCH: Final = 20  # boots examined at once; a room that lost its power is through in a minute
+_LOCK_CLIENT: Final = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
 _CLIENT_LOCK: Final = 0x626F  # the first half of the lock; the second is a hash of the MAC address
 
 
@@ -54,7 +58,7 @@ class BootRow:
 
 async def record(connection: Connection, event: CloudEvent, stage: Stage) -> bool:
     """Record one stage. False if it was recorded before, or the boot has more stages than are kept."""
-    await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _CLIENT_LOCK, stage.mac)
+    await connection.execute(_LOCK_CLIENT, _CLIENT_LOCK, stage.mac)
     boot_id = str(stage.boot_id)
     if await connection.fetchval("SELECT true FROM boot_stages WHERE event_id = $1", event.id):
         return False
@@ -63,7 +67,7 @@ async def record(connection: Connection, event: CloudEvent, stage: Stage) -> boo
     is_new = await connection.fetchval(
         """
         INSERT INTO boots (boot_id, mac, state, started, summary) VALUES ($1, $2, 'booting', $3, '{}')
-        ON CONFLICT (boot_id) DO NOTHING RETURNING true
+        ON CONFLICT (boot_id) DO UPDATE SET heard = now(), examined = false RETURNING xmax = 0
         """,
         *(boot_id, stage.mac, stage.started),
     )
@@ -93,8 +97,7 @@ async def record(connection: Connection, event: CloudEvent, stage: Stage) -> boo
 
 async def _summarise(connection: Connection, mac: str, boot_id: str) -> None:
     """Tell one boot anew from all that is known of it."""
-    found = await connection.fetch("SELECT kind, data FROM boot_stages WHERE boot_id = $1", boot_id)
-    stages = [stage for row in found if (stage := _stage(row)) is not None]
+    stages = await _stages(connection, boot_id)
     if not stages:
         return
     newer = await connection.fetchval(
@@ -109,6 +112,11 @@ async def _summarise(connection: Connection, mac: str, boot_id: str) -> None:
         """,
         *(boot_id, summary.state, summary.started, summary.ended, summary.client, _facts(summary)),
     )
+
+
+async def _stages(connection: Connection, boot_id: str) -> list[Stage]:
+    found = await connection.fetch("SELECT kind, data FROM boot_stages WHERE boot_id = $1", boot_id)
+    return [stage for row in found if (stage := _stage(row)) is not None]
 
 
 def _stage(row: Any) -> Stage | None:
@@ -200,6 +208,35 @@ async def take_ended(connection: Connection, *, settle: float = SETTLE_SECONDS) 
         *(timedelta(seconds=settle), ROOT_BATCH),
     )
     return [_row(row) for row in found]
+
+
+async def silent(connection: Connection, *, silence: float) -> list[tuple[str, UUID]]:
+    """MAC address and id of boots to examine: nothing was heard of them for `silence` seconds."""
+    found = await connection.fetch(
+        """
+        SELECT mac, boot_id FROM boots WHERE state = 'booting' AND NOT examined AND heard <= now() - $1::interval
+        ORDER BY heard LIMIT $2
+        """,
+        *(timedelta(seconds=silence), SILENT_BATCH),
+    )
+    return [(row["mac"], row["boot_id"]) for row in found]
+
+
+async def examine(connection: Connection, mac: str, boot_id: UUID, *, source: str, silence: float) -> BootFailed | None:
+    """Examine one boot that fell silent, once per silence. What is missing, after recording it; None if nothing is."""
+    await connection.execute(_LOCK_CLIENT, _CLIENT_LOCK, mac)  # before any row, as in `record`
+    still = await connection.fetchval(
+        """
+        UPDATE boots SET examined = true
+        WHERE boot_id = $1 AND state = 'booting' AND NOT examined AND heard <= now() - $2::interval RETURNING true
+        """,
+        *(boot_id, timedelta(seconds=silence)),
+    )
+    failure = diagnose(await _stages(connection, str(boot_id)), now=datetime.now(UTC)) if still else None
+    if failure is not None:
+        # Recorded here and now, so that the listing says it; the same event comes back by its id, and is known.
+        await record(connection, await outbox.record(connection, failure, source=source), failure)
+    return failure
 
 
 async def prune(connection: Connection) -> None:

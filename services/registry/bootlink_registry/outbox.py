@@ -41,11 +41,12 @@ class Recompiles:
     groups: frozenset[str] = frozenset()
 
 
-async def record(connection: Connection, data: EventData, *, source: str) -> None:
+async def record(connection: Connection, data: EventData, *, source: str) -> CloudEvent:
     """Record an event, to be published once this transaction is committed."""
     event = CloudEvent.of(data, source=source)
     await connection.execute("INSERT INTO outbox (id, event) VALUES ($1, $2)", event.id, event.payload().decode())
     await _wake(connection)
+    return event
 
 
 async def recompile(connection: Connection, scope: Literal["client", "group", "all"], key: str = "") -> None:

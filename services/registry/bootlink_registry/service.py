@@ -33,6 +33,8 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
         database,
         enrol=settings.enrol,
         enrol_name=settings.enrol_name,
+        source=chassis.bus.source,
+        silence=settings.silent_seconds,
         telemetry=chassis.telemetry,
         health=health,
         log=log,

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from bootlink_registry.names import check_name
+from bootlink_registry.stalls import SILENT_SECONDS
 from bootlink_runtime import ServiceSettings
 from bootlink_runtime.settings import shared
 
@@ -28,6 +29,11 @@ class RegistrySettings(ServiceSettings):
     api_port: int = Field(default=8600, ge=0, le=65535, description="port of the HTTP API; 0: any free one")
     enrol: Literal["accept", "refuse"] = Field(
         default="accept", description="whether a PC that nobody added becomes a client when it first asks"
+    )
+    silent_seconds: float = Field(
+        default=SILENT_SECONDS,
+        gt=0,
+        description="without news, until a boot that has not reached its disk counts as failed",
     )
     enrol_name: str = Field(default="pc-{n:03}", description="names of enrolled clients; {n} counts from 1")
 

@@ -113,10 +113,13 @@ STATEMENTS = (
         ended timestamptz,
         summary jsonb NOT NULL,
         over_since timestamptz,
-        root_written boolean NOT NULL DEFAULT false
+        root_written boolean NOT NULL DEFAULT false,
+        heard timestamptz NOT NULL DEFAULT now(),
+        examined boolean NOT NULL DEFAULT false
     )
     """,
     "CREATE INDEX boots_of_client ON boots (mac, boot_id DESC)",
+    "CREATE INDEX boots_to_examine ON boots (heard) WHERE state = 'booting' AND NOT examined",
     "CREATE INDEX boots_without_root ON boots (over_since) WHERE over_since IS NOT NULL AND NOT root_written",
     # The event id is the key: an event that is delivered again changes nothing.
     """
