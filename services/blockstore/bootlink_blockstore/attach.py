@@ -5,12 +5,14 @@ Theory of operation. A client has at most one current boot here, known by its bo
     its boot id is          then
     older than the fence    refused: that boot is over
     the current one         joins it: firmware, operating system and reconnects share one write-back
-    the fence's, not open   resumed from the manifests (the service was restarted, or the client was away for long)
+    the fence's, not open   resumed from the manifests (the service was restarted, or the client was away for long);
+                            refused if the machine was restarted since
     newer                   a new boot begins by the plan; the former one is fenced, and its sessions end
     none in the name        joins the current boot, or begins one under an id minted here
 
 The fence is the newest boot id among the client's manifests, so it outlives the process. A boot whose id lies far in
-the future is refused: it would lock its client out until then.
+the future is refused: it would lock its client out until then. Where the fence itself is there (the clock was wrong,
+and has been set back), its boot goes on, and the next may begin.
 
 Where initiator and target both carry a MAC address they must agree. Within a boot, a login from the same initiator name
 and ISID reinstates: the former session is ended, and its tasks are dead, before the new one is admitted (RFC 7143,
@@ -28,6 +30,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Final, NoReturn, Protocol, TypeVar
 
 from bootlink_blockstore import commands
@@ -37,7 +40,7 @@ from bootlink_blockstore.image import Image, Library
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.login import Admission
 from bootlink_blockstore.overlay import Overlay
-from bootlink_blockstore.writeback import Manifest, Writebacks
+from bootlink_blockstore.writeback import Manifest, Writebacks, overlay_name
 from bootlink_disks import DiskError
 from bootlink_events import BootId, BootPlan, LayerPlan, parse_initiator, parse_target, target_iqn
 from bootlink_wire.iscsi_pdu import LoginStatus
@@ -46,6 +49,9 @@ from bootlink_wire.scsi_vpd import Identity
 T = TypeVar("T")
 
 FUTURE_LIMIT: Final = 24 * 3600 * 1000  # milliseconds that a boot id may be ahead of our clock: a zone set wrongly
+FUTURE_STEP: Final = (
+    1000  # milliseconds that it may be ahead of the fence, where that is: ids are minted 1 ms apart then
+)
 SESSIONS_LIMIT: Final = 32  # per boot; one more ends the oldest, as iPXE leaves its sessions behind (PROTOCOLS 2.2 #3)
 IDLE_SECONDS: Final = 600.0  # without a session until a boot's files are closed; it is resumed when it comes back
 
@@ -229,7 +235,8 @@ class Attachments:
                 f"boot {boot_id} of client {mac} is over: boot {fence} has begun since",
                 "restart the PC, if it is not the one that runs the newer boot",
             )
-        if boot_id.timestamp_ms > time.time() * 1000 + FUTURE_LIMIT:
+        latest = max(time.time() * 1000 + FUTURE_LIMIT, fence.timestamp_ms + FUTURE_STEP if fence else 0)
+        if boot_id.timestamp_ms > latest:
             raise NotAdmitted(
                 LoginStatus.AUTHORIZATION_FAILURE,
                 f"boot {boot_id} of client {mac} lies in the future",
@@ -240,10 +247,19 @@ class Attachments:
             return boot
         held = [m for m in self._manifests.get(mac, ()) if m.boot_id == boot_id]
         if held and {m.lun for m in held} == set(held[0].luns):
-            return await self._resume(mac, held)
+            if not any(map(self._writebacks.outlived, held)):
+                return await self._resume(mac, held)
+            if wanted is not None:
+                raise NotAdmitted(
+                    LoginStatus.AUTHORIZATION_FAILURE,
+                    f"the block store's machine was restarted since boot {boot_id} began: writes of it may be lost",
+                    "restart the PC",
+                )
+            boot_id = BootId.mint(after=fence)
         return await self._begin(mac, boot_id, boot)
 
     async def _resume(self, mac: str, manifests: list[Manifest]) -> Boot:
+        self._require_sound(mac, {manifest.file for manifest in manifests})
         images = await self._images([m.layers for m in manifests])
         try:
             overlays = await self._in_thread(lambda: self._writebacks.resume(manifests))
@@ -269,6 +285,7 @@ class Attachments:
                 f"the boot plan of client {plan.client} names no disk",
                 f"link it to an image: bootlink link set {plan.client} IMAGE",
             )
+        self._require_sound(mac, {overlay_name(disk, boot_id) for disk in plan.disks})
         images = await self._images([disk.layers for disk in plan.disks])
         former_id = self.fence(mac)
         if former is not None:
@@ -288,6 +305,32 @@ class Attachments:
         self._supersede(mac, former_id, [manifest for manifest, _ in begun])
         return self._open(mac, [(m, image, overlay) for (m, overlay), image in zip(begun, images, strict=True)])
 
+    def _require_sound(self, mac: str, files: set[str]) -> None:
+        for manifest in self._manifests.get(mac, ()):
+            if manifest.failed and manifest.file in files:
+                raise NotAdmitted(
+                    LoginStatus.TARGET_ERROR,
+                    manifest.failed,
+                    f"see to the disk that it is on; to begin from the image, stop the block store and remove "
+                    f"{self._writebacks.path(manifest)} and its manifest",
+                )
+
+    def _note_failure(self, manifest: Manifest, why: str) -> None:
+        """An overlay has failed for good: neither a later boot nor a restart may forget it."""
+        self._journal.count("writebacks_failed")
+        self._journal.log.error("write-back failed", client=manifest.client, boot_id=str(manifest.boot_id), cause=why)
+        failed = manifest.model_copy(update={"failed": why})
+        held = self._manifests[manifest.mac]
+        held[held.index(manifest)] = failed
+
+        def note() -> None:
+            try:
+                self._writebacks.fail(failed)
+            except OSError as error:
+                self._journal.log.error("its manifest could not be written", file=failed.file, error=str(error))
+
+        asyncio.get_running_loop().run_in_executor(self._executor, note)
+
     def _supersede(self, mac: str, former_id: BootId | None, begun: list[Manifest]) -> None:
         """Note the new manifests, and tell what became of the former boot's write-backs."""
         held = self._manifests.get(mac, [])
@@ -302,6 +345,7 @@ class Attachments:
         disks = {}
         for manifest, image, overlay in parts:
             disk = ClientDisk(image, overlay, self._executor, durable=manifest.policy != "discard")
+            disk.on_failure = partial(self._note_failure, manifest)
             unit = LogicalUnit(commands.TABLE, Identity(mac, manifest.lun), luns, disk)
             disks[manifest.lun] = Attached(manifest, disk, unit)
         absent = LogicalUnit(commands.TABLE, Identity(mac, 0), luns)

@@ -10,15 +10,20 @@ A manifest says whose an overlay is, on which layers it lies and which boot had 
 a restart of the service find the very same disk, whatever the plan says by then; and the newest boot id among a
 client's manifests is its fence, so a restart forgets no fence either. Manifests are replaced atomically and synced.
 
+A boot outlives the service, but not the machine: what its system wrote and did not flush may be gone after a power cut,
+and it would go on with a mixture. So a manifest names the run of the machine (the kernel's own boot id), and only a
+newer boot begins after another. And it notes when its overlay has failed for good (see `disk`).
+
 Order at the start of a boot: all overlay files, then their manifests. A boot whose manifests are not all there was
-never admitted, so it begins anew. An overlay without a manifest was never used and goes at the next start. At removal
-the manifest goes first.
+never admitted, so it begins anew; one whose manifests are all there, and cannot be read, is never given a fresh disk.
+An overlay without a manifest was never used and goes at the next start. At removal the manifest goes first.
 
 Everything here blocks: call it in a thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -34,6 +39,7 @@ from bootlink_events.plans import BootPlan, DiskPlan, Policy
 
 MANIFEST_LIMIT: Final = 1 << 20  # bytes; one with 256 layers has about 100 KiB
 FORMAT: Final = 1
+MACHINE_RUN: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Manifest(BaseModel):
@@ -53,11 +59,18 @@ class Manifest(BaseModel):
     policy: Policy
     layers: tuple[LayerPlan, ...] = Field(min_length=1, description="top first")
     created: AwareDatetime
+    machine_run: str = Field(default="", description="the run of the machine that the boot began in; empty: unknown")
+    failed: str = Field(default="", description="why the overlay may never be opened again")
 
     @property
     def size(self) -> int:
         """Bytes of the disk."""
         return self.layers[0].virtual_size
+
+
+def machine_run() -> str:
+    """What is the same until this machine is restarted."""
+    return MACHINE_RUN.read_text().strip()
 
 
 def overlay_name(disk: DiskPlan, boot_id: BootId) -> str:
@@ -74,6 +87,11 @@ class Writebacks:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._machine_run = machine_run()
+
+    def outlived(self, manifest: Manifest) -> bool:
+        """Was the machine restarted since this boot began?"""
+        return manifest.machine_run not in ("", self._machine_run)
 
     def path(self, manifest: Manifest) -> Path:
         """The overlay of a manifest."""
@@ -106,6 +124,9 @@ class Writebacks:
         folder = self.root / mac_token(plan.mac)
         folder.mkdir(exist_ok=True)
         begun: list[tuple[Manifest, Overlay]] = []
+        records = [folder / overlay_name(d, boot_id) for d in plan.disks if d.policy == "discard"]
+        if records and all(path.with_suffix(".json").exists() for path in records):
+            raise ValueError(f"boot {boot_id} has begun before, and what it wrote can no longer be read")
         try:
             for disk in plan.disks:
                 path = folder / overlay_name(disk, boot_id)
@@ -121,6 +142,7 @@ class Writebacks:
                     policy=disk.policy,
                     layers=disk.layers,
                     created=datetime.now(UTC),
+                    machine_run=self._machine_run,
                 )
                 begun.append((manifest, self._overlay(path, manifest)))
             _sync_folder(folder)
@@ -130,6 +152,9 @@ class Writebacks:
             _sync_folder(self.root)
         except (OSError, ValueError):
             _close(overlay for _, overlay in begun)
+            with contextlib.suppress(OSError):
+                for path in records:  # it was not admitted, and may try again
+                    path.with_suffix(".json").unlink(missing_ok=True)
             raise
         return begun
 
@@ -155,6 +180,10 @@ class Writebacks:
             _close(resumed)
             raise
         return resumed
+
+    def fail(self, manifest: Manifest) -> None:
+        """Note in a manifest that its overlay has failed."""
+        write_manifest(self.path(manifest).with_suffix(".json"), manifest)
 
     def usage(self, manifest: Manifest) -> int:
         """Bytes that an overlay takes; 0 if it is gone."""

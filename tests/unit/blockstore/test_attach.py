@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bootlink_blockstore import attach as module
-from bootlink_blockstore import reclaim
+from bootlink_blockstore import reclaim, writeback
 from bootlink_blockstore.attach import Attachments, Boot, NotAdmitted
 from bootlink_blockstore.disk import DiskFault
 from bootlink_blockstore.login import Admission
@@ -191,6 +191,46 @@ async def test_a_boot_from_the_future_locks_nobody_out(tmp_path: Path) -> None:
         await home.login(identity(boot_id()))
 
 
+async def test_a_clock_that_was_set_back_neither_ends_a_boot_nor_locks_its_client_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = boot_id(-72)
+    wrong_now = time.time() + 72 * 3600
+    with monkeypatch.context() as wrong:
+        wrong.setattr(time, "time", lambda: wrong_now)
+        async with house(tmp_path) as home:
+            await write(await home.login(identity(ahead)), b"f" * 512)
+            wrong.undo()  # the administrator sets the clock right
+            assert await read(await home.login(identity(ahead), isid=2)) == b"f" * 512
+    async with house(tmp_path) as home:
+        assert await read(await home.login(identity(ahead))) == b"f" * 512
+        # The next boot's id is minted after the last, so it lies in the future as well.
+        assert (await home.login(identity(BootId.mint(after=ahead)))).boot_id > ahead
+        assert "future" in (await home.refused(identity(boot_id(-96)))).cause
+
+
+async def test_a_boot_does_not_outlive_the_machine_as_its_last_writes_may_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    for policy in ("discard", "keep"):
+        current = boot_id(2 if policy == "discard" else 1.5)
+        async with house(tmp_path, Plans({MAC: plan(base, policy=policy)})) as home:
+            await write(await home.login(identity(current)), b"f" * 512)
+        with monkeypatch.context() as restarted:
+            restarted.setattr(writeback, "machine_run", lambda: "another run")
+            async with house(tmp_path, Plans({MAC: plan(base, policy=policy)})) as home:
+                refusal = await home.refused(identity(current))
+                assert refusal.status == LoginStatus.AUTHORIZATION_FAILURE
+                assert "machine was restarted" in refusal.cause
+                boot = await home.login("iqn.x:names-no-boot")
+                assert boot.boot_id > current
+                kept = await read(boot)
+                assert kept == (b"f" * 512 if policy == "keep" else base.read_bytes()[:512])
+        for path in home.folder.iterdir():
+            path.unlink()
+
+
 async def test_two_logins_of_a_new_boot_at_once_open_one_disk(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         name = identity(boot_id())
@@ -260,6 +300,35 @@ async def test_a_damaged_manifest_is_told_and_harms_nobody_else(tmp_path: Path, 
         await home.login(identity(boot_id(0.5)))
 
 
+@pytest.mark.parametrize("damage", ["manifest", "overlay"])
+async def test_a_boot_whose_writeback_was_damaged_is_never_given_a_fresh_one(tmp_path: Path, damage: str) -> None:
+    """It would go on with half its bytes gone; only a newer boot begins anew."""
+    current = boot_id()
+    async with house(tmp_path) as home:
+        await write(await home.login(identity(current)), b"f" * 512)
+    if damage == "manifest":
+        (home.folder / f"{current}.lun0.json").write_text("{")
+    else:
+        (home.folder / f"{current}.lun0.overlay").unlink()
+    async with house(tmp_path) as home:
+        await home.refused(identity(current))
+        assert len(home.files()) == (2 if damage == "manifest" else 1)
+        await home.login(identity(boot_id(0.5)))
+
+
+async def test_a_boot_that_could_not_begin_may_try_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_folder: Path) -> None:
+        if list(_folder.glob("*.json")):
+            raise OSError(5, "Input/output error")
+
+    async with house(tmp_path) as home:
+        name = identity(boot_id())
+        monkeypatch.setattr(writeback, "_sync_folder", broken)
+        assert (await home.refused(name)).status == LoginStatus.OUT_OF_RESOURCES
+        monkeypatch.undo()
+        await home.login(name)
+
+
 # Keep
 
 
@@ -281,6 +350,36 @@ async def test_keep_survives_reboots_and_is_told(tmp_path: Path) -> None:
     async with house(tmp_path, plans) as home:
         assert (await home.refused(identity(first_id))).status == LoginStatus.AUTHORIZATION_FAILURE
         assert await read(await home.login(identity(second_id))) == b"k" * 512
+
+
+async def test_a_kept_writeback_that_could_not_be_synced_is_failed_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may have dropped what it could not write: neither a new boot nor a restart may believe the file."""
+
+    def broken(_fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    plans = Plans({MAC: plan(base, policy="keep")})
+    async with house(tmp_path, plans) as home:
+        boot = await home.login(identity(boot_id(3)))
+        await write(boot, b"k" * 512)
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "fdatasync", broken)
+            flushing = boot.disks[0].disk.flush()
+            assert flushing is not None
+            with pytest.raises(DiskFault):
+                await flushing
+        assert "could not be synced" in (await home.refused(identity(boot_id(2)))).cause
+        assert home.told.counters["writebacks_failed"] == 1
+    async with house(tmp_path, plans) as home:
+        for name in (identity(boot_id(1)), "iqn.x:a"):
+            refusal = await home.refused(name)
+            assert "could not be synced" in refusal.cause
+            assert "keep.lun0." in refusal.remedy
+        plans[MAC] = plan(base, policy="discard")
+        await home.login(identity(boot_id(0.5)))
 
 
 async def test_a_kept_writeback_is_never_put_on_another_layer(tmp_path: Path) -> None:
