@@ -11,7 +11,8 @@ initiator was told so. A task that still takes data dies at once; one that runs 
     LOGICAL UNIT RESET          every session's tasks on the unit     unit attention for every session
     TARGET WARM RESET           the same on all units                 the same on all units
 
-TARGET COLD RESET and TASK REASSIGN are not supported, and CLEAR ACA has nothing to clear.
+TARGET COLD RESET and TASK REASSIGN are not supported, and CLEAR ACA has nothing to clear. While FUNCTIONS_LIMIT of them
+wait, more are rejected.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from collections.abc import Callable
 from typing import Final
 
 from bootlink_blockstore.device import LogicalUnit
-from bootlink_blockstore.sequence import MASK
+from bootlink_blockstore.sequence import MASK, Host
 from bootlink_blockstore.tasks import Tasks
 from bootlink_blockstore.transfer import Abort, Task
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import scsi_cdb
 from bootlink_wire import scsi_sense as sense
 from bootlink_wire.iscsi_pdu import TaskFunction, TaskResult
+
+FUNCTIONS_LIMIT: Final = (
+    16  # that wait at once: they are immediate, so no window bounds them; initiators send one or two
+)
 
 ON_A_UNIT: Final = (
     TaskFunction.ABORT_TASK_SET,
@@ -39,12 +44,18 @@ ON_A_UNIT: Final = (
 class Management(Tasks):
     """A session's task management."""
 
+    def __init__(self, host: Host, on_error: Callable[[str], None]) -> None:
+        super().__init__(host, on_error)
+        self._functions = 0  # that wait for tasks to be dead
+
     def manage(self, request: pdu.TaskRequest) -> None:
         """Do what is asked, and answer when it is done."""
         function = request.function & 0x7F
         lun = scsi_cdb.lun(request.lun)
         if function in ON_A_UNIT and lun not in self.units:
             self._answer(request, TaskResult.NO_LUN)
+        elif self._functions >= FUNCTIONS_LIMIT:
+            self._answer(request, TaskResult.REJECTED)
         elif function == TaskFunction.ABORT_TASK:
             self._abort_task(request)
         elif function in (TaskFunction.ABORT_TASK_SET, TaskFunction.CLEAR_TASK_SET):
@@ -97,18 +108,20 @@ class Management(Tasks):
             self._out_of_order()
 
     def _abort(self, request: pdu.TaskRequest, tasks: list[Task]) -> None:
-        self.kill(tasks, lambda: self._answer(request, TaskResult.COMPLETE))
+        self._functions += 1
+        self.kill(tasks, lambda: self._complete(request))
 
     def _reset(self, request: pdu.TaskRequest, units: list[LogicalUnit]) -> None:
         """Every session's tasks on these units die, and every session is told, this one too (SAM-5, section 6.3.3)."""
         sessions = {nexus.session for unit in units for nexus in unit.nexuses}
         left = len(sessions)
+        self._functions += 1
 
         def one_done() -> None:
             nonlocal left
             left -= 1
             if left == 0:
-                self._answer(request, TaskResult.COMPLETE)
+                self._complete(request)
                 self.host.wake()
 
         for unit in units:
@@ -117,6 +130,11 @@ class Management(Tasks):
             assert isinstance(session, Management)
             hit = [task for task in session.tasks.values() if task.unit in units]
             session.kill(hit, one_done)
+
+    def _complete(self, request: pdu.TaskRequest) -> None:
+        """What the function hit is dead."""
+        self._functions -= 1
+        self._answer(request, TaskResult.COMPLETE)
 
     def _answer(self, request: pdu.TaskRequest, result: TaskResult) -> None:
         if not self.closing:

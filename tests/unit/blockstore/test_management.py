@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bootlink_blockstore.management import FUNCTIONS_LIMIT
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire.iscsi_pdu import DataIn, Pdu, ReadyToTransfer, ScsiResponse, TaskFunction, TaskResponse, TaskResult
 from lab.iscsi import Speaker, read_10, write_10
@@ -101,6 +102,18 @@ def test_a_reset_kills_every_sessions_tasks_and_tells_every_session() -> None:
         assert isinstance(told, ScsiResponse)
         assert (told.data[4] & 15, told.data[14]) == (6, 0x29)
         assert isinstance(bench.send(bench.speaker.command(read_10(0, 8), expected=4096))[0], DataIn)
+
+
+def test_functions_that_wait_are_few_and_more_are_rejected() -> None:
+    bench = ready()
+    bench.disk.slow = True
+    bench.send(bench.speaker.command(write_10(0, 1), expected=512, write=True, data=b"x" * 512))
+    functions = [TaskFunction.ABORT_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET] * FUNCTIONS_LIMIT
+    answers = bench.send(*map(bench.speaker.task, functions))
+    assert [a.response for a in answers if isinstance(a, TaskResponse)] == [TaskResult.REJECTED] * FUNCTIONS_LIMIT
+    answers = bench.run()
+    assert [a.response for a in answers if isinstance(a, TaskResponse)] == [TaskResult.COMPLETE] * FUNCTIONS_LIMIT
+    assert result(bench.send(bench.speaker.task(TaskFunction.ABORT_TASK_SET))) == TaskResult.COMPLETE
 
 
 def test_a_warm_reset_is_a_reset_of_all_units() -> None:
