@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bootlink_blockstore import disk, portal
 from bootlink_blockstore.image import Buffer
 from bootlink_blockstore.overlay import Overlay
+from bootlink_blockstore.writeback import Manifest, Writebacks
 from bootlink_events import BootDiskAttached, BootDiskDetached, BootDiskUsed, BootFailed, BootId
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire.iscsi_pdu import LoginStatus
@@ -35,6 +37,10 @@ async def lab(tmp_path: Path, **more: int):  # type: ignore[no-untyped-def]
     async with serving(tmp_path, plan(base), **more) as running:
         yield running
     assert digest(base) == before, "the image's bytes have changed"
+
+
+def open_paths() -> set[str]:
+    return {str(entry.resolve()) for entry in Path("/proc/self/fd").iterdir()}
 
 
 async def client(running: Lab, name: str, **more: object) -> Initiator:
@@ -368,3 +374,25 @@ async def test_closing_the_store_closes_every_connection_and_every_file(tmp_path
         await pc.close()
     await asyncio.sleep(0)
     assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+
+
+async def test_a_stop_while_a_login_waits_for_its_disk_is_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beginning = threading.Event()
+    real = Writebacks.begin
+
+    def slow(self: Writebacks, *plan_and_boot: Any) -> list[tuple[Manifest, Overlay]]:
+        beginning.set()
+        time.sleep(0.2)
+        return real(self, *plan_and_boot)
+
+    monkeypatch.setattr(Writebacks, "begin", slow)
+    async with lab(tmp_path) as running:
+        pc = await Initiator.connect(running.host, running.port, name=identity(boot_id()))
+        pc.send(pc.login())
+        assert await asyncio.to_thread(beginning.wait, 10)
+    await pc.close()
+    assert running.store.attachments.boots == []
+    assert running.told.counters["logins_failed_unforeseen"] == 0
+    assert not [path for path in tmp_path.glob("writebacks/*/*.overlay") if str(path) in open_paths()]

@@ -84,7 +84,10 @@ class Portal:
         """Stop listening, and end every connection."""
         if self._server is not None:
             self._server.close()
-        await asyncio.gather(*(connection.evict("the block store stops") for connection in list(self.connections)))
+        connections = list(self.connections)
+        await asyncio.gather(*(connection.evict("the block store stops") for connection in connections))
+        # A login that waits for its disk ends by itself, and must not open anything after this.
+        await asyncio.gather(*(connection.attaching for connection in connections if connection.attaching))
 
 
 class Connection(asyncio.Protocol):
@@ -101,7 +104,7 @@ class Connection(asyncio.Protocol):
         self._began = datetime.now(UTC)
         self._began_at = self._loop.time()
         self._deadline: asyncio.TimerHandle | None = None
-        self._attaching: asyncio.Task[None] | None = None
+        self.attaching: asyncio.Task[None] | None = None  # a login that waits for its disk
         self._running: set[asyncio.Task[None]] = set()
         self._boot: Boot | None = None
         self._nexuses: dict[int, Nexus] = {}
@@ -200,8 +203,8 @@ class Connection(asyncio.Protocol):
                 if self._reading:
                     self._reading = False
                     transport.pause_reading()
-                if session.held and self._attaching is None and not session.full_feature and not self._paused:
-                    self._attaching = self._loop.create_task(self._attach(), name=f"{self._name} attach")
+                if session.held and self.attaching is None and not session.full_feature and not self._paused:
+                    self.attaching = self._loop.create_task(self._attach(), name=f"{self._name} attach")
                 return
             if self._reading:
                 return
@@ -212,7 +215,7 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Take up what was left when the session had stopped early."""
-        if not self._paused and self._attaching is None and not self._session.closing:
+        if not self._paused and self.attaching is None and not self._session.closing:
             self._session.resume()
         self._pump()
 
@@ -223,7 +226,7 @@ class Connection(asyncio.Protocol):
     def _settle(self) -> None:
         """Leave the disk once the connection is lost and nothing runs any more. Until then the seat stays taken, so
         that whoever takes it, or the disk, waits for writes that can still land."""
-        if self._lost and not self._running:
+        if self._lost and not self._running and self.attaching is None:
             self._portal.connections.discard(self)
             if self._boot is not None:
                 self._leave(self._boot)
@@ -265,7 +268,8 @@ class Connection(asyncio.Protocol):
             self._journal.log.error("login failed", session=self._name, error=repr(error), exc_info=error)
             session.refuse(LoginStatus.TARGET_ERROR, repr(error))
         finally:
-            self._attaching = None
+            self.attaching = None
+            self._settle()
         self._login_over()
         self._go_on()
 
@@ -280,7 +284,7 @@ class Connection(asyncio.Protocol):
                 del self._portal.logins[host]
 
     def _login_overdue(self) -> None:
-        if self._attaching is None:
+        if self.attaching is None:
             self._journal.count("logins_overdue")
             self._session.close("no login in time")
             if self._transport is not None:
