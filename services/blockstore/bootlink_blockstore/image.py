@@ -280,7 +280,7 @@ class Library:
                     self._layers[plan.id] = held
                     stamp = await loop.run_in_executor(self._executor, _require_unchanged, plan)
                     if stamp != held.stamp:
-                        self._former.append(held)
+                        self._former.append(self._layers.pop(plan.id))
                         held = None
                 if held is None:
                     opened, stamp = await loop.run_in_executor(self._executor, _open, plan)

@@ -106,6 +106,29 @@ async def test_a_layer_that_was_changed_after_it_was_added_is_refused_also_while
         library.shut()
 
 
+async def test_a_layer_that_cannot_be_opened_anew_is_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_plan: object) -> None:
+        raise DiskError("it is damaged", "restore it")
+
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    plan = layer_plan(base)
+    with ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(8 << 20), executor)
+        image = await library.open([plan])
+        base.chmod(0o444)  # touched: nobody can tell that its bytes are the same
+        with monkeypatch.context() as patch:
+            patch.setattr("bootlink_blockstore.image._open", broken)
+            with pytest.raises(DiskError):
+                await library.open([plan])
+        assert library.layers == []
+        assert await read(image, 0, image.size) == base.read_bytes()
+        library.close(image)
+        library.close(await library.open([plan]))
+        assert image.layers[0].open.fd == -1
+        assert len(library.layers) == 1
+        library.shut()
+
+
 @pytest.mark.parametrize("how", ["in place", "another file"])
 async def test_a_layer_that_was_damaged_and_restored_is_read_anew(tmp_path: Path, how: str) -> None:
     """By size and time it is what it was; blocks of the damaged one must not be served from the cache or its file."""
