@@ -93,7 +93,7 @@ async def test_a_session_ends_with_an_event_that_says_what_it_did(tmp_path: Path
         assert event.first_read is not None
         assert event.last_io is not None
         assert event.started <= event.first_read <= event.last_io <= event.ended
-        assert [name for name, _, _ in running.told.spans] == ["iSCSI login (os)", "iSCSI session (os)"]
+        assert [name for name, _, _ in running.told.spans] == ["iscsi.login", "iscsi.session"]
         await pc.close()
 
 

@@ -65,7 +65,7 @@ class Journal:
         )
         self._emit(event)
         attributes = {"bootlink.initiator": initiator, "bootlink.lun": manifest.lun, "bootlink.image": manifest.image}
-        self._spans.boot_span(event.boot_id, f"iSCSI login ({initiator})", started, event.ended, attributes)
+        self._spans.boot_span(event.boot_id, "iscsi.login", started, event.ended, attributes)
         self.log.info(
             "disk attached",
             client=manifest.client,
@@ -93,9 +93,7 @@ class Journal:
             "bootlink.writes": event.writes,
             "bootlink.bytes_written": event.bytes_written,
         }
-        self._spans.boot_span(
-            event.boot_id, f"iSCSI session ({event.initiator})", event.started, event.ended, attributes
-        )
+        self._spans.boot_span(event.boot_id, "iscsi.session", event.started, event.ended, attributes)
         self.log.info(
             "disk detached",
             client=event.client,
@@ -124,7 +122,7 @@ class Journal:
                 remedy=remedy,
             )
         )
-        self._spans.boot_span(boot_id, "iSCSI login", started, ended, {"bootlink.remedy": remedy}, error=cause)
+        self._spans.boot_span(boot_id, "iscsi.login", started, ended, {"bootlink.remedy": remedy}, error=cause)
         self.log.warning("login refused", mac=mac, client=client, boot_id=str(boot_id), cause=cause, remedy=remedy)
 
     def superseded(self, manifest: Manifest, size: int) -> None:
