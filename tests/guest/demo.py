@@ -84,11 +84,11 @@ class Story:
         self._terminal.print(text, markup=False, highlight=False, end="")
 
     def up_said(self, said: Mapping[str, Any]) -> None:
-        """What `bootlink up --json` says, in short."""
+        """What `bootlink up --json` says, in short. A PC that is off is no link on the bridge, and no news here."""
         if said.get("event") == "service_ready":
             where = ", ".join(str(address) for address in (said.get("addresses") or {}).values())
             self.say(f"{said['service']:<10} ready  {where}")
-        elif said.get("event") == "died" or said.get("level") in ("warning", "error", "critical"):
+        elif said.get("event") == "died" or said.get("level") in ("error", "critical"):
             what = said.get("message", "died")
             self.say(f"{said.get('service', '')} {what} {said.get('fields', '')}", style="yellow")
 
