@@ -272,6 +272,30 @@ async def test_a_connection_that_the_server_ended_for_good_is_made_anew(nats: Na
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_client_that_fails_while_it_closes_is_replaced_too(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nats-py flushes before it calls back, and raises there when the server has gone first (seen now and then)."""
+    async with bus_on(nats.url) as bus:
+        client = bus.client
+
+        async def gone(force_flush: bool = False) -> None:
+            raise ConnectionResetError("the server has gone")
+
+        monkeypatch.setattr(client, "_flush_pending", gone)
+        with pytest.raises(ConnectionResetError):
+            await client._close(client.CLOSED)
+        for task in (client._reading_task, client._ping_interval_task, client._flusher_task):
+            assert task is not None
+            task.cancel()
+        assert client._transport is not None
+        client._transport.close()
+        async with asyncio.timeout(WAIT):
+            await bus.epoch_after(1)
+        assert bus.client is not client
+        assert bus.connected
+
+
 @pytest.mark.parametrize("vendor_class", ["x" * 2_000_000, "\ud800"], ids=["too large", "no Unicode"])
 async def test_an_event_that_can_never_be_sent_does_not_hold_up_the_next(nats: NatsServer, vendor_class: str) -> None:
     async with bus_on(nats.url) as bus:

@@ -41,6 +41,7 @@ CONNECT_TIMEOUT: Final = 2  # seconds
 RECONNECT_WAIT: Final = 0.5  # seconds between tries; a server on the same machine is back within two
 PING_INTERVAL: Final = 5  # seconds; nats-py's default of 120 leaves a dead peer unseen for minutes
 PINGS_OUTSTANDING: Final = 2
+CLOSED_LOOK: Final = 1.0  # seconds between looks whether nats-py has given up without a word
 PUBLISH_TIMEOUT: Final = 2.0  # seconds until a publish counts as unknown and is repeated
 RETRY_LONGEST: Final = 5.0  # seconds between repeats of one publish
 DRAIN_SECONDS: Final = 2.0  # given to the backlog when the service stops
@@ -118,7 +119,7 @@ class Bus:
             self._log.log(INFO if self._told else DEBUG, "nats connected", url=self.url)
             self._told = ""
             self._next_epoch()
-            await closed.wait()
+            await _until_closed(client, closed)
             self._tell(client.last_error or ConnectionError("the server closed the connection"))
             await asyncio.sleep(RECONNECT_WAIT)
 
@@ -283,6 +284,16 @@ def _require_sendable(event: CloudEvent) -> None:
     size = len(event.payload())  # pydantic's own ValueError: text that is no Unicode, such as a lone surrogate
     if size > EVENT_LIMIT:
         raise ValueError(f"it has {size} bytes; at most {EVENT_LIMIT} can be sent")
+
+
+async def _until_closed(client: Client, closed: asyncio.Event) -> None:
+    """Wait until nats-py has given this client up. It may fail in the middle of that, when the server has gone before
+    it: then it calls nobody, so it is looked at, too."""
+    while not client.is_closed:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSED_LOOK):
+                await closed.wait()
+                return
 
 
 async def connect_once(url: str, name: str) -> Client:
