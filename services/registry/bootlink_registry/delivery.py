@@ -205,12 +205,16 @@ class Delivery:
                 await self._bus.put(PLANS_BUCKET, key, value)
                 self._health.count("plans_put" if value is not None else "plans_removed")
 
+        failure: BusUnavailable | None = None
         try:
             async with asyncio.TaskGroup() as tasks:  # the first failure ends the others: NATS is away for all
                 for item in different.items():
                     tasks.create_task(put(*item))
         except* BusUnavailable as failures:
-            raise BusUnavailable(str(failures.exceptions[0])) from None
+            # Raised below: in here, a Python before 3.11.4 (Debian 12 has 3.11.2) would put it into a group of its own.
+            failure = BusUnavailable(str(failures.exceptions[0]))
+        if failure is not None:
+            raise failure
         for key, value in wanted.items():
             if value is not None:
                 self._put_last[key] = value
