@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nats.errors import Error as NatsError
-
 from bootlink_events import NODES_BUCKET, NodeInfo, subject_token
 from bootlink_runtime import discovery, http, logs
 from bootlink_runtime.bus import Bus
@@ -115,16 +113,12 @@ class Chassis:
         self.spawn(self._announce(tuple(portals)), name="announce portals")
 
     async def _announce(self, portals: tuple[str, ...]) -> None:
-        epoch = 0
         while True:
-            epoch = await self.bus.epoch_after(epoch - 1 if epoch else 0)
+            epoch = await self.bus.epoch_after(0)
             info = NodeInfo(node=self.node, portals=portals, seen=datetime.now(UTC))
             try:
-                bucket = await self.bus.key_value(NODES_BUCKET)
-                if bucket is None:
-                    raise BusUnavailable("the registry has not made the bucket yet")
-                await bucket.put(subject_token(self.node), info.model_dump_json().encode())
-            except (NatsError, BusUnavailable, OSError, TimeoutError) as error:
+                await self.bus.put(NODES_BUCKET, subject_token(self.node), info.model_dump_json().encode())
+            except BusUnavailable as error:  # also while the registry has not made the bucket yet
                 self.log.debug("portals not announced", error=str(error))
                 await asyncio.sleep(0.5)
                 continue

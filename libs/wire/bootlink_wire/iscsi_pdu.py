@@ -27,8 +27,6 @@ from typing import ClassVar, Final, Self
 
 BHS: Final = 48  # bytes of a basic header segment (RFC 7143, section 11.2.1)
 NO_TAG: Final = 0xFFFFFFFF  # the reserved value of task tags (section 11.2.1.8)
-DATA_LIMIT: Final = (1 << 24) - 1  # the data segment's length has 24 bits
-AHS_LIMIT: Final = 255 * 4  # the additional headers' length has 8 bits and counts words
 
 
 class Opcode(IntEnum):

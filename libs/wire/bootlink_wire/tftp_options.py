@@ -26,7 +26,6 @@ BLOCK_MAX: Final = 65_464  # RFC 2348
 BLOCK_ON_ETHERNET: Final = 1_468
 WINDOW_MAX: Final = 65_535  # RFC 7440 section 3
 WINDOW_GRANTED: Final = 16  # blocks in flight: a 23 KB burst, which NIC queues and switches take without loss
-TIMEOUT_MAX: Final = 255  # seconds, RFC 2349
 # A long interval holds a transfer open for minutes after its client has gone, and a server that waits as long as its
 # client leaves the client to give up first (Citrix CPVS61E011). Longer ones are not granted; ours is 1 s then.
 TIMEOUT_GRANTED: Final = 3

@@ -55,13 +55,12 @@ class Entry:
 class Cache:
     """Blocks by key. `entries` is public for the hit path: `entries.get(key)`, then `entry.touch(at)`."""
 
-    __slots__ = ("_ghost", "_main", "_main_bytes", "_small", "_small_bytes", "budget", "entries", "evictions")
+    __slots__ = ("_ghost", "_main", "_main_bytes", "_small", "_small_bytes", "budget", "entries")
 
     def __init__(self, budget: int) -> None:
         """`budget` in bytes; at least one block is always held."""
         self.budget = max(budget, BLOCK + ENTRY_COST)
         self.entries: dict[int, Entry] = {}
-        self.evictions = 0
         self._small: deque[Entry] = deque()
         self._main: deque[Entry] = deque()
         self._small_bytes = 0
@@ -138,4 +137,3 @@ class Cache:
 
     def _drop(self, entry: Entry) -> None:
         del self.entries[entry.key]
-        self.evictions += 1
