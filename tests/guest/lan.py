@@ -54,6 +54,10 @@ class Lan:
         with contextlib.suppress(BuildError):
             run("ip", "netns", "delete", self.namespace)
 
+    def also(self, address: str) -> None:
+        """Give the bridge one more address, such as 10.77.0.2/24."""
+        self._ip("address", "add", address, "dev", self.BRIDGE)
+
     def tap(self) -> str:
         """A new tap interface on the bridge, for one PC; returns its name."""
         name = f"tap{next(self._taps)}"

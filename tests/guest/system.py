@@ -38,14 +38,25 @@ class SystemFailed(Exception):
 
 
 class System:
-    """Bootlink running on `lan`, with all its data below `folder`. `say` is told what `up` says."""
+    """Bootlink running on `lan`, with all its data below `folder`, and `settings` as an administrator might set them.
 
-    def __init__(self, lan: Lan, folder: Path, say: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+    `say` is told what `up` says.
+    """
+
+    def __init__(
+        self,
+        lan: Lan,
+        folder: Path,
+        say: Callable[[Mapping[str, Any]], None] | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.lan = lan
         self.facts: dict[str, Any] = {}
         self.pids: dict[str, int] = {}  # of the engines and services that run now
         self._say = say or (lambda _: None)
+        self._settings = dict(settings or {})
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -66,7 +77,7 @@ class System:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 limit=LINE_LIMIT,
-                env=self._environment(),
+                env=self._environment() | self._settings,
             )
         assert self._process.stdout is not None
         self._reader = asyncio.create_task(self._read(self._process.stdout), name="bootlink up")
