@@ -19,9 +19,20 @@ from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.writeback import Manifest, Writebacks
 from bootlink_events import BootDiskAttached, BootDiskDetached, BootDiskUsed, BootFailed, BootId
 from bootlink_wire import iscsi_pdu as pdu
+from bootlink_wire.iscsi_digest import Digests
 from bootlink_wire.iscsi_pdu import LoginStatus
 from lab.blockstore import MAC, Lab, digest, identity, make_image, plan, serving
-from lab.iscsi import IPXE_ISID, IPXE_KEYS, CheckConditionSeen, Initiator, LoginFailed, Speaker, read_10, write_10
+from lab.iscsi import (
+    IPXE_ISID,
+    IPXE_KEYS,
+    OPEN_ISCSI_KEYS,
+    CheckConditionSeen,
+    Initiator,
+    LoginFailed,
+    Speaker,
+    read_10,
+    write_10,
+)
 
 SIZE = 8 << 20
 
@@ -57,6 +68,22 @@ async def test_a_whole_disk_is_read_as_it_is_and_written_apart(tmp_path: Path) -
         await pc.write(0, b"z" * (3 << 20), fua=True)
         assert await pc.read(0, 3 << 20) == b"z" * (3 << 20)
         assert await pc.read(3 << 20, 1 << 20) == image[3 << 20 : 4 << 20]
+        await pc.close()
+
+
+async def test_rule_10_a_session_with_digests_notices_a_bit_that_flips_on_the_way(tmp_path: Path) -> None:
+    keys = [*OPEN_ISCSI_KEYS[2:], ("HeaderDigest", "CRC32C"), ("DataDigest", "CRC32C,None")]
+    async with lab(tmp_path) as running:
+        pc = await client(running, identity(boot_id()), keys=keys)
+        assert pc.digests == Digests(header=True, data=True)
+        assert await pc.read(0, 1 << 20) == (tmp_path / "base.img").read_bytes()[: 1 << 20]
+        await pc.write(4096, b"w" * 300_032)
+        assert await pc.read(4096, 300_032) == b"w" * 300_032
+        flipped = bytearray(b"".join(pc.digests.seal([pc.command(read_10(0, 8), expected=4096).encode()])))
+        flipped[33] ^= 1
+        pc.writer.write(flipped)
+        assert await pc.gone()
+        assert running.told.counters["header_digest_wrong"] == 1
         await pc.close()
 
 

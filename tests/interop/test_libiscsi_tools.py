@@ -6,9 +6,14 @@ import asyncio
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from bootlink_blockstore.session import Session
 from bootlink_disks import create_vhd_dynamic
 from bootlink_events import BootId, target_iqn
+from bootlink_wire.iscsi_digest import Digests
 from lab.blockstore import MAC, Lab, digest, identity, make_image, plan, serving
 
 SIZE = 16 << 20
@@ -33,6 +38,12 @@ def portal(lab: Lab) -> str:
     return f"iscsi://{lab.host}:{lab.port}"
 
 
+def served(lab: Lab) -> str:
+    """The client's disk as an image of QEMU's --image-opts."""
+    address = f"file.portal={lab.host}:{lab.port},file.target={target_iqn(MAC)}"
+    return f"driver=raw,file.driver=iscsi,file.transport=tcp,file.lun=0,{address}"
+
+
 async def test_iscsi_ls_finds_the_clients_own_disk_and_a_stranger_finds_nothing(tmp_path: Path) -> None:
     async with serving(tmp_path, plan(make_image(tmp_path / "base.img", SIZE))) as lab:
         mine = await tool("iscsi-ls", "-s", "-i", identity(BootId.mint()), portal(lab))
@@ -55,6 +66,34 @@ async def test_iscsi_readcapacity16_tells_the_size(tmp_path: Path) -> None:
         said = await tool("iscsi-readcapacity16", lab.url())
         assert f"Total size:{SIZE}" in said
         assert "LOGICAL BLOCK LENGTH IN BYTES:512" in said
+
+
+async def test_rule_10_libiscsi_reads_and_writes_with_header_digests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through QEMU's driver: libiscsi's own tools set the digest that they offer after they have read the URL's."""
+    agreed = []
+    real = Session.admit
+
+    def noted(self: Session, *units: Any) -> None:
+        real(self, *units)
+        agreed.append(self.digests)
+
+    monkeypatch.setattr(Session, "admit", noted)
+    base = make_image(tmp_path / "base.img", SIZE)
+    async with serving(tmp_path, plan(base)) as lab:
+        steps = [
+            "write -P 0x5a 0 3M",
+            "flush",
+            "read -P 0x5a 0 3M",
+            "write -P 0x22 5M 512k",
+            "read -P 0x22 5M 512k",
+        ]
+        words = [word for step in steps for word in ("-c", step)]
+        said = await tool("qemu-io", *words, "--image-opts", f"{served(lab)},file.header-digest=crc32c")
+        assert "Pattern verification failed" not in said
+        assert agreed == [Digests(header=True)]
+        assert not {"header_digest_wrong", "data_digest_wrong"} & set(lab.told.counters)
 
 
 async def test_qemu_io_reads_what_it_wrote(tmp_path: Path) -> None:
@@ -94,13 +133,7 @@ async def test_qemu_img_finds_a_dynamic_vhd_identical(tmp_path: Path) -> None:
     before = digest(vhd)
     async with serving(tmp_path, plan(vhd)) as lab:
         reference = f"driver=vpc,file.filename={vhd},force_size_calc=current_size"
-        served = ",".join(
-            [
-                "driver=raw,file.driver=iscsi,file.transport=tcp,file.lun=0",
-                f"file.portal={lab.host}:{lab.port},file.target={target_iqn(MAC)}",
-            ]
-        )
-        said = await tool("qemu-img", "compare", "--image-opts", reference, served)
+        said = await tool("qemu-img", "compare", "--image-opts", reference, served(lab))
         assert "Images are identical" in said
     assert digest(vhd) == before
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import iscsi_text as text
+from bootlink_wire.iscsi_digest import NONE, Digests, front
 from bootlink_wire.iscsi_pdu import FINAL, LoginStatus, Pdu
 from bootlink_wire.scsi_cdb import SECTOR, Op
 
@@ -164,6 +165,7 @@ class Initiator(Speaker):
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     rest: bytes = b""
+    digests: Digests = NONE  # as its last login has agreed
 
     @classmethod
     async def connect(cls, host: str, port: int, **who: object) -> Initiator:
@@ -190,6 +192,8 @@ class Initiator(Speaker):
         if response.status != LoginStatus.SUCCESS:
             raise LoginFailed(response.status)
         self.cmdsn = response.expcmdsn
+        agreed = dict(text.parse(response.data))
+        self.digests = Digests(agreed.get("HeaderDigest") == "CRC32C", agreed.get("DataDigest") == "CRC32C")
         return response
 
     async def attentions(self) -> None:
@@ -202,17 +206,15 @@ class Initiator(Speaker):
                 return
 
     def send(self, *pdus: Pdu) -> None:
-        self.writer.write(b"".join(p.encode() for p in pdus))
+        self.writer.write(b"".join(self.digests.seal([p.encode() for p in pdus])))
 
     async def receive(self) -> Pdu:
         """The next PDU. ConnectionError when the target has closed."""
         while True:
-            pdus, _ = pdu.split(self.rest)
-            if pdus:
-                first = pdus[0]
-                ahs, size = pdu.lengths(self.rest)
-                self.rest = self.rest[pdu.BHS + ahs + size + (-size & 3) :]
-                return first
+            first = front(self.rest, self.digests)
+            if first is not None:
+                found, self.rest = first
+                return found
             async with asyncio.timeout(REPLY_SECONDS):
                 chunk = await self.reader.read(1 << 16)
             if not chunk:

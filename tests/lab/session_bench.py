@@ -14,7 +14,8 @@ from bootlink_blockstore.image import Buffer, Buffers
 from bootlink_blockstore.session import Session
 from bootlink_blockstore.transfer import Task
 from bootlink_wire import iscsi_pdu as pdu
-from bootlink_wire.iscsi_pdu import Pdu, split
+from bootlink_wire.iscsi_digest import NONE, split
+from bootlink_wire.iscsi_pdu import Pdu
 from bootlink_wire.scsi_vpd import Identity
 from lab.iscsi import Speaker
 
@@ -95,14 +96,16 @@ class Bench:
     # Test
 
     def send(self, *pdus: Pdu | bytes) -> list[Pdu]:
-        stream = b"".join(p if isinstance(p, bytes) else p.encode() for p in pdus)
+        digests = self.session.digests or NONE
+        stream = b"".join(p if isinstance(p, bytes) else b"".join(digests.seal([p.encode()])) for p in pdus)
         self.session.receive(stream, 1.0)
         return self.answers()
 
     def answers(self) -> list[Pdu]:
-        out = b"".join(self.session.out)
+        digests = self.session.digests or NONE
+        out = b"".join(digests.seal(self.session.out))
         self.session.out.clear()
-        found, rest = split(out)
+        found, rest = split(out, digests)
         assert rest == b""
         return found
 

@@ -15,7 +15,7 @@ are whole headers: a block store answers a cached read without building an objec
 `Inbox` cuts a byte stream at PDU boundaries. It holds at most one PDU that is not complete; how long that may be is
 for its user to say, before it asks for more (`PduError` is the peer's fault, and names the answer).
 
-Deliberately not here: sequence numbers, negotiation and every decision. Digests are not computed yet.
+Deliberately not here: sequence numbers, negotiation and every decision, and digests (`iscsi_digest`).
 """
 
 from __future__ import annotations
@@ -476,18 +476,3 @@ class Inbox:
         self._chunks = [rest] if rest else []
         self._held = len(rest)
         self._needed = needed
-
-
-def split(stream: bytes) -> tuple[list[Pdu], bytes]:
-    """All whole PDUs at the front of `stream`, decoded, and the bytes that are left. For tests and tools."""
-    pdus = []
-    at = 0
-    while len(stream) - at >= BHS:
-        ahs, size = lengths(stream, at)
-        end = at + BHS + ahs + size
-        if end + (-size & 3) > len(stream):
-            break
-        header = stream[at : at + BHS]
-        pdus.append(decode(header, stream[at + BHS + ahs : end], stream[at + BHS : at + BHS + ahs]))
-        at = end + (-size & 3)
-    return pdus, stream[at:]

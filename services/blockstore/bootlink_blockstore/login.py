@@ -19,7 +19,7 @@ uses that), or that offers what iPXE always has: no immediate data, initial R2T,
 MaxRecvDataSegmentLength that are its whole buffer. Whoever is taken for firmware merely gets nothing unasked, so a
 wrong guess costs little.
 
-Deliberately not here: CHAP and digests (a row in `iscsi_text.KEYS`, and a step in the security stage).
+Deliberately not here: CHAP (a row in `iscsi_text.KEYS`, and a step in the security stage).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from bootlink_wire.iscsi_digest import NONE, Digests
 from bootlink_wire.iscsi_pdu import CONTINUE, FINAL, LoginRequest, LoginResponse, LoginStatus
 from bootlink_wire.iscsi_text import REJECT, Negotiation, TextError, encode, parse
 
@@ -64,6 +65,7 @@ class Parameters:
     outstanding_r2t: int = 1
     initial_r2t: bool = True
     immediate_data: bool = True
+    digests: Digests = NONE
 
 
 class Refusal(Exception):
@@ -147,6 +149,7 @@ class Login:
             outstanding_r2t=values.number("MaxOutstandingR2T"),
             initial_r2t=values.flag("InitialR2T"),
             immediate_data=values.flag("ImmediateData"),
+            digests=Digests(values.value("HeaderDigest") == "CRC32C", values.value("DataDigest") == "CRC32C"),
         )
         return self._response(self._stage, self._reply, next_stage=FULL_FEATURE, tsih=tsih), parameters
 

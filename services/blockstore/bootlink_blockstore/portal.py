@@ -191,7 +191,8 @@ class Connection(asyncio.Protocol):
         session, transport = self._session, self._transport
         while transport is not None and not transport.is_closing():
             if session.out:
-                transport.writelines(session.out)
+                digests = session.digests
+                transport.writelines(session.out if digests is None else digests.seal(session.out))
                 session.out.clear()
             if session.closing:
                 transport.close()  # once what was written is sent

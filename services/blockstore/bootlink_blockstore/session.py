@@ -9,6 +9,8 @@ Cached reads are answered within that call: header and cached memory, no object 
 answered at once is handed to `host.start` as a coroutine, and comes back through `finish`. So the session never
 waits, and never runs anything beside the call it is in.
 
+With digests, `out` is to be sent as `digests.seal(out)`, and PDUs come in by a way of their own, which checks each.
+
 `receive` stops early, and keeps what it did not look at, while
 
     `held`           a login waits for `admit` or `refuse`, or its user wants no more output: call `resume`
@@ -27,7 +29,7 @@ Errors. What the peer does wrong ends in sense data, a Reject or the end of the 
 name of ours. A session that is firmware gets no Reject, no ping and no asynchronous message (it would hang up, or
 never answer): where one is due, it ends.
 
-Deliberately not here: more than one connection, digests, recovery levels 1 and 2, and who gets which disk (`attach`).
+Deliberately not here: more than one connection, recovery levels 1 and 2, and who gets which disk (`attach`).
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ from bootlink_blockstore.sequence import MASK, WINDOW, Host
 from bootlink_blockstore.tasks import WRITE_BUFFER
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import iscsi_text as text
+from bootlink_wire.iscsi_digest import Digests
 from bootlink_wire.iscsi_pdu import BHS, FINAL, NO_TAG, Inbox, LoginStatus, Opcode, PduError, RejectReason
 from bootlink_wire.scsi_cdb import PROTECT, SECTOR, Op
 
@@ -75,6 +78,7 @@ class Session(Management):
         self.more = False
         self.held = False
         self.full_feature = False
+        self.digests: Digests | None = None  # `out` is to be sent with these, and bytes come with them
         self._login = Login()
         self._inbox = Inbox()
         self._early: dict[int, tuple[bytes, bytes, bytes]] = {}  # commands ahead of their turn, by CmdSN
@@ -99,6 +103,9 @@ class Session(Management):
             return
         if self.stalled or self.closing:
             self._inbox.keep(data, 0, 0)
+            return
+        if self.digests is not None:
+            self._receive_digested(data, self.digests, out_bytes)
             return
         position, end, needed = 0, len(data), BHS
         hits = hit_bytes = 0
@@ -168,6 +175,48 @@ class Session(Management):
         if not self.closing and position < end:
             self._inbox.keep(data, position, needed)
 
+    def _receive_digested(self, data: bytes, digests: Digests, out_bytes: int) -> None:
+        """The same for a session with digests, one PDU after the other and without the hit path."""
+        position, end, needed = 0, len(data), BHS
+        header = b""
+        try:
+            while end - position >= BHS:
+                if out_bytes >= OUTPUT_LIMIT:
+                    self.more = True
+                    needed = 0
+                    break
+                ahs, size = pdu.lengths(data, position)
+                needed = digests.header_size(ahs)
+                start = position + needed
+                if end < start:
+                    break
+                if not digests.header_right(data[position:start]):
+                    # Where the next header is cannot be known: at recovery level 0 the connection ends (section 7.8).
+                    self._on_error("header_digest_wrong")
+                    self.close("a header digest is wrong")
+                    return
+                header = data[position : position + BHS]
+                self._check_size(header[0], size)
+                needed += digests.data_size(size)
+                if end - position < needed:
+                    break
+                before = len(self.out)
+                if digests.data_right(data[start : position + needed]):
+                    view = memoryview(data)[start : start + size]
+                    self._dispatch(header, view, data[position + BHS : position + BHS + ahs])
+                else:
+                    self._damaged(header)
+                position += needed
+                needed = BHS
+                out_bytes += sum(map(len, self.out[before:]))
+                if self.held or self.crowded or self.closing:
+                    needed = 0
+                    break
+        except PduError as error:
+            self._offended(error, header)
+        if not self.closing and position < end:
+            self._inbox.keep(data, position, needed)
+
     @property
     def stalled(self) -> bool:
         """Nothing more is looked at for now: its user should not read from the connection."""
@@ -186,6 +235,7 @@ class Session(Management):
         self._exp_cmdsn = response.expcmdsn
         self._max_cmdsn = response.expcmdsn + WINDOW - 1 & MASK
         self.full_feature = True
+        self.digests = self.parameters.digests or None
         self.units, self._absent = units, absent
         for lun, unit in units.items():
             self.nexuses[lun] = nexus = Nexus(self, self._warm_up)
@@ -307,6 +357,17 @@ class Session(Management):
         elif not self.firmware:
             self._reject(header, error.reason)
         self.close(str(error))
+
+    def _damaged(self, header: bytes) -> None:
+        """A data digest is wrong: the PDU is dropped (section 7.8). A command's number stays due, for it to be sent
+        again, or to be given up by an abort; data that is lost costs its task."""
+        self._on_error("data_digest_wrong")
+        if self.firmware:
+            self.close("a data digest is wrong")
+            return
+        self._reject(header, RejectReason.DATA_DIGEST)
+        if header[0] & pdu.OPCODE_MASK == Opcode.DATA_OUT:
+            self._damaged_data(header)
 
     def _reject(self, header: bytes, reason: RejectReason) -> None:
         self.out.append(pdu.Reject(reason=reason, data=header, **self._numbers()).encode())

@@ -148,6 +148,14 @@ class Tasks(Sequence):
             task.fail(failure(wrong))
         self._progress(task)
 
+    def _damaged_data(self, header: bytes) -> None:
+        """A Data-Out PDU whose data digest is wrong, and that was rejected."""
+        _, flags, _, _, _, itt, ttt, _, _, _ = pdu.DATA_OUT.unpack(header)
+        task = self.tasks.get(itt)
+        if task is not None and not (task.running or task.aborted):
+            task.spoil(ttt, failure(sense.PROTOCOL_SERVICE_CRC), final=bool(flags & FINAL))
+            self._progress(task)
+
     def _respond(self, task: Task, outcome: Outcome) -> None:
         """Send what a task came to, and forget it."""
         nexus = task.nexus

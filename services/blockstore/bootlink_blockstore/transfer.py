@@ -11,7 +11,8 @@ are both Yes), so what is there is one growing buffer. Anything else (a wrong of
 was asked) ends the task with sense data, never with part of a write.
 
 A task that has failed before its unsolicited data is through still takes it, and drops it: the data is on its way, and
-would else meet a task that nobody knows.
+would else meet a task that nobody knows. One whose data came damaged does the same with all that its R2Ts have asked
+for, as the RFC wants it.
 """
 
 from __future__ import annotations
@@ -99,8 +100,10 @@ class Task:
 
     @property
     def complete(self) -> bool:
-        """All data is here."""
-        return self._unsolicited is None and self.received >= self.wanted
+        """All data is here; or, of a task that has failed, all that is on its way."""
+        if self._unsolicited is not None or (self.outcome is not None and self.r2ts):
+            return False
+        return self.received >= self.wanted
 
     @property
     def data(self) -> Buffer:
@@ -130,8 +133,12 @@ class Task:
         if ttt == NO_TAG:
             return self._take_unsolicited(datasn, offset, data, parameters, final=final)
         ask = self.r2ts.get(ttt)
-        if ask is None or self.outcome is not None:
+        if ask is None:
             return sense.INCORRECT_AMOUNT_OF_DATA
+        if self.outcome is not None:  # spoilt: dropped
+            if final:
+                del self.r2ts[ttt]
+            return None
         if datasn != ask.datasn or offset != ask.offset or offset != self.received or len(data) > ask.left:
             return sense.INCORRECT_AMOUNT_OF_DATA
         self._data += data
@@ -174,6 +181,19 @@ class Task:
         self.asked += length
         self.solicited += length
         return ask
+
+    def spoil(self, ttt: int, outcome: Outcome, *, final: bool) -> None:
+        """A Data-Out PDU came damaged: the task ends so, once all data that was asked for is through (section 7.8)."""
+        if self.outcome is None:
+            asks = dict(self.r2ts)
+            self.fail(outcome)
+            self.r2ts = asks
+        if not final:
+            return
+        if ttt == NO_TAG:
+            self._unsolicited = None
+        else:
+            self.r2ts.pop(ttt, None)
 
     def fail(self, outcome: Outcome) -> None:
         """The task ends so, once its unsolicited data is through. Its data is dropped now."""

@@ -30,9 +30,11 @@ ANSWERS = [
     ("ErrorRecoveryLevel", "2", "0"),
     ("DataPDUInOrder", "No", "Yes"),
     ("DataSequenceInOrder", "No", "Yes"),
-    ("HeaderDigest", "CRC32C,None", "None"),
+    ("HeaderDigest", "CRC32C,None", "CRC32C"),  # the initiator's order of preference holds
+    ("HeaderDigest", "None,CRC32C", "None"),
     ("DataDigest", "None", "None"),
-    ("HeaderDigest", "CRC32C", "Reject"),
+    ("DataDigest", "CRC32C", "CRC32C"),
+    ("HeaderDigest", "MD5,CRC64", "Reject"),
     ("AuthMethod", "CHAP,None", "None"),
     ("IFMarker", "No", "No"),
     ("MaxRecvDataSegmentLength", "8192", "262144"),  # declared in return, not agreed
