@@ -4,36 +4,45 @@ Theory of operation. A read goes page by page to the overlay, where the client w
 client that has written nothing near is answered from the image's cache by one call (`hit`).
 
 A write goes to the overlay alone. A page that is written in part, and that is not there yet, is made whole first with
-bytes of the image around it (copy-up), and goes to the file in the same system call.
+bytes of the image around it (copy-up), or with zeros where the client gave the page back, and goes to the file in the
+same system call.
 
-All writes of one disk happen in the order they came, so that two writes into one page cannot undo each other. There
-are two ways:
+Giving back (UNMAP) makes a range read as zeros, whatever the image has below: its whole pages are marked and then
+punched out of the overlay; what it takes of a page at its ends is written as zeros. Nothing happens where zeros are
+read already, by what was given back before or by the layers' maps.
+
+All writes of one disk, and all that it gives back, happen in the order they came, so that two writes into one page
+cannot undo each other. There are two ways:
 
     inline   a small write that needs no waiting: `pwritev` into the page cache on the event loop takes 2 to 5 µs
     queued   everything else: behind all earlier ones, in a thread. Taken when a copy-up misses the cache, when the
              write is large, and as long as the last one was slow (the kernel throttles writers when its disk cannot
-             follow); a fast one in the thread brings the inline way back
+             follow); a fast one in the thread brings the inline way back. What is given back always goes this way,
+             and so does `update`, which reads before it writes
 
 While anything is queued, nothing goes inline. Reads never wait for writes.
 
 Promises (DESIGN, section 4). A write that returned survives the death of this process: it is in the page cache. A
 flush that returned survives a power cut, where the disk is `durable` (policy keep); a discard disk is gone at the next
-boot anyway, and flushes at no cost. After a failed sync the disk is failed for good: the kernel may have dropped what
-it could not write, and would say yes the next time. A fenced disk (a newer boot took over) takes no write.
+boot anyway, and flushes at no cost. A power cut never brings the image back under a page that was written or given
+back: on a durable disk the marks are synced before anything is punched. After a failed sync the disk is failed for
+good: the kernel may have dropped what it could not write, and would say yes the next time. A fenced disk (a newer boot
+took over) takes no write.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from typing import Any, Final
 
+from bootlink_blockstore.cache import BLOCK, ZEROS
 from bootlink_blockstore.image import Buffer, Buffers, Image
-from bootlink_blockstore.overlay import PAGE, PAGE_BITS, Overlay
+from bootlink_blockstore.overlay import Overlay
+from bootlink_blockstore.pagemap import ABSENT, CHUNK, PAGE, PAGE_BITS, PRESENT, ZEROED
 
 INLINE_READ: Final = 131_072  # bytes of the overlay that one read may copy from the page cache on the event loop
 INLINE_WRITE: Final = 65_536  # bytes; copying more into the page cache would hold the event loop for over 20 µs
@@ -41,7 +50,8 @@ SLOW_WRITE: Final = 0.001  # seconds; two hundred times what a 4 KiB write into 
 OUT_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-Edge = tuple[int, int, int]  # (start, end within the disk, end of the page or start of the data), in bytes
+Edge = tuple[int, int, int, int]  # start, end within the disk, end of the page or start of the data; the page's state
+Change = Callable[[bytes], bytes | None]
 
 
 class DiskFault(Exception):
@@ -55,7 +65,8 @@ class DiskFault(Exception):
 class ClientDisk:
     """One client's disk. Offsets and lengths are bytes, multiples of 512 and within `size`; callers see to that.
 
-    `read` gives buffers, `write` and `flush` give None, or each a coroutine that must be awaited. DiskFault if not.
+    `read` gives buffers, `write`, `zero` and `flush` give None, or each a coroutine that must be awaited. DiskFault if
+    it cannot be.
     """
 
     def __init__(self, image: Image, overlay: Overlay, executor: Executor, *, durable: bool) -> None:
@@ -87,8 +98,10 @@ class ClientDisk:
             buffers = self.image.read(offset, length)
             return buffers if isinstance(buffers, list) else self._gather([buffers])
         parts: list[Buffers | Coroutine[Any, Any, Buffers]] = []
-        for present, start, end in overlay.runs(offset, length):
-            if present:
+        for state, start, end in overlay.runs(offset, length):
+            if state == ZEROED:
+                parts.append(_zeros(end - start))
+            elif state == PRESENT:
                 data = overlay.read_now(start, end - start) if length <= INLINE_READ else None
                 parts.append(self._read_overlay(start, end - start) if data is None else [data])
             else:
@@ -126,32 +139,134 @@ class ClientDisk:
                 try:
                     self.overlay.write(start, pieces)
                 except OSError as error:
-                    raise self._write_fault(error, start, pieces) from error
+                    raise self._write_fault(error, start, sum(map(len, pieces))) from error
                 self._mark(offset, len(data))
                 self._slow = time.perf_counter() - started > SLOW_WRITE
                 return None
-        self._queued += 1  # from here on, not only once the coroutine runs: the next write must not overtake
-        return self._write_queued(offset, data, sync)
+        return self._queue_up(self._put(offset, data), sync=sync)
 
-    async def _write_queued(self, offset: int, data: Buffer, sync: bool) -> None:
-        loop = asyncio.get_running_loop()
+    def zero(self, offset: int, length: int) -> Coroutine[Any, Any, None] | None:
+        """The range reads as zeros from now on, and its whole pages give their space back. None: it did so already."""
+        self._require_writable()
+        if not self._queued and length <= CHUNK << PAGE_BITS and self._reads_zeros(offset, length):
+            return None
+        return self._queue_up(self._zero(offset, length))
+
+    def update(self, offset: int, length: int, change: Change, *, fua: bool = False) -> Coroutine[Any, Any, None]:
+        """Read, change and write as one step among the writes of this disk.
+
+        `change` gets the bytes and gives as many, or None to leave them as they are. What it raises is passed on.
+        """
+        self._require_writable()
+        return self._queue_up(self._update(offset, length, change), sync=fua and self.durable)
+
+    def mapped(self, offset: int, length: int) -> Iterator[tuple[bool, int, int]]:
+        """The range as runs (mapped?, start, end) in bytes, in order, without reading anything; neighbours differ.
+
+        Not mapped is what the client gave back, and what it did not touch where the layers' maps say zeros.
+        """
+        held: tuple[bool, int, int] | None = None
+        for state, start, end in self.overlay.runs(offset, length):
+            plain = ((not zeros, low, high) for zeros, low, high in self.image.zeros(start, end - start))
+            for run in plain if state == ABSENT else [(state == PRESENT, start, end)]:
+                if held is not None and held[0] == run[0]:
+                    held = (held[0], held[1], run[2])
+                else:
+                    if held is not None:
+                        yield held
+                    held = run
+        if held is not None:
+            yield held
+
+    def _queue_up(self, doing: Coroutine[Any, Any, None], *, sync: bool = False) -> Coroutine[Any, Any, None]:
+        self._queued += 1  # from here on, not only once the coroutine runs: the next write must not overtake
+        return self._queued_up(doing, sync)
+
+    async def _queued_up(self, doing: Coroutine[Any, Any, None], sync: bool) -> None:
+        """One that waits for its turn, takes it, and syncs, if it must, outside of the queue."""
         try:
             async with self._queue:
                 self._require_writable()
-                edges = self._edges(offset, len(data))
-                fillings = [await self._gather([self._around(low, high)]) for low, high, _ in edges]
-                start, pieces = _whole_pages(offset, data, edges, fillings)
-                started = time.perf_counter()
-                try:
-                    await loop.run_in_executor(self._executor, self.overlay.write, start, pieces)
-                except OSError as error:
-                    raise self._write_fault(error, start, pieces) from error
-                self._mark(offset, len(data))
-                self._slow = time.perf_counter() - started > SLOW_WRITE
+                await doing
         finally:
+            doing.close()  # no harm to one that has run
             self._queued -= 1
         if sync:
             await self._sync()
+
+    # In the queue, one at a time
+
+    async def _put(self, offset: int, data: Buffer) -> None:
+        edges = self._edges(offset, len(data))
+        fillings = [await self._gather([self._around(edge)]) for edge in edges]
+        start, pieces = _whole_pages(offset, data, edges, fillings)
+        started = time.perf_counter()
+        try:
+            await self._in_thread(self.overlay.write, start, pieces)
+        except OSError as error:
+            raise self._write_fault(error, start, sum(map(len, pieces))) from error
+        self._mark(offset, len(data))
+        self._slow = time.perf_counter() - started > SLOW_WRITE
+
+    async def _update(self, offset: int, length: int, change: Change) -> None:
+        held = self.read(offset, length)
+        data = change(b"".join(held if isinstance(held, list) else await held))
+        if data is not None:
+            await self._put(offset, data)
+
+    async def _zero(self, offset: int, length: int) -> None:
+        stop = offset + length
+        first = -(-offset >> PAGE_BITS)
+        end = -(-stop >> PAGE_BITS) if stop == self.size else stop >> PAGE_BITS  # the last page may be a part of one
+        parts = [(offset, stop)] if first >= end else [(offset, first << PAGE_BITS), (end << PAGE_BITS, stop)]
+        for low, high in parts:
+            if low < high and not self._reads_zeros(low, high - low):
+                await self._put(low, bytes(high - low))
+        if first < end:
+            await self._zero_pages(first, end)
+
+    async def _zero_pages(self, first: int, end: int) -> None:
+        """Mark, sync the marks if the disk is durable, and punch: in pieces, so that no thread is held for long."""
+        held: list[tuple[int, int]] = []
+        for piece in range(first, end, CHUNK):
+            for low, high in self._not_zeros(piece, min(end, piece + CHUNK)):
+                await self._give_back(self.overlay.mark_zeros, low, high)
+                self.overlay.mask(low, high)
+                if self.overlay.count(low, high, PRESENT):
+                    held.append((low, high))
+            await asyncio.sleep(0)
+        if held and self.durable:
+            await self._sync(self.overlay.sync_marks)
+        for low, high in held:
+            await self._give_back(self.overlay.punch, low, high)
+            self.overlay.mark(low, high, ZEROED)
+
+    async def _give_back(self, work: Callable[[int, int], None], first: int, end: int) -> None:
+        try:
+            await self._in_thread(work, first, end)
+        except OSError as error:
+            raise self._write_fault(error, first << PAGE_BITS, end - first << PAGE_BITS) from error
+
+    def _not_zeros(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """What must be done about pages first..end, in few pieces: pages that read as zeros already may be in them."""
+        start = first << PAGE_BITS
+        low = first
+        if self.overlay.count(first, end, ZEROED) == end - first:
+            return
+        for zeros, run, stop in self.image.zeros(start, min(self.size, end << PAGE_BITS) - start):
+            if zeros:
+                inside = max(low, -(-run >> PAGE_BITS))
+                until = end if stop == self.size else stop >> PAGE_BITS
+                if inside < until and not self.overlay.count(inside, until, PRESENT):
+                    if low < inside:
+                        yield low, inside
+                    low = until
+        if low < end:
+            yield low, end
+
+    def _reads_zeros(self, offset: int, length: int) -> bool:
+        """Whether nothing but zeros can be read of a range, as far as the maps say."""
+        return not any(mapped for mapped, _, _ in self.mapped(offset, length))
 
     def flush(self) -> Coroutine[Any, Any, None] | None:
         """All writes that returned survive a power cut, if the disk is durable."""
@@ -159,22 +274,21 @@ class ClientDisk:
             raise DiskFault("failed", self.failed)
         return self._sync() if self.durable else None
 
-    async def _sync(self) -> None:
+    async def _sync(self, work: Callable[[], None] | None = None) -> None:
         # One at a time: the kernel tells an error to one caller only, and the other must not say yes before that.
         async with self._syncing:
             if not self.failed:
                 try:
-                    await asyncio.get_running_loop().run_in_executor(self._executor, self.overlay.sync)
+                    await self._in_thread(work or self.overlay.sync)
                 except OSError as error:
-                    self.failed = f"{self.overlay.path} could not be synced: {error.strerror}"
-                    self.on_failure(self.failed)
+                    self._fail(f"{self.overlay.path} could not be synced: {error.strerror}")
         if self.failed:
             raise DiskFault("failed", self.failed)
 
     async def fence(self) -> None:
-        """No write lands from now on: those that have not begun fail, and one that is under way is waited for."""
+        """No write lands from now on: those that have not begun fail, and what is under way is waited for."""
         self.fenced = True
-        async with self._queue:
+        async with self._queue, self._syncing:
             pass
 
     def _require_writable(self) -> None:
@@ -183,48 +297,67 @@ class ClientDisk:
         if self.fenced:
             raise DiskFault("fenced", "a newer boot of this client has taken over")
 
+    def _fail(self, why: str) -> None:
+        self.failed = why
+        self.on_failure(why)
+
     def _edges(self, offset: int, length: int) -> list[Edge]:
-        """What a write leaves out of pages that are absent."""
+        """What a write leaves out of pages that are not present."""
         edges = []
         end = offset + length
         head, tail = offset & PAGE - 1, end & PAGE - 1
-        if head and not self.overlay.present(offset >> PAGE_BITS):
-            edges.append((offset - head, offset, offset))
-        if tail and not self.overlay.present(end >> PAGE_BITS):
+        if head and (state := self.overlay.state(offset >> PAGE_BITS)) != PRESENT:
+            edges.append((offset - head, offset, offset, state))
+        if tail and (state := self.overlay.state(end >> PAGE_BITS)) != PRESENT:
             stop = end - tail + PAGE
-            edges.append((end, min(stop, self.size), stop))
+            edges.append((end, min(stop, self.size), stop, state))
         return edges
 
-    def _around(self, low: int, high: int) -> Buffers | Coroutine[Any, Any, Buffers]:
-        """The image's bytes of one edge."""
-        return self.image.read(low, high - low) if high > low else []
+    def _around(self, edge: Edge) -> Buffers | Coroutine[Any, Any, Buffers]:
+        """The bytes of one edge: the image's, or zeros where the client gave the page back."""
+        low, high, _, state = edge
+        if high <= low:
+            return []
+        return _zeros(high - low) if state == ZEROED else self.image.read(low, high - low)
 
     def _edges_now(self, edges: list[Edge]) -> list[Buffers] | None:
-        """The image's bytes of all edges; None if some are not at hand."""
+        """The bytes of all edges; None if some are not at hand."""
         fillings = []
-        for low, high, _ in edges:
-            filling = self._around(low, high)
+        for edge in edges:
+            filling = self._around(edge)
             if not isinstance(filling, list):
                 filling.close()
                 return None
             fillings.append(filling)
         return fillings
 
-    def _write_fault(self, error: OSError, start: int, pieces: Buffers) -> DiskFault:
-        """What a failed write is told as. Pages that it did write count from now on, and not from the next opening."""
-        with contextlib.suppress(OSError):
-            self.overlay.recall(start, sum(map(len, pieces)))
+    def _write_fault(self, error: OSError, start: int, length: int) -> DiskFault:
+        """What a failure is told as. What did happen to pages counts from now on, and not from the next opening."""
+        try:
+            self.overlay.recall(start, length)
+        except (OSError, ValueError) as worse:
+            # Which pages are there is not known any more, and a wrong answer would be the image's bytes.
+            self._fail(f"{self.overlay.path} cannot be made out after an error ({error.strerror}): {worse}")
         kind = "space" if error.errno in OUT_OF_SPACE else "write"
         return DiskFault(kind, f"{self.overlay.path}: {error.strerror}")
+
+    async def _in_thread(self, work: Callable[..., None], *arguments: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
 
     def _mark(self, offset: int, length: int) -> None:
         self.overlay.mark(offset >> PAGE_BITS, -(-(offset + length) >> PAGE_BITS))
 
 
+def _zeros(length: int) -> Buffers:
+    """So many bytes of zeros, as views of one block of them."""
+    whole, rest = divmod(length, BLOCK)
+    return [ZEROS] * whole + ([memoryview(ZEROS)[:rest]] if rest else [])
+
+
 def _whole_pages(offset: int, data: Buffer, edges: list[Edge], fillings: list[Buffers]) -> tuple[int, Buffers]:
     """Where to write and what: the data, with the image's bytes around it."""
     start, pieces = offset, [data]
-    for (low, high, stop), filling in zip(edges, fillings, strict=True):
+    for (low, high, stop, _), filling in zip(edges, fillings, strict=True):
         if low < offset:
             start, pieces = low, filling + pieces
         else:

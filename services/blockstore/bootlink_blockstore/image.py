@@ -27,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
 
@@ -112,6 +112,12 @@ class Image:
             buffers.append(entry.view[at:stop])
             position += stop - at
         return buffers
+
+    def zeros(self, offset: int, length: int) -> Iterator[tuple[bool, int, int]]:
+        """The range as runs (zeros by the layers' maps?, start, end) in bytes, in order, without reading anything."""
+        for layer, _, size in _resolve(self.layers, 0, offset, length)[0]:
+            yield layer is None, offset, offset + size
+            offset += size
 
     def _key(self, block: int) -> int:
         owners = self._owners

@@ -1,42 +1,52 @@
-"""The overlay: what one client wrote, in a sparse file of its own.
+"""The overlay: what one client wrote and what it gave back, in two sparse files of its own.
 
-Format on disk. The file's offsets are the disk's offsets; its size is the disk's, rounded up to a page of 4 KiB. A
-page is either a hole (the client did not write it; the image below has the bytes) or data (the whole page is here).
-There is nothing else in the file, so nothing that could disagree: which pages are there *is* the file system's extent
-map (SEEK_DATA, SEEK_HOLE). A write of part of a page is made whole first (see `disk`), so a page is never half here.
+Format on disk. `X.overlay`: the file's offsets are the disk's offsets; its size is the disk's, rounded up to a page of
+4 KiB. A page is either a hole (the client has nothing there) or data (the whole page is here). There is nothing else in
+the file, so nothing that could disagree: which pages are there *is* the file system's extent map (SEEK_DATA,
+SEEK_HOLE). A write of part of a page is made whole first (see `disk`), so a page is never half here.
 
-In memory. Opening walks the extents once and builds a map of two levels: a dictionary of chunks of 4,096 pages (16 MiB
-of disk), each a `bytearray` with one state per page. A client that wrote nothing costs nothing, and what most reads
-ask ("has it written here at all?") is one look-up.
+`X.zeros`: one byte per page of the disk, at the page's number. 0, or a hole: nothing. ZERO_MARK: the client gave the
+page back, and it reads as zeros until it is written again. Anything else is damage, and the overlay is not opened: no
+single bit that flips can turn one into the other. A page that is in the overlay is in the overlay, whatever its mark
+says; the mark stays when a page is written again, so a page needs no two writes to come back. There is no log and
+nothing to compact: the file is bounded by the disk's size / 4,096, and marking twice is marking once.
+
+In memory. Opening reads the marks, then walks the extents once, and builds a `PageMap`.
 
 Order. A page counts as present only after its write returned. Killed before that, the client got no answer; killed
 after, the extent is there and the next opening finds it. Across a power cut the file system decides what is there,
-and only `sync` gives a promise.
+and only `sync` gives a promise. Giving back is marking, then punching the hole: whoever is killed between has the
+page's bytes still, and never the image's. Where a power cut must not bring the image back either, `sync_marks` stands
+between the two (see `disk`).
 
-The file system must report holes page by page, also for pages of zeros: `probe` tries, and a service that cannot rely
-on it does not start. (ext4, XFS, Btrfs and tmpfs do, in blocks of a page; ZFS with compression makes holes of zeros.)
-
-Deliberately not here: zeroed ranges (UNMAP), which need a record beside the file, and quotas.
+The file system must report holes page by page, also for pages of zeros, and punch them: `probe` tries, and a service
+that cannot rely on it does not start. (ext4, XFS, Btrfs and tmpfs do, in blocks of a page; ZFS with compression makes
+holes of zeros.)
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from bootlink_blockstore.image import Buffer
+from bootlink_blockstore.pagemap import ABSENT, CHUNK, PAGE, PAGE_BITS, ZEROED, PageMap
 
-PAGE_BITS: Final = 12
-PAGE: Final = 1 << PAGE_BITS
-CHUNK_BITS: Final = 12
-CHUNK: Final = 1 << CHUNK_BITS  # pages
-ABSENT: Final = 0
-PRESENT: Final = 1
+ZERO_MARK: Final = 0x5A
 PROBE_SIZE: Final = 16 << 20  # larger than a huge page, which tmpfs may give a whole file, and report as one extent
 VECTORS: Final = 512  # buffers per system call, well under IOV_MAX (1,024)
+KEEP_SIZE: Final = 0x01  # linux/falloc.h
+PUNCH_HOLE: Final = 0x02
+
+_MARKED: Final = re.compile(bytes((ZERO_MARK,)) + b"+")
+_KNOWN_MARKS: Final = bytes((0, ZERO_MARK))
+_fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 class HoleError(Exception):
@@ -48,98 +58,85 @@ def span(size: int) -> int:
     return -(-size >> PAGE_BITS) << PAGE_BITS
 
 
-class Overlay:
-    """One client's pages. `fd` is open for reading and writing; close it with `close`."""
+def zeros_path(path: Path) -> Path:
+    """The file of marks that belongs to an overlay."""
+    return path.with_suffix(".zeros")
 
-    __slots__ = ("chunks", "fd", "nowait", "pages", "path", "size")
 
-    def __init__(self, path: Path, fd: int, size: int) -> None:
+def punch(fd: int, offset: int, length: int) -> None:
+    """Make a hole of a range of a file. Blocks. OSError if the file system cannot."""
+    if _fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class Overlay(PageMap):
+    """One client's pages. `fd` and `zeros_fd` are open for reading and writing; close them with `close`."""
+
+    __slots__ = ("_marks_dirty", "fd", "nowait", "path", "zeros_fd")
+
+    def __init__(self, path: Path, fd: int, zeros_fd: int, size: int) -> None:
+        super().__init__(size)
         self.path = path
         self.fd = fd
-        self.size = size
-        self.chunks: dict[int, bytearray] = {}
-        self.pages = 0
+        self.zeros_fd = zeros_fd
         self.nowait = True
+        self._marks_dirty = False
 
     @classmethod
     def create(cls, path: Path, size: int) -> Overlay:
         """A new, empty overlay. Blocks. FileExistsError if there is one."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        made: list[int] = []
         try:
-            os.ftruncate(fd, span(size))
+            for file, length in ((path, span(size)), (zeros_path(path), span(size) >> PAGE_BITS)):
+                made.append(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                os.ftruncate(made[-1], length)
         except OSError:
-            os.close(fd)
-            path.unlink()
+            for fd, file in zip(made, (path, zeros_path(path)), strict=False):
+                os.close(fd)
+                file.unlink()
             raise
-        return cls(path, fd, size)
+        return cls(path, made[0], made[1], size)
 
     @classmethod
     def reopen(cls, path: Path, size: int) -> Overlay:
-        """An overlay that is there, with its map rebuilt from its extents. Blocks. ValueError if its size is wrong."""
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        """An overlay that is there, with its map rebuilt. Blocks. ValueError if its files are not as they must be."""
+        opened: list[int] = []
         try:
-            held = os.fstat(fd).st_size
-            if held != span(size):
-                raise ValueError(f"{path}: {held} bytes, not the {span(size)} of its disk")
-            overlay = cls(path, fd, size)
-            overlay.recall(0, held)
+            for file, length in ((path, span(size)), (zeros_path(path), span(size) >> PAGE_BITS)):
+                opened.append(os.open(file, os.O_RDWR | os.O_CLOEXEC))
+                held = os.fstat(opened[-1]).st_size
+                if held != length:
+                    raise ValueError(f"{file}: {held} bytes, not the {length} of its disk")
+            overlay = cls(path, opened[0], opened[1], size)
+            overlay.recall(0, span(size))
         except (OSError, ValueError):
-            os.close(fd)
+            for fd in opened:
+                os.close(fd)
             raise
         return overlay
 
     @property
     def disk_usage(self) -> int:
-        """Bytes that the file takes on its file system."""
-        return os.fstat(self.fd).st_blocks * 512
-
-    def mark(self, first: int, end: int) -> None:
-        """Pages first..end are present."""
-        while first < end:
-            number, at = first >> CHUNK_BITS, first & CHUNK - 1
-            count = min(CHUNK - at, end - first)
-            chunk = self.chunks.get(number)
-            if chunk is None:
-                chunk = self.chunks[number] = bytearray(CHUNK)
-            self.pages += chunk.count(ABSENT, at, at + count)
-            chunk[at : at + count] = bytes((PRESENT,)) * count
-            first += count
+        """Bytes that the files take on their file system."""
+        return (os.fstat(self.fd).st_blocks + os.fstat(self.zeros_fd).st_blocks) * 512
 
     def recall(self, offset: int, length: int) -> None:
-        """Mark what the file has of this range: all of it at opening, or after a write that failed half way. Blocks."""
-        for start, end in extents(self.fd, offset + length, offset):
-            self.mark(start >> PAGE_BITS, -(-end >> PAGE_BITS))
+        """Bring the map of this range in line with the files: at opening, or after a failure half way. Blocks.
 
-    def touches(self, offset: int, length: int) -> bool:
-        """Is any page of this range present?"""
-        first, last = offset >> PAGE_BITS, offset + length - 1 >> PAGE_BITS
-        number = first >> CHUNK_BITS
-        if number == last >> CHUNK_BITS:
-            chunk = self.chunks.get(number)
-            return chunk is not None and chunk.find(PRESENT, first & CHUNK - 1, (last & CHUNK - 1) + 1) >= 0
-        return any(present for present, _, _ in self.runs(offset, length))
-
-    def present(self, page: int) -> bool:
-        chunk = self.chunks.get(page >> CHUNK_BITS)
-        return chunk is not None and chunk[page & CHUNK - 1] == PRESENT
-
-    def runs(self, offset: int, length: int) -> Iterator[tuple[bool, int, int]]:
-        """The range as runs (present, start, end) in bytes, in order. Runs do not cross chunks."""
-        position, stop = offset, offset + length
-        while position < stop:
-            page = position >> PAGE_BITS
-            number, at = page >> CHUNK_BITS, page & CHUNK - 1
-            chunk = self.chunks.get(number)
-            if chunk is None:
-                present, end = False, CHUNK
-            else:
-                present = chunk[at] == PRESENT
-                end = chunk.find(ABSENT if present else PRESENT, at)
-                if end < 0:
-                    end = CHUNK
-            until = min(stop, (number << CHUNK_BITS) + end << PAGE_BITS)
-            yield present, position, until
-            position = until
+        ValueError if there is a mark that nobody made.
+        """
+        first, end = offset >> PAGE_BITS, -(-(offset + length) >> PAGE_BITS)
+        self.mark(first, end, ABSENT)
+        for start, stop in extents(self.zeros_fd, end, first):
+            for position in range(start, stop, CHUNK):
+                marks = os.pread(self.zeros_fd, min(CHUNK, stop - position), position)
+                if marks.translate(None, _KNOWN_MARKS):
+                    raise ValueError(f"{zeros_path(self.path)}: damaged near byte {position}")
+                for run in _MARKED.finditer(marks):
+                    self.mark(position + run.start(), position + run.end(), ZEROED)
+        for start, stop in extents(self.fd, offset + length, offset):
+            self.mark(start >> PAGE_BITS, -(-stop >> PAGE_BITS))
 
     def read_now(self, offset: int, length: int) -> bytes | None:
         """Bytes of present pages, if they are in the page cache."""
@@ -182,14 +179,37 @@ class Overlay:
                     rest = rest[written:]
                     offset += written
 
+    def mark_zeros(self, first: int, end: int) -> None:
+        """Put down that pages first..end are given back. Blocks; the caller tells the map."""
+        marks = memoryview(bytes((ZERO_MARK,)) * (end - first))
+        try:
+            while marks:
+                written = os.pwrite(self.zeros_fd, marks, first)
+                marks = marks[written:]
+                first += written
+        finally:
+            self._marks_dirty = True  # and not earlier: a sync in between would take the flag and miss the marks
+
+    def punch(self, first: int, end: int) -> None:
+        """Give the space of pages first..end back, which are marked. Blocks; the caller tells the map."""
+        punch(self.fd, first << PAGE_BITS, end - first << PAGE_BITS)
+
+    def sync_marks(self) -> None:
+        """What was marked survives a power cut. Blocks. After an error nothing may be believed any more."""
+        if self._marks_dirty:
+            self._marks_dirty = False
+            os.fdatasync(self.zeros_fd)
+
     def sync(self) -> None:
-        """What was written survives a power cut. Blocks. After an error nothing may be believed any more."""
+        """What was written and given back survives a power cut. Blocks. After an error nothing may be believed."""
+        self.sync_marks()
         os.fdatasync(self.fd)
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        for fd in (self.fd, self.zeros_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self.zeros_fd = -1
 
 
 def extents(fd: int, size: int, position: int = 0) -> Iterator[tuple[int, int]]:
@@ -208,7 +228,7 @@ def extents(fd: int, size: int, position: int = 0) -> Iterator[tuple[int, int]]:
 
 
 def probe(folder: Path) -> None:
-    """Make sure that the file system reports holes page by page. HoleError, with what it did, if it does not."""
+    """Make sure that the file system reports and punches holes page by page. HoleError, with what it did, if not."""
     path = folder / f".probe-{os.getpid()}"
     # Neighbours, a lone page, a page of zeros, which is as much a write as any other, and a sector: where blocks are
     # smaller than a page, a crash or a full disk could leave a page half there.
@@ -224,6 +244,14 @@ def probe(folder: Path) -> None:
             if found != expected:
                 raise HoleError(f"{moment} it reports data at {found}, and {expected} was written")
             os.fsync(fd)
+        try:
+            punch(fd, 3 * PAGE, PAGE)
+        except OSError as error:
+            raise HoleError(f"it punches no holes ({error.strerror})") from error
+        expected[0] = (2 * PAGE, 3 * PAGE)
+        found = list(extents(fd, PROBE_SIZE))
+        if found != expected:
+            raise HoleError(f"after a hole was punched it reports data at {found}, and {expected} should be left")
     finally:
         os.close(fd)
         path.unlink()

@@ -4,6 +4,7 @@ Layout, below the service's folder:
 
     writebacks/<mac token>/<boot id>.lun<n>.overlay        policy discard: named by its boot, new at every boot
     writebacks/<mac token>/keep.lun<n>.<layer>.overlay     policy keep: named by the layer that it lies upon
+    ... .zeros                                             what was given back of each, under the same name
     ... .json                                              the manifest of each, under the same name
 
 A manifest says whose an overlay is, on which layers it lies and which boot had it last. It is what makes a login after
@@ -33,7 +34,7 @@ from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from bootlink_blockstore.overlay import Overlay
+from bootlink_blockstore.overlay import Overlay, zeros_path
 from bootlink_events import BootId, LayerPlan, Mac, mac_token
 from bootlink_events.plans import BootPlan, DiskPlan, Policy
 
@@ -111,9 +112,10 @@ class Writebacks:
                 problems.append(f"{path}: {error}")
             else:
                 manifests.append(manifest)
-        for path in self.root.glob("*/*.overlay"):
-            if not path.with_suffix(".json").exists():
-                path.unlink()
+        for suffix in (".overlay", ".zeros"):
+            for path in self.root.glob(f"*/*{suffix}"):
+                if not path.with_suffix(".json").exists():
+                    path.unlink()
         return manifests, problems
 
     def begin(self, plan: BootPlan, boot_id: BootId) -> list[tuple[Manifest, Overlay]]:
@@ -164,10 +166,11 @@ class Writebacks:
             if [layer.id for layer in held.layers] != [layer.id for layer in manifest.layers]:
                 raise ValueError(f"{path} lies on other layers than the plan names")
             return Overlay.reopen(path, manifest.size)
-        path.unlink(missing_ok=True)  # of an attempt to begin this same boot that was cut short
+        _unlink(path)  # of an attempt to begin this same boot that was cut short
         overlay = Overlay.create(path, manifest.size)
         if manifest.policy == "keep":
-            os.fsync(overlay.fd)  # its size must survive a power cut, or it could not be opened again
+            for fd in (overlay.fd, overlay.zeros_fd):
+                os.fsync(fd)  # its size must survive a power cut, or it could not be opened again
         return overlay
 
     def resume(self, manifests: Sequence[Manifest]) -> list[Overlay]:
@@ -187,16 +190,22 @@ class Writebacks:
 
     def usage(self, manifest: Manifest) -> int:
         """Bytes that an overlay takes; 0 if it is gone."""
-        try:
-            return self.path(manifest).stat().st_blocks * 512
-        except OSError:
-            return 0
+        taken = 0
+        for path in (self.path(manifest), zeros_path(self.path(manifest))):
+            with contextlib.suppress(OSError):
+                taken += path.stat().st_blocks * 512
+        return taken
 
     def remove(self, manifest: Manifest) -> None:
         """Give the space of an overlay back."""
         path = self.path(manifest)
         path.with_suffix(".json").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        _unlink(path)
+
+
+def _unlink(overlay: Path) -> None:
+    overlay.unlink(missing_ok=True)
+    zeros_path(overlay).unlink(missing_ok=True)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

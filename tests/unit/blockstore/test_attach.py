@@ -261,7 +261,7 @@ async def test_after_a_restart_the_same_boot_gets_the_very_same_disk_whatever_th
 async def test_a_manifest_says_whose_and_on_what(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         boot = await home.login(identity(boot_id()))
-        assert home.files() == [f"{boot.boot_id}.lun0.json", f"{boot.boot_id}.lun0.overlay"]
+        assert home.files() == [f"{boot.boot_id}.lun0.{kind}" for kind in ("json", "overlay", "zeros")]
         held = json.loads((home.folder / f"{boot.boot_id}.lun0.json").read_text())
         assert (held["client"], held["mac"], held["boot_id"], held["lun"]) == ("pc-001", MAC, str(boot.boot_id), 0)
         assert held["layers"][0]["id"] == "layer-base.img"
@@ -286,9 +286,10 @@ async def test_an_overlay_without_a_manifest_goes_at_the_next_start(tmp_path: Pa
     async with house(tmp_path) as home:
         await home.login(identity(boot_id()))
         (home.folder / "stray.overlay").write_bytes(b"never used")
+        (home.folder / "stray.zeros").write_bytes(b"never used")
     async with house(tmp_path) as home:
-        assert "stray.overlay" not in home.files()
-        assert len(home.files()) == 2
+        assert not [name for name in home.files() if name.startswith("stray")]
+        assert len(home.files()) == 3
 
 
 @pytest.mark.parametrize("damage", ["{", "{}", '{"format": 1, "file": "../../etc/passwd.overlay"}'])
@@ -300,7 +301,7 @@ async def test_a_damaged_manifest_is_told_and_harms_nobody_else(tmp_path: Path, 
         await home.login(identity(boot_id(0.5)))
 
 
-@pytest.mark.parametrize("damage", ["manifest", "overlay"])
+@pytest.mark.parametrize("damage", ["manifest", "overlay", "zeros", "mark"])
 async def test_a_boot_whose_writeback_was_damaged_is_never_given_a_fresh_one(tmp_path: Path, damage: str) -> None:
     """It would go on with half its bytes gone; only a newer boot begins anew."""
     current = boot_id()
@@ -308,11 +309,14 @@ async def test_a_boot_whose_writeback_was_damaged_is_never_given_a_fresh_one(tmp
         await write(await home.login(identity(current)), b"f" * 512)
     if damage == "manifest":
         (home.folder / f"{current}.lun0.json").write_text("{")
+    elif damage == "mark":
+        with (home.folder / f"{current}.lun0.zeros").open("r+b") as marks:
+            marks.write(b"\1")
     else:
-        (home.folder / f"{current}.lun0.overlay").unlink()
+        (home.folder / f"{current}.lun0.{damage}").unlink()
     async with house(tmp_path) as home:
         await home.refused(identity(current))
-        assert len(home.files()) == (2 if damage == "manifest" else 1)
+        assert len(home.files()) == (2 if damage in ("overlay", "zeros") else 3)
         await home.login(identity(boot_id(0.5)))
 
 
@@ -346,7 +350,7 @@ async def test_keep_survives_reboots_and_is_told(tmp_path: Path) -> None:
         (told,) = home.told.of(WritebackKept)
         assert isinstance(told, WritebackKept)
         assert told.boot_id == first_id
-        assert len(home.files()) == 2
+        assert len(home.files()) == 3
     async with house(tmp_path, plans) as home:
         assert (await home.refused(identity(first_id))).status == LoginStatus.AUTHORIZATION_FAILURE
         assert await read(await home.login(identity(second_id))) == b"k" * 512
@@ -455,7 +459,7 @@ async def test_a_discarded_writeback_gives_its_space_back_after_a_while_and_neve
         (gone,) = reclaim.due(home.attachments, 600, began + 601)
         assert gone.boot_id == old
         await home.attachments.forget(gone)
-        assert home.files() == [f"{current}.lun0.json", f"{current}.lun0.overlay"]
+        assert home.files() == [f"{current}.lun0.{kind}" for kind in ("json", "overlay", "zeros")]
         assert (await home.refused(identity(old))).status == LoginStatus.AUTHORIZATION_FAILURE
 
 

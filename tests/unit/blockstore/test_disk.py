@@ -16,11 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bootlink_blockstore import overlay as module
 from bootlink_blockstore.cache import BLOCK, ENTRY_COST, Cache
 from bootlink_blockstore.disk import ClientDisk, DiskFault
 from bootlink_blockstore.image import Buffer, Buffers, Library
-from bootlink_blockstore.overlay import PAGE, Overlay
+from bootlink_blockstore.overlay import Overlay
+from bootlink_blockstore.pagemap import CHUNK, PAGE, PRESENT, ZEROED
 from lab.blockstore import digest, layer_plan, make_image
+from lab.disks import dynamic_vhd, sparse_disk
 
 SIZE = (1 << 20) + 1536  # ends within a page and within a block
 SECTORS = SIZE // 512
@@ -283,6 +286,179 @@ async def test_a_layer_that_fails_is_a_read_fault(tmp_path: Path, monkeypatch: p
             await write(disk, 512, b"x" * 512)  # copy-up needs what cannot be read
         monkeypatch.undo()
         assert await read(disk, 512, 512) == (tmp_path / "base.img").read_bytes()[512:1024]
+
+
+# Giving back, and changing in place
+
+
+async def zero(disk: ClientDisk, offset: int, length: int) -> bool:
+    """Whether anything had to be done."""
+    waiting = disk.zero(offset, length)
+    if waiting is not None:
+        await waiting
+    return waiting is not None
+
+
+async def test_what_was_given_back_takes_no_space_reads_as_zeros_and_never_as_the_image(tmp_path: Path) -> None:
+    async with disk_over(tmp_path) as disk:
+        await write(disk, 0, b"x" * (64 * PAGE))
+        taken = disk.overlay.disk_usage
+        await zero(disk, 512, 40 * PAGE)
+        assert taken - disk.overlay.disk_usage >= 38 * PAGE  # 39 whole pages, less a block of marks
+        assert [disk.overlay.state(page) for page in (0, 1, 39, 40)] == [PRESENT, ZEROED, ZEROED, PRESENT]
+        expected = b"x" * 512 + bytes(40 * PAGE) + b"x" * (24 * PAGE - 512)
+        assert await read(disk, 0, 64 * PAGE) == expected
+        await write(disk, 2 * PAGE + 512, b"y" * 512)  # the rest of the page is zeros, and not the image
+        assert await read(disk, 2 * PAGE, PAGE) == bytes(512) + b"y" * 512 + bytes(PAGE - 1024)
+        again = Overlay.reopen(disk.overlay.path, disk.size)
+        assert {n: bytes(c) for n, c in again.chunks.items()} == {n: bytes(c) for n, c in disk.overlay.chunks.items()}
+        again.close()
+
+
+async def test_giving_back_what_is_zeros_already_costs_nothing(tmp_path: Path) -> None:
+    image = tmp_path / "base.vhd"
+    image.write_bytes(dynamic_vhd(4 << 20, 1 << 20, [(1, b"d" * (1 << 20))]))
+    async with disk_over(tmp_path, image=image) as disk:
+        assert not await zero(disk, 0, 1 << 20)
+        assert not await zero(disk, 2 << 20, 2 << 20)
+        assert disk.overlay.chunks == {}
+        assert list(disk.mapped(0, 4 << 20)) == [
+            (False, 0, 1 << 20),
+            (True, 1 << 20, 2 << 20),
+            (False, 2 << 20, 4 << 20),
+        ]
+        assert await zero(disk, 0, 4 << 20)
+        assert disk.overlay.count(0, 1024, ZEROED) == 256, "only what the image has bytes of is marked"
+        assert not await zero(disk, 0, 4 << 20)
+        assert list(disk.mapped(0, 4 << 20)) == [(False, 0, 4 << 20)]
+        await write(disk, 3 << 20, b"x" * 512)
+        assert list(disk.mapped(512, (4 << 20) - 512))[1] == (True, 3 << 20, (3 << 20) + PAGE)
+
+
+async def test_writes_updates_and_what_is_given_back_keep_one_order(tmp_path: Path) -> None:
+    async with disk_over(tmp_path) as disk:
+        order = [
+            disk.write(0, b"a" * (128 << 10)),
+            disk.zero(0, 128 << 10),
+            disk.write(PAGE, b"b" * 512),
+            disk.update(0, 2 * PAGE, lambda held: held.replace(b"b", b"c")),
+            disk.update(0, 2 * PAGE, lambda held: None),
+            disk.zero(PAGE + 256 * 2, 64 << 10),
+            disk.write(0, b"d" * 512),
+        ]
+        await asyncio.gather(*(step for step in order if step is not None))
+        assert await read(disk, 0, 128 << 10) == (
+            b"d" * 512 + bytes(PAGE - 512) + b"c" * 512 + bytes((128 << 10) - PAGE - 512)
+        )
+
+
+async def test_an_update_is_atomic_among_writes_and_passes_on_what_is_raised(tmp_path: Path) -> None:
+    def count(held: bytes) -> bytes:
+        return (int.from_bytes(held[:8], "big") + 1).to_bytes(8, "big") + held[8:]
+
+    def refuse(_held: bytes) -> bytes:
+        raise KeyError("not this one")
+
+    async with disk_over(tmp_path) as disk:
+        await write(disk, 0, bytes(512))
+        await asyncio.gather(*(disk.update(0, 512, count) for _ in range(50)))
+        with pytest.raises(KeyError):
+            await disk.update(0, 512, refuse)
+        await asyncio.gather(*(disk.update(0, 512, count) for _ in range(50)))
+        assert int.from_bytes((await read(disk, 0, 512))[:8], "big") == 100
+        assert disk.write(0, b"x" * 512) is None, "nothing is left in the queue"
+
+
+async def test_on_a_durable_disk_marks_are_synced_before_anything_is_punched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with disk_over(tmp_path, durable=True) as disk:
+        overlay = disk.overlay
+        calls: list[str] = []
+        names = {overlay.fd: "pages", overlay.zeros_fd: "marks"}
+        real_sync, real_punch = os.fdatasync, module.punch
+
+        def sync(fd: int) -> None:
+            calls.append(f"sync {names[fd]}")
+            real_sync(fd)
+
+        def punch(fd: int, offset: int, length: int) -> None:
+            calls.append(f"punch {names[fd]}")
+            real_punch(fd, offset, length)
+
+        monkeypatch.setattr(os, "fdatasync", sync)
+        monkeypatch.setattr(module, "punch", punch)
+        await zero(disk, 64 * PAGE, 4 * PAGE)
+        assert calls == [], "nothing was written there: nothing to punch, and a flush will see to the marks"
+        await write(disk, 0, b"x" * (8 * PAGE))
+        await zero(disk, 0, 4 * PAGE)
+        assert calls == ["sync marks", "punch pages"]
+        await zero(disk, 32 * PAGE, PAGE)
+        flushing = disk.flush()
+        assert flushing is not None
+        await flushing
+        assert calls[2:] == ["sync marks", "sync pages"]
+
+
+@pytest.mark.parametrize("step", ["mark", "punch"])
+async def test_a_trim_that_fails_half_way_is_the_same_before_and_after_reopening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with disk_over(tmp_path) as disk:
+        await write(disk, 0, b"x" * (4 * PAGE))
+        if step == "mark":
+            monkeypatch.setattr(os, "pwrite", full)
+        else:
+            monkeypatch.setattr(module, "punch", full)
+        with pytest.raises(DiskFault) as caught:
+            await zero(disk, 0, 8 * PAGE)
+        assert caught.value.kind == "space"
+        monkeypatch.undo()
+        seen = await read(disk, 0, SIZE)
+        assert seen[: 4 * PAGE] == b"x" * (4 * PAGE)
+        again = Overlay.reopen(disk.overlay.path, disk.size)
+        disk.overlay.close()
+        disk.overlay = again
+        assert await read(disk, 0, SIZE) == seen
+        await zero(disk, 0, 8 * PAGE)
+        assert await read(disk, 0, 8 * PAGE) == bytes(8 * PAGE)
+
+
+async def test_where_the_map_cannot_be_made_out_after_an_error_the_disk_is_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with disk_over(tmp_path) as disk:
+        await write(disk, 0, b"x" * PAGE)
+        monkeypatch.setattr(os, "pwritev", broken)
+        monkeypatch.setattr(module, "extents", broken)
+        with pytest.raises(DiskFault):
+            await write(disk, 0, b"y" * PAGE)
+        monkeypatch.undo()
+        with pytest.raises(DiskFault) as caught:
+            await read(disk, 0, PAGE)
+        assert caught.value.kind == "failed", "the image's bytes would be a wrong answer"
+
+
+async def test_a_large_range_is_given_back_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = sparse_disk(tmp_path / "large.img", 3 * CHUNK * PAGE)
+    marked: list[tuple[int, int]] = []
+    async with disk_over(tmp_path, image=image) as disk:
+        real = disk.overlay.mark_zeros
+
+        def mark_zeros(_self: Overlay, first: int, end: int) -> None:
+            marked.append((first, end))
+            real(first, end)
+
+        monkeypatch.setattr(Overlay, "mark_zeros", mark_zeros)
+        await zero(disk, 512, 3 * CHUNK * PAGE - 512)
+        assert max(end - first for first, end in marked) <= CHUNK
+        assert disk.overlay.count(0, 3 * CHUNK, ZEROED) == 3 * CHUNK - 1
 
 
 async def test_slow_writes_go_to_a_thread_until_they_are_fast_again(

@@ -1,8 +1,8 @@
-"""A client's disk against a bytearray: random writes, reads and flushes, alone and at once, over reopenings.
+"""A client's disk against a bytearray: random writes, reads, flushes and trims, alone and at once, over reopenings.
 
 The disk is the real one, over a raw image or a dynamic VHD with blocks of all kinds, with a cache that may hold one
 block only. What is tried is what a client may not notice: who waits for a thread, what was evicted, which page is
-half written, and that the process died. Faults on the way are tried by name in `test_disk`.
+half written or half given back, and that the process died. Faults on the way are tried by name in `test_disk`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,30 @@ from lab.blockstore import digest, layer_plan
 from lab.disks import dynamic_vhd
 
 SECTOR = 512
+ONE_MORE = bytes((*range(1, 256), 0))
 SIZES = [(300 << 10) + 1536, 256 << 10, 1024]  # ends within a page and a block; at both; is smaller than a page
 VHD_BLOCKS = [4096, 32768, 65536]
 
 
 @dataclass(frozen=True)
 class Write:
+    sector: int
+    sectors: int
+    fua: bool
+
+
+@dataclass(frozen=True)
+class Zero:
+    """Given back: what UNMAP does."""
+
+    sector: int
+    sectors: int
+
+
+@dataclass(frozen=True)
+class Update:
+    """Each byte one more than it was: what COMPARE AND WRITE and ORWRITE do."""
+
     sector: int
     sectors: int
     fua: bool
@@ -52,7 +70,7 @@ class Event(Enum):
     CHILL = auto()  # from here on the layer's bytes come from a thread
 
 
-Step = Write | Read | Event
+Step = Write | Zero | Update | Read | Event
 
 
 def ranges(size: int) -> st.SearchStrategy[tuple[int, int]]:
@@ -68,7 +86,11 @@ def steps(size: int) -> st.SearchStrategy[list[list[Step]]]:
     """Steps, some of them at once."""
     write = st.builds(lambda where, fua: Write(where[0], where[1], fua), ranges(size), st.booleans())
     read = ranges(size).map(lambda where: Read(*where))
-    at_once: st.SearchStrategy[list[Step]] = st.lists(st.one_of(write, write, read, st.just(Event.FLUSH)), max_size=6)
+    zero = ranges(size).map(lambda where: Zero(*where))
+    update = st.builds(lambda where, fua: Update(where[0], where[1], fua), ranges(size), st.booleans())
+    at_once: st.SearchStrategy[list[Step]] = st.lists(
+        st.one_of(write, write, zero, update, read, st.just(Event.FLUSH)), max_size=6
+    )
     alone: st.SearchStrategy[list[Step]] = st.sampled_from([Event.REOPEN, Event.CRASH, Event.CHILL]).map(
         lambda step: [step]
     )
@@ -114,6 +136,8 @@ class Bench:
         else:
             await self._at_once(group)
         assert await self._read(0, len(self.model)) == self.model
+        for mapped, start, end in self.disk.mapped(0, len(self.model)):
+            assert mapped or not any(self.model[start:end]), "what is not mapped reads as zeros"
 
     async def _read(self, offset: int, length: int) -> bytes:
         hit = self.disk.hit(offset, length)
@@ -136,6 +160,19 @@ class Bench:
                 if waiting is not None:
                     running.append(asyncio.create_task(waiting))
                 self.model[offset : offset + len(data)] = data
+                states.append(bytes(self.model))
+            elif isinstance(step, Zero):
+                offset, length = step.sector * SECTOR, step.sectors * SECTOR
+                zeroing = self.disk.zero(offset, length)
+                if zeroing is not None:
+                    running.append(asyncio.create_task(zeroing))
+                self.model[offset : offset + length] = bytes(length)
+                states.append(bytes(self.model))
+            elif isinstance(step, Update):
+                offset, length = step.sector * SECTOR, step.sectors * SECTOR
+                updating = self.disk.update(offset, length, lambda held: held.translate(ONE_MORE), fua=step.fua)
+                running.append(asyncio.create_task(updating))
+                self.model[offset : offset + length] = self.model[offset : offset + length].translate(ONE_MORE)
                 states.append(bytes(self.model))
             elif isinstance(step, Read):
                 offset, length = step.sector * SECTOR, step.sectors * SECTOR
@@ -186,4 +223,5 @@ async def test_a_disk_is_a_bytearray_whatever_waits_is_evicted_or_dies(
         bench.disk.overlay.close()
         library.shut()
     assert digest(base) == before, "the image's bytes have changed"
-    os.unlink(folder / "overlay")  # noqa: PTH108
+    for file in ("overlay", "overlay.zeros"):
+        os.unlink(folder / file)  # noqa: PTH108

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from pathlib import Path
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootlink_blockstore import overlay as module
-from bootlink_blockstore.overlay import CHUNK, PAGE, HoleError, Overlay, probe
+from bootlink_blockstore.overlay import ZERO_MARK, HoleError, Overlay, probe, zeros_path
+from bootlink_blockstore.pagemap import ABSENT, CHUNK, PAGE, PRESENT, ZEROED
 
 SIZE = 64 << 20
 
@@ -19,7 +21,7 @@ SIZE = 64 << 20
 def test_a_new_overlay_has_no_page_and_takes_no_space(tmp_path: Path) -> None:
     overlay = Overlay.create(tmp_path / "o", SIZE)
     assert (overlay.pages, overlay.disk_usage, os.fstat(overlay.fd).st_size) == (0, 0, SIZE)
-    assert next(iter(overlay.runs(0, SIZE))) == (False, 0, CHUNK * PAGE)
+    assert next(iter(overlay.runs(0, SIZE))) == (ABSENT, 0, CHUNK * PAGE)
     overlay.close()
     overlay.close()
 
@@ -55,13 +57,13 @@ def test_the_map_after_reopening_is_the_map_before(
     again = Overlay.reopen(path, SIZE)
     for o in (overlay, again):
         assert o.pages == len(expected)
-        assert {page for page in range(SIZE // PAGE) if o.present(page)} == expected
+        assert {page for page in range(SIZE // PAGE) if o.state(page) == PRESENT} == expected
         runs = list(o.runs(first * PAGE + 512, count * PAGE))
         assert runs[0][1] == first * PAGE + 512
         assert runs[-1][2] == (first + count) * PAGE + 512
         assert all(a[2] == b[1] for a, b in itertools.pairwise(runs))
-        for present, start, end in runs:
-            assert {page in expected for page in range(start // PAGE, -(-end // PAGE))} == {present}
+        for state, start, end in runs:
+            assert {page in expected for page in range(start // PAGE, -(-end // PAGE))} == {state == PRESENT}
         assert o.touches(first * PAGE, count * PAGE) == bool(expected & set(range(first, first + count)))
         o.close()
 
@@ -71,7 +73,7 @@ def test_a_page_of_zeros_that_was_written_is_present_after_reopening(tmp_path: P
     overlay.write(5 * PAGE, [bytes(PAGE)])
     overlay.close()
     again = Overlay.reopen(tmp_path / "o", SIZE)
-    assert again.present(5)
+    assert again.state(5) == PRESENT
     assert again.pages == 1
     again.close()
 
@@ -80,6 +82,44 @@ def test_an_overlay_of_another_size_is_refused(tmp_path: Path) -> None:
     Overlay.create(tmp_path / "o", SIZE).close()
     with pytest.raises(ValueError, match="bytes, not the"):
         Overlay.reopen(tmp_path / "o", SIZE * 2)
+    os.truncate(tmp_path / "o.zeros", 1)
+    with pytest.raises(ValueError, match="bytes, not the"):
+        Overlay.reopen(tmp_path / "o", SIZE)
+    (tmp_path / "o.zeros").unlink()
+    with pytest.raises(FileNotFoundError):
+        Overlay.reopen(tmp_path / "o", SIZE)
+
+
+def test_pages_that_were_given_back_are_so_after_reopening_unless_they_were_written_again(tmp_path: Path) -> None:
+    overlay = Overlay.create(tmp_path / "o", SIZE)
+    overlay.write(4 * PAGE, [b"x" * (4 * PAGE)])
+    overlay.mark_zeros(0, 6)
+    overlay.punch(0, 6)
+    overlay.write(1 * PAGE, [b"y" * PAGE])
+    overlay.mark_zeros(2 * CHUNK - 1, 3 * CHUNK + 1)
+    overlay.close()
+    again = Overlay.reopen(tmp_path / "o", SIZE)
+    assert [again.state(page) for page in range(9)] == [ZEROED, PRESENT, *[ZEROED] * 4, PRESENT, PRESENT, ABSENT]
+    assert again.count(0, SIZE // PAGE, ZEROED) == 5 + CHUNK + 2
+    assert again.pages == 3
+    assert again.disk_usage <= 3 * PAGE + 4 * PAGE, "the marks of two chunks and their neighbours, and three pages"
+    again.close()
+
+
+@pytest.mark.parametrize("bit", range(8))
+@pytest.mark.parametrize("held", [0, ZERO_MARK])
+def test_any_bit_that_flips_in_the_marks_refuses_the_overlay(tmp_path: Path, bit: int, held: int) -> None:
+    overlay = Overlay.create(tmp_path / "o", SIZE)
+    overlay.mark_zeros(100, 200)
+    overlay.close()
+    at = 150 if held else 5000
+    with zeros_path(tmp_path / "o").open("r+b") as marks:
+        marks.seek(at)
+        assert marks.read(1) == bytes((held,))
+        marks.seek(at)
+        marks.write(bytes((held ^ 1 << bit,)))
+    with pytest.raises(ValueError, match=r"o\.zeros: damaged near byte"):
+        Overlay.reopen(tmp_path / "o", SIZE)
 
 
 def test_more_buffers_than_one_system_call_takes_are_written_in_order(tmp_path: Path) -> None:
@@ -117,10 +157,20 @@ def test_a_file_system_with_blocks_smaller_than_a_page_is_found_out(
         probe(tmp_path)
 
 
+def test_a_file_system_that_punches_no_holes_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(_fd: int, _offset: int, _length: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    for stub in (cannot, lambda *_: None):
+        monkeypatch.setattr(module, "punch", stub)
+        with pytest.raises(HoleError, match="hole"):
+            probe(tmp_path)
+
+
 def test_recall_marks_what_the_file_has_of_a_range_and_nothing_else(tmp_path: Path) -> None:
     overlay = Overlay.create(tmp_path / "o", 1 << 20)
     for page in (1, 4, 5, 9):
         overlay.write(page * PAGE, [b"x" * PAGE])
     overlay.recall(2 * PAGE, 4 * PAGE)
-    assert [page for page in range(16) if overlay.present(page)] == [4, 5]
+    assert [page for page in range(16) if overlay.state(page) == PRESENT] == [4, 5]
     overlay.close()
