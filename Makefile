@@ -5,7 +5,7 @@ VENV := .venv/bin
 SOURCES := libs services cli tests
 export PYTHON
 
-.PHONY: help setup demo run check test lock docs clean
+.PHONY: help setup demo run check test soak lock docs clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -28,6 +28,9 @@ check: setup ## ruff, mypy, import rules, generated docs fresh
 
 test: check ## everything CI runs: check, then all tests, with a real PC booting
 	@$(VENV)/python -m pytest
+
+soak: setup ## the full counts of every rig (about 20 minutes); writes figures and seeds to docs/guarantees.md
+	@PYTHONPATH=tests $(VENV)/python -m soak
 
 docs: setup ## write docs/events.md and docs/asyncapi.yaml anew
 	@$(VENV)/python -m bootlink_events.docs docs

@@ -1,0 +1,24 @@
+"""The rigs that `make soak` runs. To add one, add a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rigs import kills
+from rigs.figures import Figures
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One row. `count` is the full count; a run may scale it."""
+
+    name: str
+    shows: str
+    count: int
+    run: Callable[[int, int, Path], Figures]
+
+
+RIGS: Final = (Rig("kills", "kill -9 of the block store in the middle of verified writes", 200, kills.run),)
