@@ -5,7 +5,7 @@ VENV := .venv/bin
 SOURCES := libs services cli tests
 export PYTHON
 
-.PHONY: help setup demo run check test soak lock docs clean
+.PHONY: help setup demo run check test soak bench lock docs clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -31,6 +31,9 @@ test: check ## everything CI runs: check, then all tests, with a real PC booting
 
 soak: setup ## the full counts of every rig (about 20 minutes); writes figures and seeds to docs/guarantees.md
 	@PYTHONPATH=tests $(VENV)/python -m soak
+
+bench: setup ## measure the speed beside tgt and write docs/performance.md; ONLY=reads,writes measures those and prints
+	@PYTHONPATH=tests $(VENV)/python -m bench $(ONLY)
 
 docs: setup ## write docs/events.md and docs/asyncapi.yaml anew
 	@$(VENV)/python -m bootlink_events.docs docs

@@ -1,0 +1,47 @@
+"""`python -m bench [ONLY]`: measure, and write docs/performance.md. ONLY names measures, separated by commas; then
+nothing is written, and what was found is printed."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from bench import idle, machine, reads, report, storm, writes
+from bench.report import Section
+
+MEASURES: Final[dict[str, Callable[[Path], Section]]] = {
+    "reads": reads.random_reads,
+    "sequential": reads.sequential_reads,
+    "writes": writes.random_writes,
+    "storm": storm.boot_storm,
+    "idle": idle.idle_sessions,
+}
+
+
+def main() -> None:
+    only = [name for name in "".join(sys.argv[1:2]).split(",") if name]
+    unknown = [name for name in only if name not in MEASURES]
+    if unknown:
+        sys.exit(f"there is no measure {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+    machine.CACHE.mkdir(parents=True, exist_ok=True)
+    load = machine.load_average()
+    began = time.monotonic()
+    sections = []
+    for name in only or MEASURES:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(dir=machine.CACHE) as folder:
+            sections.append(MEASURES[name](Path(folder)))
+    page = report.page(sections, load, time.monotonic() - began)
+    if only:
+        print(page)
+    else:
+        report.PAGE.write_text(page)
+        print(f"written: {report.PAGE}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
