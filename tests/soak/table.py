@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rigs import kills
+from rigs import crash_states, kills
 from rigs.figures import Figures
 
 

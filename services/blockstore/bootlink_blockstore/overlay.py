@@ -110,6 +110,7 @@ class Overlay(PageMap):
                     raise ValueError(f"{file}: {held} bytes, not the {length} of its disk")
             overlay = cls(path, opened[0], opened[1], size)
             overlay.recall(0, span(size))
+            overlay._marks_dirty = True  # who had it before may have died, or closed it, before a flush
         except (OSError, ValueError):
             for fd in opened:
                 os.close(fd)

@@ -211,10 +211,14 @@ def _unlink(overlay: Path) -> None:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Replace a manifest: whoever reads finds the former one or this one, also after a power cut."""
     draft = path.with_suffix(".tmp")
-    with draft.open("w") as out:
-        out.write(manifest.model_dump_json(indent=1))
-        out.flush()
-        os.fsync(out.fileno())
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        rest = memoryview(manifest.model_dump_json(indent=1).encode())
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
     draft.replace(path)
 
 

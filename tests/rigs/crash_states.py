@@ -1,0 +1,351 @@
+"""Power cuts of kept write-backs: random workloads, each cut after every one of its system calls.
+
+One workload is a client with the policy keep: it boots, writes, trims, updates, flushes, boots again, with some
+commands at once. `files` records what that asks of the file system and gives the states that a power cut after each
+call may leave. In each such state a new block store looks at its folder, a newer boot begins, and all of the disk is
+read. What must hold for each sector (K1, K2):
+
+    it is what the last command made of it that was acknowledged before the last completed flush began (or that said
+    FUA and was acknowledged), or what a command made of it that came later, and that was at least sent
+    so it is never torn, never the image's bytes where the client wrote or gave back, and never another sector's
+
+and a boot that was admitted before the cut finds its overlay; nothing needs repair. A client with the policy discard
+reads the image, whatever the cut left (D7).
+
+What is planted in `FAULTS` breaks one rule each; a test shows that the rig finds every one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count as counting
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import pytest
+
+from bootlink_blockstore import writeback
+from bootlink_blockstore.cache import Cache
+from bootlink_blockstore.disk import ClientDisk
+from bootlink_blockstore.image import Library
+from bootlink_blockstore.overlay import Overlay
+from bootlink_blockstore.pagemap import ABSENT, PAGE, PRESENT
+from bootlink_blockstore.writeback import Manifest, Writebacks
+from bootlink_events import BootId, BootPlan
+from lab.blockstore import Policy, digest, make_image, plan
+from rigs.figures import Figures, Violation
+from rigs.files import Disk, Left, Log, put, recording, states
+
+SECTOR: Final = 512
+SIZE: Final = 24 * PAGE + 3 * SECTOR  # ends within a page
+SECTORS: Final = SIZE // SECTOR
+NEVER: Final = 1 << 60
+EXTRA: Final = 6  # states of one moment beyond "nothing" and "all"
+
+
+@dataclass
+class Version:
+    """What one command made of one sector. Positions are those of the log of calls."""
+
+    data: bytes
+    sent: int
+    acknowledged: int = NEVER
+    durable: int = NEVER  # when it was acknowledged, if it said FUA
+
+
+@dataclass
+class Expectation:
+    """What each sector may be, at any moment."""
+
+    sectors: list[list[Version]]  # of each, in the order of the disk's queue, the image's first
+    flushes: list[tuple[int, int]] = field(default_factory=list)  # began, completed
+    admitted: int = NEVER  # when the first boot had begun
+
+    def may(self, sector: int, moment: int) -> set[bytes]:
+        """What this sector may be after a power cut at this moment."""
+        began = max((began for began, done in self.flushes if done <= moment), default=-1)
+        lower = 0
+        for number, version in enumerate(self.sectors[sector]):
+            if version.acknowledged <= began or version.durable <= moment:
+                lower = number
+        return {version.data for version in self.sectors[sector][lower:] if version.sent <= moment}
+
+
+class Workload:
+    """Random commands of one client on one disk, and what they promise."""
+
+    def __init__(self, random: Random, image: bytes, log: Log) -> None:
+        self._random = random
+        self._log = log
+        self._model = bytearray(image)
+        self._stamp = counting(1)
+        at = [image[n * SECTOR : (n + 1) * SECTOR] for n in range(SECTORS)]
+        self.expected = Expectation([[Version(data, -1, -1, -1)] for data in at])
+
+    async def run(self, disk: ClientDisk) -> None:
+        """Some commands, one after the other or a few at once."""
+        for _ in range(self._random.randrange(1, 7)):
+            await asyncio.gather(*(self._command(disk) for _ in range(self._random.choice((1, 1, 1, 2, 4)))))
+
+    def _command(self, disk: ClientDisk) -> Coroutine[Any, Any, None]:
+        """One command. It is in the disk's queue when this returns."""
+        kind = self._random.choice(("write", "write", "write", "zero", "zero", "update", "flush"))
+        if kind == "flush":
+            return self._flush(disk)
+        sectors = min(self._random.choice((1, 2, 7, 8, 9, 16, 40)), SECTORS)
+        lba = self._random.choice((0, 7, 8, self._random.randrange(SECTORS), SECTORS - sectors))
+        sectors = min(sectors, SECTORS - lba)
+        place = slice(lba * SECTOR, (lba + sectors) * SECTOR)
+        fua = self._random.random() < 0.2
+        waiting: Coroutine[Any, Any, None] | None
+        sent = self._log.now
+        if kind == "zero":
+            fua = False
+            data = bytes(sectors * SECTOR)
+            waiting = disk.zero(place.start, len(data))
+        elif kind == "update":
+            data = bytes(byte ^ 0xFF for byte in self._model[place])
+            waiting = disk.update(place.start, len(data), lambda held: bytes(byte ^ 0xFF for byte in held), fua=fua)
+        else:
+            stamp = next(self._stamp)
+            data = b"".join(b"%08d.%07d" % (stamp, lba + n) * 32 for n in range(sectors))
+            waiting = disk.write(place.start, data, fua=fua)
+        self._model[place] = data
+        versions = []
+        for n in range(sectors):
+            versions.append(Version(data[n * SECTOR : (n + 1) * SECTOR], sent))
+            self.expected.sectors[lba + n].append(versions[-1])
+        return self._acknowledge(waiting, versions, fua)
+
+    async def _acknowledge(self, waiting: Coroutine[Any, Any, None] | None, versions: list[Version], fua: bool) -> None:
+        if waiting is not None:
+            await waiting
+        for version in versions:
+            version.acknowledged = self._log.now
+            if fua:
+                version.durable = self._log.now
+
+    async def _flush(self, disk: ClientDisk) -> None:
+        began = self._log.now
+        flushing = disk.flush()
+        if flushing is not None:
+            await flushing
+        self.expected.flushes.append((began, self._log.now))
+
+
+async def _record(seed: int, folder: Path, policy: Policy) -> tuple[Log, Expectation, BootPlan, bytes]:
+    """Run one workload, over one to three boots."""
+    random = Random(seed)
+    base = folder / "base.img"
+    if not base.exists():
+        make_image(base, SIZE)
+    image = base.read_bytes()
+    boots = plan(base, policy=policy)
+    root = folder / "live"
+    root.mkdir()
+    with recording(root) as log, ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(1 << 20), executor)
+        opened = await library.open(boots.disks[0].layers)
+        work = Workload(random, image, log)
+        for number in range(random.choice((1, 1, 2, 3))):
+            begun = await asyncio.to_thread(Writebacks(root).begin, boots, BootId.mint(now_ms=1_000_000 + number))
+            work.expected.admitted = min(work.expected.admitted, log.now)
+            disk = ClientDisk(opened, begun[0][1], executor, durable=policy != "discard")
+            await work.run(disk)
+            await disk.fence()
+            disk.overlay.close()
+        library.shut()
+    shutil.rmtree(root)
+    return log, work.expected, boots, image
+
+
+def _recover(root: Path, boots: BootPlan, image: bytes) -> tuple[list[Manifest], bytes]:
+    """What a new block store and a newer boot find: the manifests, and all of the disk."""
+    writebacks = Writebacks(root)
+    manifests, problems = writebacks.scan()
+    if problems:
+        raise Violation(f"needs repair: {problems}")
+    ((_, overlay),) = writebacks.begin(boots, BootId.mint(now_ms=2_000_000))
+    content = bytearray()
+    try:
+        for state, start, end in overlay.runs(0, SIZE):
+            if state == ABSENT:
+                content += image[start:end]
+            else:
+                content += overlay.read(start, end - start) if state == PRESENT else bytes(end - start)
+    finally:
+        overlay.close()
+    return manifests, bytes(content)
+
+
+def _check(
+    expected: Expectation, moment: int, manifests: list[Manifest], content: bytes, image: bytes, policy: Policy
+) -> None:
+    if policy == "discard":
+        if content != image:
+            raise Violation("a new boot of a discard client reads something else than the image")
+        return
+    if expected.admitted <= moment and not manifests:
+        raise Violation("the overlay of a boot that was admitted is gone")
+    for sector in range(SECTORS):
+        now = content[sector * SECTOR : (sector + 1) * SECTOR]
+        if now not in expected.may(sector, moment):
+            what = "the image's bytes" if now == image[sector * SECTOR : (sector + 1) * SECTOR] else now[:16].hex()
+            raise Violation(f"sector {sector} is {what}")
+
+
+def workload(seed: int, folder: Path, limit: int, policy: Policy = "keep") -> int:
+    """All power cuts of one workload, at most `limit` states; how many different ones there were."""
+    with pytest.MonkeyPatch.context() as patch:
+        for sync in ("fsync", "fdatasync"):
+            patch.setattr(os, sync, lambda _fd: None)  # what survives is decided here, and not by this machine
+        log, expected, boots, image = asyncio.run(_record(seed, folder, policy))
+        random, disk, tried = Random(seed), Disk(), 0
+        for moment in range(log.now + 1):
+            seen: set[bytes] = set()
+            for left in states(disk, random, EXTRA):
+                key = _key(left)
+                if key in seen:
+                    continue
+                seen.add(key)
+                root = folder / "cut"
+                root.mkdir()
+                put(left, root)
+                try:
+                    _check(expected, moment, *_recover(root, boots, image), image, policy)
+                except (Violation, OSError, ValueError) as error:
+                    last = log.calls[moment - 1][:2] if moment else "nothing"
+                    raise Violation(f"seed {seed}, {policy}, cut after call {moment} ({last}): {error}") from error
+                shutil.rmtree(root)
+                tried += 1
+                if tried == limit:
+                    return tried
+            if moment < log.now:
+                disk.apply(log.calls[moment])
+    return tried
+
+
+def _key(left: Left) -> bytes:
+    found = hashlib.sha256()
+    for name, content in left.items():
+        found.update(name.encode())
+        if content is not None:
+            found.update(repr(content[0]).encode())
+            for number, data in content[1].items():
+                found.update(number.to_bytes(8, "big") + data)
+    return found.digest()
+
+
+def run(count: int, seed: int, folder: Path) -> Figures:
+    """`count` states, nine in ten of them with the policy keep."""
+    tried, workloads = 0, 0
+    make_image(folder / "base.img", SIZE)
+    before = digest(folder / "base.img")
+    while tried < count:
+        policy: Policy = "discard" if workloads % 10 == 9 else "keep"
+        tried += workload(seed + workloads, folder, count - tried, policy)
+        workloads += 1
+    if digest(folder / "base.img") != before:
+        raise Violation(f"seed {seed}: the image's bytes have changed")
+    return {"crash states": tried, "workloads": workloads, "violations": 0}
+
+
+# Faults to plant: each breaks one rule of the order of calls.
+
+
+def _no_folder_sync(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(writeback, "_sync_folder", lambda _folder: None)
+
+
+def _no_flush(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Overlay, "sync", lambda self: self.sync_marks())
+
+
+def _no_marks_in_flush(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Overlay, "sync", lambda self: os.fdatasync(self.fd))
+
+
+def _only_own_marks_in_flush(patch: pytest.MonkeyPatch) -> None:
+    real = Overlay.reopen
+
+    def reopen(path: Path, size: int) -> Overlay:
+        overlay = real(path, size)
+        overlay._marks_dirty = False
+        return overlay
+
+    patch.setattr(Overlay, "reopen", reopen)
+
+
+def _punch_before_marks_are_safe(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Overlay, "sync_marks", lambda _self: None)
+
+
+def _punch_without_marks(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Overlay, "mark_zeros", lambda _self, _first, _end: None)
+
+
+def _manifest_renamed_before_it_is_safe(patch: pytest.MonkeyPatch) -> None:
+    def write(path: Path, manifest: Manifest) -> None:
+        draft = path.with_suffix(".tmp")
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.write(fd, manifest.model_dump_json().encode())
+        os.close(fd)
+        draft.replace(path)
+
+    patch.setattr(writeback, "write_manifest", write)
+
+
+def _size_not_synced(patch: pytest.MonkeyPatch) -> None:
+    real = Writebacks._overlay
+
+    def overlay(self: Writebacks, path: Path, manifest: Manifest) -> Overlay:
+        made = real(self, path, manifest.model_copy(update={"policy": "discard"}))
+        return made
+
+    def reopen_or_make(self: Writebacks, path: Path, manifest: Manifest) -> Overlay:
+        return real(self, path, manifest) if path.with_suffix(".json").exists() else overlay(self, path, manifest)
+
+    patch.setattr(Writebacks, "_overlay", reopen_or_make)
+
+
+def _image_around_what_was_given_back(patch: pytest.MonkeyPatch) -> None:
+    real = ClientDisk._edges
+
+    def edges(self: ClientDisk, offset: int, length: int) -> list[tuple[int, int, int, int]]:
+        return [(low, high, stop, ABSENT) for low, high, stop, _ in real(self, offset, length)]
+
+    patch.setattr(ClientDisk, "_edges", edges)
+
+
+def _pages_written_in_part(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ClientDisk, "_edges", lambda _self, _offset, _length: [])
+
+
+FAULTS: Final[dict[str, Callable[[pytest.MonkeyPatch], None]]] = {
+    "folders are not synced": _no_folder_sync,
+    "a flush syncs no pages": _no_flush,
+    "a flush syncs no marks": _no_marks_in_flush,
+    "a flush syncs no marks of the boot before": _only_own_marks_in_flush,
+    "pages are punched before their marks are safe": _punch_before_marks_are_safe,
+    "pages are punched without marks": _punch_without_marks,
+    "a manifest takes its name before it is safe": _manifest_renamed_before_it_is_safe,
+    "the size of a new overlay is not synced": _size_not_synced,
+    "a write into what was given back brings the image back": _image_around_what_was_given_back,
+    "a page is written in part": _pages_written_in_part,
+}
+
+
+@contextlib.contextmanager
+def planted(name: str) -> Iterator[None]:
+    """One of the FAULTS for the length of the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        FAULTS[name](patch)
+        yield
