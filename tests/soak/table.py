@@ -21,4 +21,12 @@ class Rig:
     run: Callable[[int, int, Path], Figures]
 
 
-RIGS: Final = (Rig("kills", "kill -9 of the block store in the middle of verified writes", 200, kills.run),)
+RIGS: Final = (
+    Rig("kills", "kill -9 of the block store in the middle of verified writes", 200, kills.run),
+    Rig(
+        "crash-states",
+        "power cuts after each system call of random workloads, recovered and read whole",
+        10_000,
+        crash_states.run,
+    ),
+)
