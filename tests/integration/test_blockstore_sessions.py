@@ -42,7 +42,7 @@ def boot_id(hours_ago: float = 1.0) -> BootId:
 
 
 @contextlib.asynccontextmanager
-async def lab(tmp_path: Path, **more: int):  # type: ignore[no-untyped-def]
+async def lab(tmp_path: Path, **more: Any):  # type: ignore[no-untyped-def]
     base = make_image(tmp_path / "base.img", SIZE)
     before = digest(base)
     async with serving(tmp_path, plan(base), **more) as running:

@@ -12,10 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from bootlink_blockstore.access import Access
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.service import BlockStore
 from bootlink_disks import probe
-from bootlink_events import BootId, BootPlan, EventData, Refusal, initiator_iqn, target_iqn
+from bootlink_events import BootId, BootPlan, Chap, EventData, Refusal, initiator_iqn, target_iqn
 from bootlink_events.plans import DiskPlan, LayerPlan
 from bootlink_runtime import logger
 
@@ -55,7 +56,12 @@ def layer_plan(path: Path) -> LayerPlan:
 
 
 def plan(
-    *images: Path, mac: str = MAC, policy: Policy = "discard", refusal: Refusal | None = None, version: int = 1
+    *images: Path,
+    mac: str = MAC,
+    policy: Policy = "discard",
+    refusal: Refusal | None = None,
+    version: int = 1,
+    chap: Chap = "off",
 ) -> BootPlan:
     """A plan with one disk per image, as logical units 0, 1 and so on."""
     disks = tuple(
@@ -65,7 +71,14 @@ def plan(
         for lun, path in enumerate(images)
     )
     return BootPlan(
-        mac=mac, client="pc-001", revision=1, target=target_iqn(mac), portals=(), disks=disks, refusal=refusal
+        mac=mac,
+        client="pc-001",
+        revision=1,
+        target=target_iqn(mac),
+        portals=(),
+        disks=disks,
+        chap=chap,
+        refusal=refusal,
     )
 
 
@@ -119,11 +132,13 @@ class Lab:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, *plans: BootPlan, cache: int = CACHE) -> AsyncIterator[Lab]:
+async def serving(
+    folder: Path, *plans: BootPlan, cache: int = CACHE, access: Access | None = None
+) -> AsyncIterator[Lab]:
     """A block store over `folder` for the length of the block."""
     held = Plans({p.mac: p for p in plans})
     told = Told()
-    store = BlockStore(held, told.journal(), folder, cache=cache)
+    store = BlockStore(held, told.journal(), folder, cache=cache, access=access)
     await store.open()
     host, port = await store.portal.serve("127.0.0.1", 0)
     try:

@@ -8,9 +8,11 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 from bootlink_blockstore import commands
+from bootlink_blockstore.chap import Chap
 from bootlink_blockstore.device import LogicalUnit, Outcome
 from bootlink_blockstore.disk import ClientDisk
 from bootlink_blockstore.image import Buffer, Buffers
+from bootlink_blockstore.login import Admission
 from bootlink_blockstore.session import Session
 from bootlink_blockstore.transfer import Task
 from bootlink_wire import iscsi_pdu as pdu
@@ -81,11 +83,19 @@ class Bench:
         self.started: list[tuple[Task, Coroutine[Any, Any, Outcome]]] = []
         self.visible: list[tuple[str, str]] = [(self.speaker.target, "127.0.0.1:3260,1")]
         self.woken = 0
+        self.exchange: Chap | None = None  # what a login must prove
+        self.unproved: list[str] = []
 
     # Host
 
     def start(self, task: Task, running: Coroutine[Any, Any, Outcome]) -> None:
         self.started.append((task, running))
+
+    def authenticate(self, admission: Admission) -> Chap | None:
+        return self.exchange
+
+    def unproven(self, admission: Admission, why: str) -> None:
+        self.unproved.append(why)
 
     def targets(self, initiator: str) -> list[tuple[str, str]]:
         return self.visible if initiator == self.speaker.name else []

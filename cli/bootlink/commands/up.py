@@ -48,6 +48,8 @@ def up(
     )
     plan = make_plan(chosen, wanted, os.environ)
     with folder.locked(plan.data) as lock:
+        if plan.key_file is not None:
+            folder.keep_key(plan.key_file)
         display: Display = JsonDisplay(sys.stdout) if as_json else PeopleDisplay(Console(highlight=False))
         try:
             asyncio.run(_supervise(plan, display, lock))

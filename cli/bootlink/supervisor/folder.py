@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Final
 from bootlink_runtime import StartupError
 
 LEFTOVER_SECONDS: Final = 30.0  # given to the children of a killed `up` to end; PostgreSQL writes a checkpoint
+KEY_BYTES: Final = 32  # of the cluster key: as long as the hash that secrets are derived by
 _LOOK_SECONDS: Final = 0.1
 
 
@@ -37,6 +39,23 @@ def locked(data: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def keep_key(path: Path) -> None:
+    """Make the cluster key, where it is not there yet: for the owner's eyes alone. StartupError if it cannot be.
+
+    It stays as it is from then on: with another one no running boot could prove itself any more.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StartupError(
+            f"the cluster key {path} cannot be made ({error.strerror})", "set BOOTLINK_CLUSTER_KEY, or correct --data"
+        ) from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(KEY_BYTES) + "\n")
 
 
 def _acquire(descriptor: int, data: Path) -> None:

@@ -31,6 +31,8 @@ _KEEPS: Final = {
     "blockstore": {"iscsi": "BOOTLINK_BLOCKSTORE_PORT"},
     "tftp": {"tftp": "BOOTLINK_TFTP_PORT"},
 }
+_CLUSTER_KEY: Final = {"BOOTLINK_CLUSTER_KEY", "BOOTLINK_CLUSTER_KEY_FILE"}
+_KEY_HOLDERS: Final = {"blockstore", "tftp"}  # what CHAP secrets come from is for nobody else
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class UpPlan:
     nats_url: str
     data: Path
     programs: tuple[Program, ...]
+    key_file: Path | None  # to be made before they start; None: the user has a cluster key of his own, or needs none
 
 
 def make_plan(settings: UpSettings, services: Sequence[str], environment: Mapping[str, str]) -> UpPlan:
@@ -64,13 +67,20 @@ def make_plan(settings: UpSettings, services: Sequence[str], environment: Mappin
         postgres = PostgresEngine(data / "postgres")
         database_url = postgres.url
         programs.append(_engine(postgres, _POSTGRES_TIER, environment))
+    key_file = None if _CLUSTER_KEY & environment.keys() else data / "cluster.key"
     for name in services:
         own = _own_settings(name, address) | inherited
         own.pop("BOOTLINK_DATABASE_URL", None)
         if name == "registry" and database_url is not None:
             own["BOOTLINK_DATABASE_URL"] = database_url  # the registry's alone: it holds a password
+        if name in _KEY_HOLDERS:
+            own |= {"BOOTLINK_CLUSTER_KEY_FILE": str(key_file)} if key_file is not None else {}
+        else:
+            own = {variable: value for variable, value in own.items() if variable not in _CLUSTER_KEY}
         programs.append(_service(name, own))
-    return UpPlan(nats_url=nats_url, data=data, programs=tuple(programs))
+    if not _KEY_HOLDERS & set(services):
+        key_file = None
+    return UpPlan(nats_url=nats_url, data=data, programs=tuple(programs), key_file=key_file)
 
 
 def _engine(engine: NatsEngine | PostgresEngine, tier: int, environment: Mapping[str, str]) -> Program:

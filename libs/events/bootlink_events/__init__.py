@@ -2,6 +2,7 @@
 
 from bootlink_events.bootid import BootId
 from bootlink_events.cloudevent import CloudEvent, UnreadableEvent, traceparent
+from bootlink_events.credentials import ClusterKey, Credentials
 from bootlink_events.models import (
     BootAddressed,
     BootDiskAttached,
@@ -37,6 +38,7 @@ from bootlink_events.plans import (
     NODES_BUCKET,
     PLANS_BUCKET,
     BootPlan,
+    Chap,
     DiskPlan,
     LayerFormat,
     LayerPlan,
@@ -73,8 +75,11 @@ __all__ = [
     "BootPlan",
     "BootScriptServed",
     "BootStarted",
+    "Chap",
     "ClientSeen",
     "CloudEvent",
+    "ClusterKey",
+    "Credentials",
     "DiskIo",
     "DiskPlan",
     "EventData",

@@ -26,6 +26,7 @@ NODES_BUCKET: Final = "bootlink_nodes"
 
 LayerFormat = Literal["raw", "vhd-fixed", "vhd-dynamic"]
 Policy = Literal["discard", "keep"]
+Chap = Literal["off", "one-way", "mutual"]
 RefusalCause = Literal["no_link", "image_missing", "no_blockstore", "disabled"]
 
 
@@ -76,6 +77,7 @@ class BootPlan(_Plan):
     target: str = Field(description="IQN of the client's target")
     portals: tuple[str, ...] = Field(default=(), description="block stores that serve it, each host:port")
     disks: tuple[DiskPlan, ...] = ()
+    chap: Chap = Field(default="off", description="whether a login must know the boot's secret, and proves it in turn")
     refusal: Refusal | None = None
 
     @property

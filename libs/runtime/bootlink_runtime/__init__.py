@@ -12,7 +12,7 @@ from bootlink_runtime.logs import Logger, configure, logger
 from bootlink_runtime.planbook import PlanBook
 from bootlink_runtime.provision import provision
 from bootlink_runtime.replica import Replica
-from bootlink_runtime.settings import ServiceSettings, load
+from bootlink_runtime.settings import ClusterSettings, ServiceSettings, load
 from bootlink_runtime.tasks import ended
 from bootlink_runtime.telemetry import Telemetry
 from bootlink_runtime.version import __version__
@@ -21,6 +21,7 @@ __all__ = [
     "Bus",
     "BusUnavailable",
     "Chassis",
+    "ClusterSettings",
     "Health",
     "Logger",
     "PlanBook",

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bootlink_events.credentials import KEY_SIZE_MIN, ClusterKey
 from bootlink_runtime.errors import StartupError
 
 NATS_SCHEMES: Final = ("nats", "tls", "ws", "wss")
@@ -74,6 +75,40 @@ class ServiceSettings(BaseSettings):
         if not readable:
             raise ValueError(f"{url!r} is no address of a NATS server; write it like nats://127.0.0.1:4222")
         return url
+
+
+class ClusterSettings(ServiceSettings):
+    """What the services of the boot path are told besides, and nobody else: the key that CHAP secrets come from."""
+
+    cluster_key: SecretStr = Field(
+        default=SecretStr(""),
+        validation_alias=shared("BOOTLINK_CLUSTER_KEY", "cluster_key"),
+        description=f"key that tftp and blockstore share, {KEY_SIZE_MIN} characters or more; CHAP secrets come from it",
+    )
+    cluster_key_file: Path | None = Field(
+        default=None,
+        validation_alias=shared("BOOTLINK_CLUSTER_KEY_FILE", "cluster_key_file"),
+        description="a file that holds the key; BOOTLINK_CLUSTER_KEY comes before it",
+    )
+
+    def shared_key(self) -> ClusterKey | None:
+        """The key; None where none was given. StartupError if it cannot be read, or is too short to be one."""
+        variable, text = "BOOTLINK_CLUSTER_KEY", self.cluster_key.get_secret_value()
+        if not text and self.cluster_key_file is not None:
+            variable = "BOOTLINK_CLUSTER_KEY_FILE"
+            try:
+                text = self.cluster_key_file.read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise StartupError(
+                    f"the cluster key {self.cluster_key_file} cannot be read ({error})",
+                    "let the service's user read it, or correct BOOTLINK_CLUSTER_KEY_FILE",
+                ) from error
+        elif not text:
+            return None
+        try:
+            return ClusterKey(text.encode())
+        except ValueError as error:
+            raise StartupError(f"{variable} is no key: {error}", "make one: openssl rand -hex 32") from error
 
 
 S = TypeVar("S", bound=ServiceSettings)

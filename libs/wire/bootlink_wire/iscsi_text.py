@@ -75,7 +75,8 @@ KEYS: Final[dict[str, Key]] = {
     "InitiatorAlias": Key(Kind.STATE, any_phase=True),
     "TargetName": Key(Kind.STATE),
     "SessionType": Key(Kind.STATE),
-    "AuthMethod": Key(Kind.LIST, "None", "None"),
+    "AuthMethod": Key(Kind.LIST, "None"),  # ours is `Negotiation.auth`
+    **dict.fromkeys(("CHAP_A", "CHAP_I", "CHAP_C", "CHAP_N", "CHAP_R"), Key(Kind.STATE)),  # answered by `iscsi_chap`
     "HeaderDigest": Key(Kind.LIST, "None", "CRC32C,None"),
     "DataDigest": Key(Kind.LIST, "None", "CRC32C,None"),
     "TaskReporting": Key(Kind.LIST, "RFC3720", "RFC3720", normal_only=True),
@@ -125,14 +126,15 @@ class Negotiation:
     """The outcome of all offers so far, seen from the target.
 
     `answer` takes the pairs of one text. `value`, `number` and `flag` tell what holds now. `offered` is what the
-    initiator sent, by key.
+    initiator sent, by key. `auth` is the AuthMethod that will do.
     """
 
-    __slots__ = ("_declared", "_values", "discovery", "offered")
+    __slots__ = ("_declared", "_values", "auth", "discovery", "offered")
 
     def __init__(self) -> None:
         self.offered: dict[str, str] = {}
         self.discovery = False
+        self.auth = "None"
         self._values: dict[str, str] = {}
         self._declared: set[str] = set()
 
@@ -157,7 +159,7 @@ class Negotiation:
             return None
         if key.normal_only and self.discovery:
             return IRRELEVANT
-        result = _result(key, offer)
+        result = _result(key, self.auth if name == "AuthMethod" else key.ours, offer)
         if result == REJECT:
             return REJECT
         self._values[name] = result
@@ -197,22 +199,22 @@ class Negotiation:
         return self.value(name) == "Yes"
 
 
-def _result(key: Key, offer: str) -> str:
+def _result(key: Key, ours: str, offer: str) -> str:
     if key.kind is Kind.LIST:
-        wanted = key.ours.split(",")
+        wanted = ours.split(",")
         return next((value for value in offer.split(",") if value in wanted), REJECT)
     if key.kind in (Kind.OR, Kind.AND):
         if offer not in ("Yes", "No"):
             return REJECT
         either = key.kind is Kind.OR
-        values = (offer == "Yes", key.ours == "Yes")
+        values = (offer == "Yes", ours == "Yes")
         return "Yes" if (any(values) if either else all(values)) else "No"
     number = _number(offer)
     if number is None or not key.low <= number <= key.high:
         return REJECT
     if key.kind is Kind.DECLARE:
         return str(number)
-    return str((min if key.kind is Kind.MINIMUM else max)(number, int(key.ours)))
+    return str((min if key.kind is Kind.MINIMUM else max)(number, int(ours)))
 
 
 def _number(text: str) -> int | None:

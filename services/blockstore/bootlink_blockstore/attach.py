@@ -14,7 +14,7 @@ The fence is the newest boot id among the client's manifests, so it outlives the
 the future is refused: it would lock its client out until then. Where the fence itself is there (the clock was wrong,
 and has been set back), its boot goes on, and the next may begin.
 
-Where initiator and target both carry a MAC address they must agree. Within a boot, a login from the same initiator name
+Who may log in at all is `access`'s. Within a boot, a login from the same initiator name
 and ISID reinstates: the former session is ended, and its tasks are dead, before the new one is admitted (RFC 7143,
 section 6.3.5).
 
@@ -34,6 +34,8 @@ from functools import partial
 from typing import Final, NoReturn, Protocol, TypeVar
 
 from bootlink_blockstore import commands
+from bootlink_blockstore.access import Access, NotAdmitted, Plans
+from bootlink_blockstore.chap import Chap
 from bootlink_blockstore.device import LogicalUnit
 from bootlink_blockstore.disk import ClientDisk
 from bootlink_blockstore.image import Image, Library
@@ -42,7 +44,8 @@ from bootlink_blockstore.login import Admission
 from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.writeback import Manifest, Writebacks, overlay_name
 from bootlink_disks import DiskError
-from bootlink_events import BootId, BootPlan, LayerPlan, parse_initiator, parse_target, target_iqn
+from bootlink_events import BootId, LayerPlan, parse_initiator, parse_target, target_iqn
+from bootlink_events import Chap as ChapRule
 from bootlink_wire.iscsi_pdu import LoginStatus
 from bootlink_wire.scsi_vpd import Identity
 
@@ -56,25 +59,11 @@ SESSIONS_LIMIT: Final = 32  # per boot; one more ends the oldest, as iPXE leaves
 IDLE_SECONDS: Final = 600.0  # without a session until a boot's files are closed; it is resumed when it comes back
 
 
-class Plans(Protocol):
-    def get(self, mac: str) -> BootPlan | None: ...
-
-
 class Seat(Protocol):
     """A session's place at a disk."""
 
     async def evict(self, why: str) -> None:
         """End the session, and return when none of its tasks can write any more."""
-
-
-class NotAdmitted(Exception):
-    """The login is refused. `cause` and `remedy` are for the administrator."""
-
-    def __init__(self, status: LoginStatus, cause: str, remedy: str) -> None:
-        super().__init__(f"{cause}: {remedy}")
-        self.status = status
-        self.cause = cause
-        self.remedy = remedy
 
 
 @dataclass(eq=False)
@@ -110,8 +99,15 @@ class Attachments:
     """All clients' boots on this node."""
 
     def __init__(
-        self, plans: Plans, writebacks: Writebacks, library: Library, executor: Executor, journal: Journal
+        self,
+        plans: Plans,
+        writebacks: Writebacks,
+        library: Library,
+        executor: Executor,
+        journal: Journal,
+        access: Access | None = None,
     ) -> None:
+        self._access = access or Access()
         self._plans = plans
         self._writebacks = writebacks
         self._library = library
@@ -148,6 +144,33 @@ class Attachments:
         may = mac in self._boots or (plan is not None and plan.refusal is None and bool(plan.disks))
         return [target_iqn(mac)] if may else []
 
+    def authenticate(self, admission: Admission, started: datetime) -> Chap | None:
+        """What this initiator must prove before it may enter; None if nothing. NotAdmitted if it can prove nothing."""
+        mac = parse_initiator(admission.initiator)[0] if admission.discovery else parse_target(admission.target)
+        if mac is None:
+            return None  # no client's: it sees no target, and `attach` gives it none
+        try:
+            return self._access.exchange(admission, self._chap(mac))
+        except NotAdmitted as refusal:
+            self._tell(mac, admission, started, refusal)
+            raise
+
+    def unproven(self, admission: Admission, started: datetime, why: str) -> None:
+        """An initiator did not prove what `authenticate` asked for."""
+        mac = parse_initiator(admission.initiator)[0]
+        assert mac is not None  # or it would not have been asked
+        remedy = "restart the PC; if it stays, give tftp and blockstore the same BOOTLINK_CLUSTER_KEY"
+        status = LoginStatus.AUTHENTICATION_FAILURE
+        self._tell(mac, admission, started, NotAdmitted(status, f"the client did not log in by CHAP: {why}", remedy))
+
+    def _chap(self, mac: str) -> ChapRule:
+        """What this client's logins must prove: by its plan, or as its last boot began where the plan has gone."""
+        plan = self._plans.get(mac)
+        if plan is not None:
+            return plan.chap
+        held = max(self._manifests.get(mac, ()), key=lambda manifest: manifest.boot_id, default=None)
+        return "off" if held is None else held.chap
+
     def fence(self, mac: str) -> BootId | None:
         """The newest boot of this client that was ever admitted and not forgotten."""
         return max((manifest.boot_id for manifest in self._manifests.get(mac, ())), default=None)
@@ -161,13 +184,12 @@ class Attachments:
                 f"there is no target {admission.target}",
                 "a client's target is iqn.2026-11.io.bootlink: and its MAC address with dashes",
             )
-        initiator_mac, wanted = parse_initiator(admission.initiator)
+        _, wanted = parse_initiator(admission.initiator)
         try:
-            if initiator_mac not in (None, mac):
-                raise NotAdmitted(
-                    LoginStatus.AUTHORIZATION_FAILURE,
-                    f"the initiator is client {initiator_mac}, and asks for the disk of {mac}",
-                    "let each client log in to its own target",
+            self._access.check_name(admission, mac)
+            if not admission.proved and self._chap(mac) != "off":
+                raise NotAdmitted(  # the plan has changed since `authenticate`
+                    LoginStatus.AUTHENTICATION_FAILURE, f"client {mac} must log in by CHAP", "restart the PC"
                 )
             if mac not in self._manifests and self._plans.get(mac) is None:
                 self._unknown(mac)
@@ -176,10 +198,13 @@ class Attachments:
                 await self._take_seat(boot, admission, seat)
                 return boot
         except NotAdmitted as refusal:
-            plan = self._plans.get(mac)
-            boot_id = wanted or self.fence(mac) or BootId.mint()
-            self._journal.failed(mac, plan.client if plan else None, boot_id, started, refusal.cause, refusal.remedy)
+            self._tell(mac, admission, started, refusal)
             raise
+
+    def _tell(self, mac: str, admission: Admission, started: datetime, refusal: NotAdmitted) -> None:
+        plan = self._plans.get(mac)
+        boot_id = parse_initiator(admission.initiator)[1] or self.fence(mac) or BootId.mint()
+        self._journal.failed(mac, plan.client if plan else None, boot_id, started, refusal.cause, refusal.remedy)
 
     def leave(self, boot: Boot, admission: Admission, seat: Seat) -> None:
         """A session has ended."""

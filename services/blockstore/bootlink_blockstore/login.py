@@ -19,14 +19,19 @@ uses that), or that offers what iPXE always has: no immediate data, initial R2T,
 MaxRecvDataSegmentLength that are its whole buffer. Whoever is taken for firmware merely gets nothing unasked, so a
 wrong guess costs little.
 
-Deliberately not here: CHAP (a row in `iscsi_text.KEYS`, and a step in the security stage).
+**Authentication.** Once the first text has said who is there, `authority` says what the initiator must prove: nothing,
+or a `Chap` exchange. With one, AuthMethod=None is no choice, and nothing leads out of the security stage before the
+exchange is done.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from bootlink_blockstore import chap
+from bootlink_blockstore.chap import Chap, ChapError
 from bootlink_wire.iscsi_digest import NONE, Digests
 from bootlink_wire.iscsi_pdu import CONTINUE, FINAL, LoginRequest, LoginResponse, LoginStatus
 from bootlink_wire.iscsi_text import REJECT, Negotiation, TextError, encode, parse
@@ -53,6 +58,7 @@ class Admission:
     tsih: int
     discovery: bool
     firmware: bool
+    proved: bool = False  # it knows the secret that was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,8 @@ class Login:
 
     __slots__ = (
         "_admission",
+        "_authority",
+        "_chap",
         "_cid",
         "_isid",
         "_last",
@@ -89,16 +97,21 @@ class Login:
         "_stage",
         "_text",
         "_told_group",
+        "asked",
         "done",
         "negotiation",
         "statsn",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, authority: Callable[[Admission], Chap | None] = lambda _: None) -> None:
+        """`authority` says what an initiator must prove; Refusal if it cannot be asked."""
         self.negotiation = Negotiation()
+        self.asked: Admission | None = None  # who was asked for a proof
         self.done = False
         self.statsn = 0
         self._admission: Admission | None = None
+        self._authority = authority
+        self._chap: Chap | None = None
         self._cid = 0
         self._isid = b""
         self._last: LoginRequest | None = None
@@ -124,11 +137,15 @@ class Login:
             answers = self._answer(pairs)
         except TextError as error:
             raise Refusal(error.status, str(error)) from None
+        except ChapError as error:
+            status = LoginStatus.AUTHENTICATION_FAILURE if error.proof else LoginStatus.INITIATOR_ERROR
+            raise Refusal(status, str(error)) from None
         self._text = b""
         current, wanted = pdu.flags >> 2 & 3, pdu.flags & 3
         if any(name == "AuthMethod" and value == REJECT for name, value in answers):
-            raise Refusal(LoginStatus.AUTHENTICATION_FAILURE, "no offered AuthMethod is None")
-        if not pdu.flags & FINAL:
+            raise Refusal(LoginStatus.AUTHENTICATION_FAILURE, "no offered AuthMethod will do")
+        leaves = bool(pdu.flags & FINAL)
+        if self._still_to_prove(leaves=leaves) or not leaves:
             return self._response(current, answers, next_stage=None)
         if wanted == FULL_FEATURE:
             self._reply = answers
@@ -136,6 +153,14 @@ class Login:
             return self._admission
         self._stage = wanted
         return self._response(current, answers, next_stage=wanted)
+
+    def _still_to_prove(self, *, leaves: bool) -> bool:
+        """Whether the login stays in the security stage. Refusal if it never was there, or leaves without a proof."""
+        if self._chap is None or self._chap.done:
+            return False
+        if self._stage != SECURITY or (leaves and "AuthMethod" not in self.negotiation.offered):
+            raise Refusal(LoginStatus.AUTHENTICATION_FAILURE, "it would enter without the CHAP that is asked for")
+        return True
 
     def admit(self, tsih: int) -> tuple[LoginResponse, Parameters]:
         """The initiator may enter: the last response, and what was negotiated."""
@@ -179,19 +204,26 @@ class Login:
         offered = dict(pairs)
         if self._admission is None:
             self.negotiation.discovery = offered.get("SessionType") == "Discovery"
+            who = self._identify(offered)
+            self._chap = self._authority(who)
+            if self._chap is not None:
+                self.asked = who
+                self.negotiation.auth = "CHAP"
         answers = self.negotiation.answer(pairs)
-        if self._admission is None:
-            self._identify()
+        exchange = {name: value for name, value in pairs if name in chap.KEYS}
+        if self._chap is not None:
+            answers += self._chap.step(exchange)
+        elif exchange:
+            raise TextError("it speaks CHAP where none is asked for")
         if self._stage == OPERATIONAL:
             answers += self.negotiation.declarations()
         if not self._told_group and not self.negotiation.discovery:
             self._told_group = True
             answers.insert(0, ("TargetPortalGroupTag", str(PORTAL_GROUP)))
-        self._admission = self._identify()
+        self._admission = self._identify(self.negotiation.offered)
         return answers
 
-    def _identify(self) -> Admission:
-        offered = self.negotiation.offered
+    def _identify(self, offered: Mapping[str, str]) -> Admission:
         initiator, target = offered.get("InitiatorName", ""), offered.get("TargetName", "")
         kind = offered.get("SessionType", "Normal")
         if not initiator or len(initiator) > NAME_LIMIT:
@@ -207,11 +239,11 @@ class Login:
             self._isid,
             self._last.tsih,
             kind == "Discovery",
-            self._is_firmware(),
+            self._is_firmware(offered),
+            self._chap is not None and self._chap.done,
         )
 
-    def _is_firmware(self) -> bool:
-        offered = self.negotiation.offered
+    def _is_firmware(self, offered: Mapping[str, str]) -> bool:
         return self._isid[:4] == FEN_SYSTEMS or (
             offered.get("ImmediateData") == "No"
             and offered.get("InitialR2T") == "Yes"

@@ -24,10 +24,12 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
-from bootlink_blockstore.attach import Attached, Attachments, Boot, NotAdmitted
+from bootlink_blockstore.access import NotAdmitted
+from bootlink_blockstore.attach import Attached, Attachments, Boot
+from bootlink_blockstore.chap import Chap
 from bootlink_blockstore.device import Nexus, Outcome, failure
 from bootlink_blockstore.journal import Journal
-from bootlink_blockstore.login import PORTAL_GROUP, Admission
+from bootlink_blockstore.login import PORTAL_GROUP, Admission, Refusal
 from bootlink_blockstore.session import Session
 from bootlink_blockstore.transfer import Task
 from bootlink_events import BootDiskDetached, BootDiskUsed
@@ -159,6 +161,15 @@ class Connection(asyncio.Protocol):
         job = self._loop.create_task(self._run(task, running), name=f"{self._name} task {task.itt:x}")
         self._running.add(job)
         job.add_done_callback(self._ended)
+
+    def authenticate(self, admission: Admission) -> Chap | None:
+        try:
+            return self._portal.attachments.authenticate(admission, self._began)
+        except NotAdmitted as error:
+            raise Refusal(error.status, error.cause) from None
+
+    def unproven(self, admission: Admission, why: str) -> None:
+        self._portal.attachments.unproven(admission, self._began, why)
 
     def targets(self, initiator: str) -> list[tuple[str, str]]:
         address = self._portal.advertise

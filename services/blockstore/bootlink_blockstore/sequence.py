@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypedDict
 
+from bootlink_blockstore.chap import Chap
 from bootlink_blockstore.device import LogicalUnit, Nexus, Outcome
 from bootlink_blockstore.image import Buffer
 from bootlink_blockstore.login import Admission, Parameters
@@ -25,6 +26,12 @@ class Host(Protocol):
 
     def start(self, task: Task, running: Coroutine[Any, Any, Outcome]) -> None:
         """Run this, and call `finish(task, outcome)`. Always, also when the session has ended meanwhile."""
+
+    def authenticate(self, admission: Admission) -> Chap | None:
+        """What this initiator must prove before it may enter; None if nothing. Refusal if it may not in any case."""
+
+    def unproven(self, admission: Admission, why: str) -> None:
+        """This login was refused in the middle of the proof that was asked for."""
 
     def targets(self, initiator: str) -> list[tuple[str, str]]:
         """The targets that this initiator may open: name and address, each."""

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from bootlink_blockstore.attach import Attachments, Plans
+from bootlink_blockstore.access import Access, Plans
+from bootlink_blockstore.attach import Attachments
 from bootlink_blockstore.cache import Cache
 from bootlink_blockstore.image import Library
 from bootlink_blockstore.journal import Journal
@@ -33,13 +34,22 @@ WILDCARDS: Final = ("0.0.0.0", "::", "")
 class BlockStore:
     """The parts of a running block store. `open`, then `portal.serve`, then `close`."""
 
-    def __init__(self, plans: Plans, journal: Journal, folder: Path, *, cache: int, advertise: str = "") -> None:
+    def __init__(
+        self,
+        plans: Plans,
+        journal: Journal,
+        folder: Path,
+        *,
+        cache: int,
+        advertise: str = "",
+        access: Access | None = None,
+    ) -> None:
         self.root = folder / "writebacks"
         self.cache = Cache(cache)
         self._readers = ThreadPoolExecutor(READERS, "layer")
         self._writers = ThreadPoolExecutor(WRITERS, "overlay")
         self.library = Library(self.cache, self._readers)
-        self.attachments = Attachments(plans, Writebacks(self.root), self.library, self._writers, journal)
+        self.attachments = Attachments(plans, Writebacks(self.root), self.library, self._writers, journal, access)
         self.portal = Portal(self.attachments, journal, advertise)
 
     async def open(self) -> None:
@@ -73,7 +83,8 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     _raise_file_limit()
     journal = Journal(chassis.bus.emit, chassis.telemetry, chassis.log, chassis.health.count)
     plans = chassis.plan_book()
-    store = BlockStore(plans, journal, chassis.data, cache=int(settings.cache))
+    access = Access(settings.shared_key(), require_boot_id=settings.require_boot_id)
+    store = BlockStore(plans, journal, chassis.data, cache=int(settings.cache), access=access)
     await store.open()
     try:
         host, port = await store.portal.serve(settings.host, settings.port)

@@ -79,7 +79,7 @@ class Session(Management):
         self.held = False
         self.full_feature = False
         self.digests: Digests | None = None  # `out` is to be sent with these, and bytes come with them
-        self._login = Login()
+        self._login = Login(host.authenticate)
         self._inbox = Inbox()
         self._early: dict[int, tuple[bytes, bytes, bytes]] = {}  # commands ahead of their turn, by CmdSN
         self._early_bytes = 0
@@ -379,6 +379,9 @@ class Session(Management):
             answer = self._login.request(request)
         except Refusal as error:
             self._on_error("login_refused")
+            if self._login.asked is not None:
+                self._on_error("chap_failed")
+                self.host.unproven(self._login.asked, str(error))
             self.refuse(error.status, str(error))
             return
         if isinstance(answer, Admission):

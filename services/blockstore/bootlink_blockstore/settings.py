@@ -7,12 +7,12 @@ from typing import Final
 from pydantic import ByteSize, Field
 from pydantic_settings import SettingsConfigDict
 
-from bootlink_runtime import ServiceSettings
+from bootlink_runtime import ClusterSettings
 
 PORT: Final = 3260  # RFC 7143, section 15: iSCSI's registered port
 
 
-class Settings(ServiceSettings):
+class Settings(ClusterSettings):
     """Read from BOOTLINK_BLOCKSTORE_* in the environment."""
 
     model_config = SettingsConfigDict(env_prefix="BOOTLINK_BLOCKSTORE_")
@@ -23,6 +23,11 @@ class Settings(ServiceSettings):
         default="", description="address that clients reach this node at; empty: the one it listens on, or the first"
     )
     cache: ByteSize = Field(default=ByteSize(1 << 30), ge=1 << 20, description="RAM for image blocks, such as 8GiB")
+    require_boot_id: bool = Field(
+        default=False,
+        description="refuse initiator names that carry no boot id of the client whose disk they ask for, such as other "
+        "tools have; where links ask for CHAP they are refused in any case",
+    )
     reclaim_after: float = Field(
         default=600.0, ge=0, description="seconds from the next boot until a discarded write-back gives its space back"
     )

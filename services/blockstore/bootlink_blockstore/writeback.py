@@ -36,7 +36,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from bootlink_blockstore.overlay import Overlay, zeros_path
 from bootlink_events import BootId, LayerPlan, Mac, mac_token
-from bootlink_events.plans import BootPlan, DiskPlan, Policy
+from bootlink_events.plans import BootPlan, Chap, DiskPlan, Policy
 
 MANIFEST_LIMIT: Final = 1 << 20  # bytes; one with 256 layers has about 100 KiB
 FORMAT: Final = 1
@@ -61,6 +61,7 @@ class Manifest(BaseModel):
     layers: tuple[LayerPlan, ...] = Field(min_length=1, description="top first")
     created: AwareDatetime
     machine_run: str = Field(default="", description="the run of the machine that the boot began in; empty: unknown")
+    chap: Chap = Field(default="off", description="what a login to that boot must prove")
     failed: str = Field(default="", description="why the overlay may never be opened again")
 
     @property
@@ -142,6 +143,7 @@ class Writebacks:
                     image=disk.image,
                     version=disk.version,
                     policy=disk.policy,
+                    chap=plan.chap,
                     layers=disk.layers,
                     created=datetime.now(UTC),
                     machine_run=self._machine_run,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from bootlink_events import BootId
+from bootlink_events import BootId, ClusterKey
 from bootlink_runtime import Logger
 from bootlink_tftp import names, scripts
 from bootlink_tftp.chronicle import Chronicle, Plans
@@ -33,7 +33,7 @@ class Answer:
     """A file to send. `script` and `mac` are set for a client's script; `boot_id` where the name carried one."""
 
     file: str
-    payload: bytes
+    payload: bytes = field(repr=False)
     boot_id: BootId | None = None
     mac: str | None = None
     script: Script | None = None
@@ -52,9 +52,10 @@ class Answers:
         on_link: OnLink,
         base: Callable[[str], str],
         log: Logger,
+        key: ClusterKey | None = None,
     ) -> None:
         """`plans_read` tells whether `plans` is complete; `base` makes the URL of this server, without a last slash,
-        from the address that a PC has asked."""
+        from the address that a PC has asked; CHAP secrets come from `key`."""
         self._folders = folders
         self._plans = plans
         self._plans_read = plans_read
@@ -62,6 +63,7 @@ class Answers:
         self._on_link = on_link
         self._base = base
         self._log = log
+        self._key = key
 
     async def find(self, raw: bytes, *, peer: str, local: str) -> Answer:
         """The answer to the name `raw`, asked by the address `peer` at our address `local`.
@@ -91,6 +93,7 @@ class Answers:
             plan,
             on_link=frozenset(host for host in scripts.portal_hosts(plan) if self._on_link.together(peer, host)),
             plans_read=self._plans_read(),
+            key=self._key,
         )
         return Answer("script", script.text.encode("ascii"), boot_id, name.mac, script)
 

@@ -75,6 +75,11 @@ SCREENS: Final[Mapping[str, Screen]] = {
         "A name or an address in it cannot stand in an iPXE script.",
         "See the log of the tftp service, then: bootlink client show {client}",
     ),
+    "no_key": Screen(
+        "this PC's disk needs a secret that cannot be made",
+        "Its link asks for CHAP, and the tftp service was given no cluster key.",
+        "Give tftp and blockstore the same BOOTLINK_CLUSTER_KEY",
+    ),
     # The two below are part of a sanboot script: iPXE's own message, with its ipxe.org link, stands above them.
     "attach": Screen(
         "the disk of this PC did not answer",

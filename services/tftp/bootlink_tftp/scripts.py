@@ -2,7 +2,8 @@
 
 The script of a client that can boot:
 
-1. sets the initiator name, which carries the boot id into the login, the iBFT and the operating system;
+1. sets the initiator name, which carries the boot id into the login, the iBFT and the operating system; and the
+   boot's CHAP secrets, where the plan asks for them (they go the same way);
 2. tries the portals in the plan's order: where a portal is on the client's own link, the gateway is set to the
    portal's address first (FIELD section 2: with a gateway in the iBFT, Windows routes the disk's traffic through it
    even on the same link), else it is left as DHCP gave it;
@@ -19,16 +20,28 @@ another medium. Here a failed boot asks for the script again, and must find the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final, Literal
 
-from bootlink_events import BootId, BootPlan, initiator_iqn, mac_token
+from bootlink_events import BootId, BootPlan, ClusterKey, initiator_iqn, mac_token
 from bootlink_tftp import screens
 from bootlink_tftp.ipxe import Text, Token, UnsafeValue, fill
 
 _PORTAL: Final = re.compile(r"([A-Za-z0-9.-]{1,253}):([0-9]{1,5})")
 PORTALS_MAX: Final = 4  # tried in turn; iPXE takes up to a minute to give one up
 
+# Settings outlive a script, and the plan may have changed since the last one: iPXE offers CHAP where it has a user
+# name, and insists on the target's proof where it has a reverse one.
+_CHAP: Final = {
+    "off": ("clear username ||",),
+    "one-way": ("set username {user}", "set password {secret}", "clear reverse-username ||"),
+    "mutual": (
+        "set username {user}",
+        "set password {secret}",
+        "set reverse-username {target_user}",
+        "set reverse-password {target_secret}",
+    ),
+}
 _ATTACH: Final = (
     "sanhook {uri} && goto attached ||",
     "clear netX/gateway ||",
@@ -44,9 +57,12 @@ _START: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script to serve. `cause` (with what is wrong and what to do) is None where the client boots its disk."""
+    """A script to serve. It may hold secrets, so its text is in no `repr`.
 
-    text: str
+    `cause` (with what is wrong and what to do) is None where the client boots its disk.
+    """
+
+    text: str = field(repr=False)
     kind: Literal["sanboot", "screen"]
     cause: str | None = None
     detail: str = ""
@@ -67,9 +83,16 @@ class Asker:
         return Token(f"{self.base}/boot/{self.boot_id}/{mac_token(self.mac)}{suffix}.ipxe")
 
 
-def render(asker: Asker, plan: BootPlan | None, *, on_link: frozenset[str], plans_read: bool = True) -> Script:
+def render(
+    asker: Asker,
+    plan: BootPlan | None,
+    *,
+    on_link: frozenset[str],
+    plans_read: bool = True,
+    key: ClusterKey | None = None,
+) -> Script:
     """The script for this client. `on_link`: the hosts among the plan's portals that are on the client's link;
-    `plans_read`: False while the plans that we hold may be incomplete."""
+    `plans_read`: False while the plans that we hold may be incomplete; `key`: where CHAP secrets come from."""
     if plan is None:
         return _screen(asker, None, "unknown_client" if plans_read else "plans_unread")
     if plan.refusal is not None:
@@ -78,8 +101,10 @@ def render(asker: Asker, plan: BootPlan | None, *, on_link: frozenset[str], plan
         return _screen(asker, plan, "no_link")
     if not plan.portals:
         return _screen(asker, plan, "no_blockstore")
+    if plan.chap != "off" and key is None:
+        return _screen(asker, plan, "no_key")
     try:
-        return _sanboot(asker, plan, on_link)
+        return _sanboot(asker, plan, on_link, key)
     except UnsafeValue as error:
         return _screen(asker, plan, "bad_plan", str(error))
 
@@ -105,7 +130,7 @@ def portal_hosts(plan: BootPlan | None) -> list[str]:
     return [match[1] for portal in (plan.portals if plan else ()) if (match := _PORTAL.fullmatch(portal))]
 
 
-def _sanboot(asker: Asker, plan: BootPlan, on_link: frozenset[str]) -> Script:
+def _sanboot(asker: Asker, plan: BootPlan, on_link: frozenset[str], key: ClusterKey | None) -> Script:
     disk = min(plan.disks, key=lambda disk: disk.lun)  # the others are found behind it by the operating system
     lines = fill(
         (
@@ -118,6 +143,8 @@ def _sanboot(asker: Asker, plan: BootPlan, on_link: frozenset[str]) -> Script:
         version=Text(disk.version),
         policy=Text(disk.policy),
     )
+    secrets = {} if key is None else asdict(key.credentials(asker.mac, asker.boot_id))
+    lines += fill(_CHAP[plan.chap], **{name: Token(value) for name, value in secrets.items()})
     usable = [match for portal in plan.portals[:PORTALS_MAX] if (match := _PORTAL.fullmatch(portal))]
     if not usable:
         raise UnsafeValue(f"no portal of {', '.join(plan.portals)} is an IPv4 address or name with a port")

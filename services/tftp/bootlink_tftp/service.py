@@ -27,6 +27,7 @@ TFTP_PORT: Final = 69
 async def run(chassis: Chassis, settings: TftpSettings) -> None:
     """Serve boot files until the chassis stops."""
     folders = _loader_folders(settings, chassis.data)
+    key = settings.shared_key()
     host = str(settings.host)
     try:
         sock = endpoint.bind(host, settings.port)
@@ -50,6 +51,7 @@ async def run(chassis: Chassis, settings: TftpSettings) -> None:
         on_link=OnLink(settings.on_link_networks),
         base=lambda asked: _base(str(settings.advertise or asked), port),
         log=chassis.log,
+        key=key,
     )
     server = Endpoint(
         sock,

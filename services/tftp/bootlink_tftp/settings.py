@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from bootlink_runtime import ServiceSettings
+from bootlink_runtime import ClusterSettings
 from bootlink_wire.tftp_options import BLOCK_DEFAULT, BLOCK_MAX, BLOCK_ON_ETHERNET, WINDOW_GRANTED, WINDOW_MAX
 
 DEBIAN_LOADERS: Final = Path("/usr/lib/ipxe")
@@ -21,7 +21,7 @@ TRANSFERS_MAX: Final = 500
 TRANSFERS_PER_CLIENT_MAX: Final = 16
 
 
-class TftpSettings(ServiceSettings):
+class TftpSettings(ClusterSettings):
     """Environment: BOOTLINK_TFTP_*."""
 
     model_config = SettingsConfigDict(env_prefix="BOOTLINK_TFTP_")

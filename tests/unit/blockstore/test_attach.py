@@ -16,7 +16,8 @@ import pytest
 
 from bootlink_blockstore import attach as module
 from bootlink_blockstore import reclaim, writeback
-from bootlink_blockstore.attach import Attachments, Boot, NotAdmitted
+from bootlink_blockstore.access import NotAdmitted
+from bootlink_blockstore.attach import Attachments, Boot
 from bootlink_blockstore.disk import DiskFault
 from bootlink_blockstore.login import Admission
 from bootlink_blockstore.service import BlockStore

@@ -46,6 +46,36 @@ def test_servers_of_the_users_own_are_used_instead_of_embedded_ones() -> None:
     assert "BOOTLINK_DATABASE_URL" not in program(plan, "blockstore").environment
 
 
+def test_the_cluster_key_is_for_those_who_derive_secrets_from_it() -> None:
+    plan = make_plan(SETTINGS, ("registry", "blockstore"), {"PATH": os.environ["PATH"]})
+    assert plan.key_file == Path("/srv/bl/cluster.key")
+    assert program(plan, "blockstore").environment["BOOTLINK_CLUSTER_KEY_FILE"] == "/srv/bl/cluster.key"
+    assert "BOOTLINK_CLUSTER_KEY_FILE" not in program(plan, "registry").environment
+    assert make_plan(SETTINGS, ("registry",), {"PATH": os.environ["PATH"]}).key_file is None
+
+
+def test_a_cluster_key_of_the_users_own_is_used_and_shown_to_nobody_else() -> None:
+    plan = make_plan(
+        SETTINGS, ("registry", "blockstore"), {"PATH": os.environ["PATH"], "BOOTLINK_CLUSTER_KEY": "k" * 32}
+    )
+    assert plan.key_file is None
+    assert program(plan, "blockstore").environment["BOOTLINK_CLUSTER_KEY"] == "k" * 32
+    assert "BOOTLINK_CLUSTER_KEY_FILE" not in program(plan, "blockstore").environment
+    assert "BOOTLINK_CLUSTER_KEY" not in program(plan, "registry").environment
+
+
+def test_the_cluster_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.key"
+    folder.keep_key(path)
+    first = path.read_text()
+    folder.keep_key(path)
+    assert path.read_text() == first
+    assert len(bytes.fromhex(first)) == folder.KEY_BYTES
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(StartupError, match=r"cluster\.key"):
+        folder.keep_key(tmp_path / "missing" / "cluster.key")
+
+
 def test_without_a_registry_there_is_no_postgresql() -> None:
     assert [p.name for p in make_plan(SETTINGS, ("blockstore",), {}).programs] == ["nats", "blockstore"]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootlink_events import RefusalCause
+from bootlink_events import Chap, ClusterKey, RefusalCause
 from bootlink_tftp.ipxe import COLUMNS, Text, Token, UnsafeValue, fill, say
 from bootlink_tftp.screens import RETRY_SECONDS, SCREENS, SOON_SECONDS
 from bootlink_tftp.scripts import Asker, Script, autoexec, portal_hosts, render
@@ -119,6 +119,30 @@ def test_a_refusal_is_shown_with_its_cause_and_remedy(cause: RefusalCause) -> No
     for words in (SCREENS[cause].title, "The link names win12.", "bootlink image list", MAC, "pc-001", str(BOOT_ID)):
         assert words in script.text
     assert f"--timeout {RETRY_SECONDS * 1000} " in script.text
+
+
+@pytest.mark.parametrize("chap", ["off", "one-way", "mutual"])
+def test_the_secrets_of_a_boot_are_set_as_its_plan_asks(chap: Chap) -> None:
+    key = ClusterKey(b"k" * 32)
+    known = key.credentials(MAC, BOOT_ID)
+    script = render(ASKER, plan().model_copy(update={"chap": chap}), on_link=NOWHERE, key=key)
+    found = check(script.text)
+    settings = {command[1]: command[2] for command in found if command[0] == "set"}
+    settings.pop("initiator-iqn")
+    cleared = {command[1] for command in found if command[0] == "clear"}
+    own = {"username": known.user, "password": known.secret}
+    reverse = {"reverse-username": known.target_user, "reverse-password": known.target_secret}
+    assert settings == {"off": {}, "one-way": own, "mutual": own | reverse}[chap]
+    assert ("username" in cleared, "reverse-username" in cleared) == (chap == "off", chap == "one-way")
+    assert (known.secret in script.text) == (chap != "off")
+    assert known.secret not in repr(script)
+
+
+def test_a_plan_that_asks_for_a_secret_is_a_screen_where_none_can_be_made() -> None:
+    script = render(ASKER, plan().model_copy(update={"chap": "one-way"}), on_link=NOWHERE)
+    check(script.text)
+    assert (script.kind, script.cause) == ("screen", "no_key")
+    assert "BOOTLINK_CLUSTER_KEY" in script.text
 
 
 def test_an_unknown_client_is_asked_again_sooner() -> None:
