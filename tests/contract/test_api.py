@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from bootlink_disks import create_vhd_differencing, create_vhd_dynamic
+from lab.disks import qemu_img
 from lab.nats import NatsServer
 from lab.registry import DISK_SIZE, Registry, raw_disk, registry_on
 
@@ -55,6 +57,26 @@ async def test_an_image_is_added_in_place_as_version_1_of_channel_production(reg
     assert await registry.get("/v1/images/demo") == image
     assert (await registry.get("/v1/images"))["items"] == [image]
     assert (disk.read_bytes(), disk.stat().st_mtime_ns) == before
+
+
+async def test_an_image_is_added_from_a_vhdx_as_from_any_other_disk(registry: Registry, tmp_path: Path) -> None:
+    path = tmp_path / "demo.vhdx"
+    qemu_img("create", "-f", "vhdx", path, "64M")
+    answer = await registry.http.post("/v1/images", json={"name": "demo", "path": str(path)})
+    assert answer.status_code == 201
+    (version,) = answer.json()["versions"]
+    assert (version["format"], version["virtual_size"]) == ("vhdx", 64 << 20)
+
+
+async def test_a_differencing_disk_is_no_image_by_itself_and_says_what_to_do(
+    registry: Registry, disk: Path, tmp_path: Path
+) -> None:
+    parent = create_vhd_dynamic(tmp_path / "gold.vhd", disk)
+    child = create_vhd_differencing(tmp_path / "child.vhd", parent, [(0, b"x" * 512)])
+    told = problem(await registry.http.post("/v1/images", json={"name": "demo", "path": str(child.path)}), 422)
+    assert "differencing disk on “gold.vhd”" in told["detail"]
+    assert "merge" in told["remedy"]
+    problem(await registry.http.get("/v1/images/demo"), 404)
 
 
 async def test_an_image_name_is_taken_once(registry: Registry, disk: Path) -> None:

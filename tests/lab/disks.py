@@ -87,3 +87,19 @@ def qemu_img(*arguments: str | Path, tool: str = "qemu-img", check: bool = True)
     done = subprocess.run([found, *map(str, arguments)], capture_output=True, text=True, timeout=60)
     assert not check or done.returncode == 0, f"{tool} {arguments}: {done.stdout}{done.stderr}"
     return done
+
+
+def changes_of(rng: random.Random, size: int, count: int) -> list[tuple[int, bytes]]:
+    """Runs of whole sectors that were written to a disk, ascending and apart; some of them are zeros."""
+    sectors = size // 512
+    cuts = sorted(rng.sample(range(sectors + 1), min(2 * count, sectors + 1) // 2 * 2))
+    return [
+        (start * 512, bytes((stop - start) * 512) if rng.random() < 0.2 else rng.randbytes((stop - start) * 512))
+        for start, stop in zip(cuts[::2], cuts[1::2], strict=True)
+    ]
+
+
+def apply_changes(disk: bytearray, changes: Iterable[tuple[int, bytes]]) -> None:
+    """The same to a model of the disk."""
+    for offset, data in changes:
+        disk[offset : offset + len(data)] = data

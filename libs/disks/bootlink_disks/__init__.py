@@ -1,8 +1,10 @@
-"""Disk formats: raw and VHD (fixed, dynamic). Probe, check, open for reading, create. See `layer` for how they work."""
+"""Disk formats: raw, VHD and VHDX, whole and differencing. Probe, check, open for reading, create. See `layer`."""
 
+from bootlink_disks.chain import describe_parent, require_chain, require_parent
 from bootlink_disks.create import create_vhd_dynamic
+from bootlink_disks.create_differencing import create_vhd_differencing
 from bootlink_disks.errors import DiskError
-from bootlink_disks.layer import Format, ImageInfo, Kind, Map, OpenLayer, Run
+from bootlink_disks.layer import Format, ImageInfo, Kind, Map, OpenLayer, ParentReference, Run
 from bootlink_disks.open import CheckReport, check, open_layer, probe
 
 __all__ = [
@@ -13,9 +15,14 @@ __all__ = [
     "Kind",
     "Map",
     "OpenLayer",
+    "ParentReference",
     "Run",
     "check",
+    "create_vhd_differencing",
     "create_vhd_dynamic",
+    "describe_parent",
     "open_layer",
     "probe",
+    "require_chain",
+    "require_parent",
 ]

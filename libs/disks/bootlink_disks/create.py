@@ -18,23 +18,25 @@ import time
 import uuid
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from sys import byteorder
 
 from bootlink_disks import vhd
+from bootlink_disks.blocks import MAX_BLOCKS
 from bootlink_disks.errors import DiskError
 from bootlink_disks.layer import SECTOR, ImageInfo, Kind, OpenLayer
 from bootlink_disks.open import open_layer, probe
-from bootlink_disks.vhd_dynamic import MAX_BLOCK_SIZE, MAX_ENTRIES, MIN_BLOCK_SIZE
+from bootlink_disks.vhd_dynamic import MAX_BLOCK_SIZE, MIN_BLOCK_SIZE
+from bootlink_disks.writing import appearing, write_at
 
 DEFAULT_BLOCK_SIZE = 2 << 20  # bytes; the specification's own
 DATA_ALIGNMENT = 4096  # bytes; a page
 _PIECE = 64 << 10  # bytes; a piece of a block that is all zeros is left a hole in the file
 _ZEROS = bytes(_PIECE)
 
-_HEADER_AT = vhd.FOOTER_SIZE
-_TABLE_AT = _HEADER_AT + vhd.HEADER_SIZE
+HEADER_AT = vhd.FOOTER_SIZE
+TABLE_AT = HEADER_AT + vhd.HEADER_SIZE
 
 
 def create_vhd_dynamic(
@@ -51,43 +53,69 @@ def create_vhd_dynamic(
     DiskError if the source cannot be read, is too large for VHD, `path` exists, or it cannot be written.
     """
     path = Path(path)
-    if block_size & (block_size - 1) or not MIN_BLOCK_SIZE <= block_size <= MAX_BLOCK_SIZE:
-        raise ValueError(f"a block of {block_size} bytes is no power of two from {MIN_BLOCK_SIZE} to {MAX_BLOCK_SIZE}")
+    require_block_size(block_size)
     with ExitStack() as stack:
         layer = source if isinstance(source, OpenLayer) else stack.enter_context(open_layer(source, "raw"))
-        if layer.size > vhd.MAX_SIZE or -(-layer.size // block_size) > MAX_ENTRIES:
-            raise DiskError(
-                f"{layer.info.path}: a disk of {layer.size} bytes does not fit into a VHD with this block size",
-                "use the default block size; a VHD ends at 2040 GiB",
-            )
-        with _appearing(path) as fd:
+        require_room(layer.info.path, layer.size, block_size)
+        with appearing(path) as fd:
             _write(fd, layer, block_size, unique_id or uuid.uuid4(), progress or (lambda _done: None))
     return probe(path)
 
 
+def require_block_size(block_size: int) -> None:
+    """ValueError unless it is one that VHDs are made with here."""
+    if block_size & (block_size - 1) or not MIN_BLOCK_SIZE <= block_size <= MAX_BLOCK_SIZE:
+        raise ValueError(f"a block of {block_size} bytes is no power of two from {MIN_BLOCK_SIZE} to {MAX_BLOCK_SIZE}")
+
+
+def require_room(source: Path, size: int, block_size: int) -> None:
+    """DiskError unless a VHD can hold a disk of that size."""
+    if size > vhd.MAX_SIZE or -(-size // block_size) > MAX_BLOCKS:
+        raise DiskError(
+            f"{source}: a disk of {size} bytes does not fit into a VHD with this block size",
+            "use the default block size; a VHD ends at 2040 GiB",
+        )
+
+
+def empty_table(entries: int) -> array[int]:
+    """A BAT without a block, padded to a sector."""
+    return array("I", [vhd.NO_BLOCK]) * (-(-entries * 4 // SECTOR) * SECTOR // 4)
+
+
+def table_bytes(table: array[int]) -> bytes:
+    """The BAT as it stands in the file."""
+    if byteorder == "little":
+        table = table[:]
+        table.byteswap()
+    return table.tobytes()
+
+
+def next_block(end: int, bitmap: int) -> int:
+    """Where the next block begins, behind `end`, so that the data behind its bitmap is aligned."""
+    return -(-(end + bitmap) // DATA_ALIGNMENT) * DATA_ALIGNMENT - bitmap
+
+
 def _write(fd: int, layer: OpenLayer, block_size: int, unique_id: uuid.UUID, progress: Callable[[int], None]) -> None:
     entries = -(-layer.size // block_size)
-    table = array("I", [vhd.NO_BLOCK]) * (-(-entries * 4 // SECTOR) * SECTOR // 4)
+    table = empty_table(entries)
     footer = bytes(
         # The largest geometry makes QEMU take the size from the footer, for creators that it does not know.
-        vhd.Footer(vhd.DYNAMIC, layer.size, unique_id, _HEADER_AT, timestamp=int(time.time()) - vhd.EPOCH)
+        vhd.Footer(vhd.DYNAMIC, layer.size, unique_id, HEADER_AT, timestamp=int(time.time()) - vhd.EPOCH)
     )
     bitmap = b"\xff" * vhd.bitmap_size(block_size)
-    end = _TABLE_AT + len(table) * 4
+    end = TABLE_AT + len(table) * 4
     for block, data in _blocks(layer, block_size):
-        start = -(-(end + len(bitmap)) // DATA_ALIGNMENT) * DATA_ALIGNMENT - len(bitmap)
-        _write_at(fd, start, bitmap)
+        start = next_block(end, len(bitmap))
+        write_at(fd, start, bitmap)
         for at in range(0, len(data), _PIECE):
             piece = data[at : at + _PIECE]
             if piece != _ZEROS[: len(piece)]:
-                _write_at(fd, start + len(bitmap) + at, piece)
+                write_at(fd, start + len(bitmap) + at, piece)
         table[block] = start // SECTOR
         end = start + len(bitmap) + block_size  # the last block is whole too, with a hole past the disk's end
         progress(block * block_size + len(data))
-    if byteorder == "little":
-        table.byteswap()
-    _write_at(fd, 0, footer + bytes(vhd.DynamicHeader(_TABLE_AT, entries, block_size)) + table.tobytes())
-    _write_at(fd, end, footer)
+    write_at(fd, 0, footer + bytes(vhd.DynamicHeader(TABLE_AT, entries, block_size)) + table_bytes(table))
+    write_at(fd, end, footer)
     progress(layer.size)
 
 
@@ -116,37 +144,3 @@ def _is_hole(fd: int, offset: int, length: int) -> bool:
     except OSError as error:
         # ENXIO: no data from here on. Anything else: a file system without SEEK_DATA, so look at the bytes.
         return error.errno == errno.ENXIO
-
-
-def _write_at(fd: int, offset: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        written = os.pwrite(fd, rest, offset)
-        rest, offset = rest[written:], offset + written
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[int]:
-    """A descriptor whose file gets its name `path` when the body ends well, and is removed otherwise."""
-    if path.exists():
-        raise DiskError(f"{path}: a file of this name exists", "choose another name; layers are never overwritten")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
-    try:
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            yield fd
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.rename(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)  # or the name may not survive a power cut
-        finally:
-            os.close(directory)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the folder"
-            raise DiskError(f"{path}: it cannot be written ({error.strerror})", remedy) from error
-        raise

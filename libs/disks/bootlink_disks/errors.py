@@ -14,3 +14,8 @@ class DiskError(Exception):
     def of(self, name: str) -> DiskError:
         """The same error with the file's name in front: parsers see bytes and do not know it."""
         return DiskError(f"{name}: {self.problem}", self.remedy)
+
+
+def printable(text: str) -> str:
+    """A string from a file, without what could act on a terminal or break a line."""
+    return "".join(letter for letter in text if letter.isprintable())

@@ -28,7 +28,6 @@ SIGNATURES = (
     Signature(0, b"KDMV", "a VMDK image", _CONVERT),
     Signature(0, b"COWD", "a VMDK image", _CONVERT),
     Signature(0, b"# Disk DescriptorFile", "a VMDK descriptor, not the disk itself", _CONVERT),
-    Signature(0, b"vhdxfile", "a VHDX image, which is not yet served", _CONVERT),
     Signature(0x40, b"\x7f\x10\xda\xbe", "a VirtualBox VDI image", _CONVERT),
     Signature(0, b"WithoutFreeSpace", "a Parallels image", _CONVERT),
     Signature(0, b"WithouFreSpacExt", "a Parallels image", _CONVERT),

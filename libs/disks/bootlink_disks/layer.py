@@ -16,7 +16,8 @@ An `OpenLayer` is a map with the file descriptor it speaks of, opened O_RDONLY a
 tools, imports and tests.
 
 A stack of layers is top first: ask the top, and pass what it calls ABSENT to the next. What the base calls ABSENT is
-zeros. A new format adds one file with a `parse` function that returns a `Structure`, and one row in `open.FORMATS`.
+zeros. What each file says of its parent is checked against the stack before it is served (`chain`). A new format adds
+one file with a `parse` function that returns a `Structure`, and one row in `open.FORMATS`.
 
 Deliberately not here: writing to a layer (layers are immutable), following a parent by the name in a file (the
 registry says what a layer's parent is), and caching.
@@ -37,7 +38,7 @@ from bootlink_disks.errors import DiskError
 SECTOR = 512
 """Bytes. VHD knows no other sector, and BIOS clients boot from no other."""
 
-Format = Literal["raw", "vhd-fixed", "vhd-dynamic"]
+Format = Literal["raw", "vhd-fixed", "vhd-dynamic", "vhd-differencing", "vhdx", "vhdx-differencing"]
 
 Pread = Callable[[int, int], bytes]
 """(offset, length) -> at most `length` bytes of the file, fewer only at its end."""
@@ -77,14 +78,25 @@ class LinearMap:
 
 
 @dataclass(frozen=True, slots=True)
+class ParentReference:
+    """What a differencing file says of its parent. It is compared and shown, and never followed."""
+
+    ids: tuple[uuid.UUID, ...]  # the parent has one of them; nil for a parent that has none, as a raw image
+    name: str = ""  # printable; a path, mostly
+    timestamp: int = 0  # VHD: when the parent last changed, in seconds since 2000; 0 if that is not said
+
+
+@dataclass(frozen=True, slots=True)
 class Structure:
     """What a format's parser found in the bytes of one file."""
 
     format: Format
     map: Map
-    stored: int  # bytes of the disk that the file holds; the rest is zeros by the map
+    stored: int  # bytes of the disk that the file holds; the rest is zeros or the parent's, by the map
     block_size: int | None = None  # bytes, where the format allocates in blocks
-    uuid: uuid.UUID | None = None
+    uuid: uuid.UUID | None = None  # by which children name it
+    timestamp: int = 0  # VHD: when it last changed as its footer says, in seconds since 2000
+    parent: ParentReference | None = None  # None: the file is a whole disk
     creator: str = ""  # the program that made it, as the file says
     notes: tuple[str, ...] = ()  # readable, but worth telling: one line each
 
@@ -102,6 +114,8 @@ class ImageInfo:
     stored: int
     block_size: int | None
     uuid: uuid.UUID | None
+    timestamp: int
+    parent: ParentReference | None
     creator: str
     notes: tuple[str, ...]
 

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootlink_disks import foreign, raw, vhd, vhd_dynamic, vhd_fixed
+from bootlink_disks import foreign, raw, vhd, vhd_differencing, vhd_dynamic, vhd_fixed, vhdx, vhdx_header
+from bootlink_disks.blocks import BlockMap
 from bootlink_disks.errors import DiskError
 from bootlink_disks.layer import Format, ImageInfo, OpenLayer, Pread, Structure
 
@@ -25,6 +26,9 @@ FORMATS: dict[Format, Callable[[Pread, int], Structure]] = {
     "raw": raw.parse,
     "vhd-fixed": vhd_fixed.parse,
     "vhd-dynamic": vhd_dynamic.parse,
+    "vhd-differencing": vhd_differencing.parse,
+    "vhdx": vhdx.parse,
+    "vhdx-differencing": vhdx.parse_differencing,
 }
 
 
@@ -47,7 +51,7 @@ def check(path: str | os.PathLike[str]) -> CheckReport:
     with _opened(path) as (fd, before):
         info, structure = _parsed(path, fd, before, recognise)
         findings = list(info.notes)
-        if isinstance(structure.map, vhd_dynamic.DynamicMap):
+        if structure.format == "vhd-dynamic" and isinstance(structure.map, BlockMap):
             findings.extend(vhd_dynamic.check_bitmaps(_preader(fd), structure.map))
         return CheckReport(info, tuple(findings))
 
@@ -86,11 +90,13 @@ def open_layer(
 def recognise(pread: Pread, file_size: int, name: str) -> Format:
     """The format of a file by its structures; `name` only helps to say what went wrong. DiskError if it has none."""
     if file_size == 0:
-        raise DiskError("the file is empty", "give a disk image: raw (.img) or VHD")
+        raise DiskError("the file is empty", "give a disk image: raw (.img), VHD or VHDX")
     head = pread(0, vhd.FOOTER_SIZE)
     tail = pread(max(file_size - vhd.FOOTER_SIZE, 0), vhd.FOOTER_SIZE)
     if head.startswith(vhd.FOOTER_COOKIE):
-        return "vhd-dynamic"
+        return "vhd-differencing" if vhd.parse_footer(head).type == vhd.DIFFERENCING else "vhd-dynamic"
+    if head.startswith(vhdx_header.IDENTIFIER):
+        return "vhdx-differencing" if vhdx.has_parent(pread, file_size) else "vhdx"
     if tail.startswith(vhd.FOOTER_COOKIE):
         return "vhd-fixed" if vhd.parse_footer(tail).type == vhd.FIXED else "vhd-dynamic"
     foreign.refuse(pread)
@@ -151,6 +157,8 @@ def _parsed(
         stored=structure.stored,
         block_size=structure.block_size,
         uuid=structure.uuid,
+        timestamp=structure.timestamp,
+        parent=structure.parent,
         creator=structure.creator,
         notes=structure.notes,
     )
@@ -159,7 +167,7 @@ def _parsed(
 
 def _preader(fd: int) -> Pread:
     def pread(offset: int, length: int) -> bytes:
-        # Linux reads at most 2 GiB - 4 KiB at once and may read less; 16 MiB (the largest BAT) come whole from a file.
+        # Linux reads at most 2 GiB - 4 KiB at once and may read less; 16 MiB (the largest log) come whole from a file.
         return os.pread(fd, length, offset)
 
     return pread

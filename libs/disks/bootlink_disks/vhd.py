@@ -4,10 +4,12 @@ Source: Microsoft, "Virtual Hard Disk Image Format Specification", version 1.0 (
 
     fixed     disk bytes | footer
     dynamic   footer (a copy) | dynamic header | BAT | block ... block | footer
+    differencing  the same, with a parent
 
 - The **footer** (512 bytes, cookie "conectix") says what the disk is: type, size, UUID. Its place is the file's end.
 - The **dynamic header** (1024 bytes, cookie "cxsparse") says where the BAT is, how many entries it has and how large a
-  block is. A differencing disk also names its parent there.
+  block is. A differencing disk also names its parent there: UUID, time stamp, file name, and up to eight **locators**,
+  each a platform's way to write the parent's path, kept elsewhere in the file.
 - The **BAT** has an entry per block: the sector number of the block in the file, or 0xFFFFFFFF if it has none.
 - A **block** is its sector bitmap (a bit per sector, most significant first, padded to a sector) and its data.
 
@@ -23,7 +25,7 @@ import struct
 import uuid
 from dataclasses import dataclass
 
-from bootlink_disks.errors import DiskError
+from bootlink_disks.errors import DiskError, printable
 from bootlink_disks.layer import SECTOR
 
 FOOTER_COOKIE = b"conectix"
@@ -46,13 +48,17 @@ MAX_SIZE = 2040 << 30
 MAX_GEOMETRY = (65535, 16, 255)
 """Cylinders, heads, sectors: the largest that the footer can say, and the sign that the geometry is not the size."""
 
+WINDOWS_ABSOLUTE = b"W2ku"  # UTF-16LE
+WINDOWS_RELATIVE = b"W2ru"  # UTF-16LE, relative to the child's folder
+MAX_PARENT_NAME = 255  # UTF-16 units: what the header has room for, and a last zero
+
 FEATURE_RESERVED = 2  # footer, "Features": this bit must always be set
 
 _FOOTER = struct.Struct(">8sIIQI4sI4sQQHBBII16sB427x")
-_HEADER = struct.Struct(">8sQQIIII16sII512s448x")
+_HEADER = struct.Struct(">8sQQIIII16sII512s192s256x")
+_LOCATOR = struct.Struct(">4sIIIQ")
 _FOOTER_CHECKSUM = slice(64, 68)
 _HEADER_CHECKSUM = slice(36, 40)
-_PARENT_NAME_SHOWN = 120  # characters; enough for a path in an error's one line
 
 _CUT = "copy it again from where it came, or restore it from a copy"
 
@@ -63,7 +69,7 @@ class Footer:
     current_size: int  # bytes
     uuid: uuid.UUID
     data_offset: int = NO_OFFSET  # of the dynamic header
-    timestamp: int = 0  # seconds since 2000
+    timestamp: int = 0  # of the last change, in seconds since 2000
     creator_app: bytes = b"btlk"
     creator_version: int = VERSION
     creator_os: bytes = b"Wi2k"  # the specification knows Windows and Macintosh
@@ -75,7 +81,7 @@ class Footer:
     @property
     def creator(self) -> str:
         """The creator's four letters, such as "qemu" or "win", fit to be shown."""
-        return _printable(self.creator_app.decode("latin-1").rstrip(" \0"))
+        return printable(self.creator_app.decode("latin-1").rstrip(" \0"))
 
     def __bytes__(self) -> bytes:
         return _sealed(
@@ -89,6 +95,16 @@ class Footer:
 
 
 @dataclass(frozen=True, slots=True)
+class Locator:
+    """Where one way to write the parent's path lies in the file."""
+
+    platform: bytes  # WINDOWS_ABSOLUTE, WINDOWS_RELATIVE, or one of the older ones
+    space: int  # bytes set aside. The specification counts sectors, Windows writes bytes: readers take it for either
+    length: int  # bytes used
+    offset: int  # from the start of the file
+
+
+@dataclass(frozen=True, slots=True)
 class DynamicHeader:
     table_offset: int  # bytes from the start of the file to the BAT
     entries: int  # of the BAT
@@ -96,12 +112,14 @@ class DynamicHeader:
     parent_uuid: uuid.UUID = NO_PARENT
     parent_timestamp: int = 0
     parent_name: str = ""
+    locators: tuple[Locator, ...] = ()  # written; a reader here has no use for them, as it follows no path
 
     def __bytes__(self) -> bytes:
         return _sealed(
             _HEADER.pack(
                 HEADER_COOKIE, NO_OFFSET, self.table_offset, VERSION, self.entries, self.block_size, 0,
-                self.parent_uuid.bytes, self.parent_timestamp, 0, self.parent_name.encode("utf-16-be"),
+                self.parent_uuid.bytes, self.parent_timestamp, 0, self.parent_name.encode("utf-16-be", "replace"),
+                b"".join(_LOCATOR.pack(one.platform, one.space, one.length, 0, one.offset) for one in self.locators),
             ),
             _HEADER_CHECKSUM,
         )  # fmt: skip
@@ -142,21 +160,13 @@ def parse_dynamic_header(data: bytes) -> DynamicHeader:
     if len(data) < HEADER_SIZE or data[:8] != HEADER_COOKIE:
         raise DiskError("there is no dynamic VHD header where the footer says", _CUT)
     fields = _HEADER.unpack(data[:HEADER_SIZE])
-    (_, _, table_offset, version, entries, block_size, checksum, parent, parent_time, _, name) = fields
+    (_, _, table_offset, version, entries, block_size, checksum, parent, parent_time, _, name, _) = fields
     if checksum != _checksum(data[:HEADER_SIZE], _HEADER_CHECKSUM):
         raise DiskError("the checksum of the dynamic VHD header is wrong; the file is damaged", _CUT)
     if version >> 16 != VERSION >> 16:
         raise DiskError(f"dynamic VHD header version {version >> 16} is unknown", "convert it to VHD 1.0")
     text = name.decode("utf-16-be", "replace").split("\0", 1)[0]
     return DynamicHeader(table_offset, entries, block_size, uuid.UUID(bytes=parent), parent_time, text)
-
-
-def refuse_differencing(header: DynamicHeader) -> DiskError:
-    parent = _printable(header.parent_name)[:_PARENT_NAME_SHOWN] or str(header.parent_uuid)
-    return DiskError(
-        f"it is a differencing VHD on the parent “{parent}”, and differencing VHDs are not yet served",
-        "merge it with its parent into one VHD first (Hyper-V: Convert-VHD; VirtualBox: clonemedium)",
-    )
 
 
 def _checksum(data: bytes, field: slice) -> int:
@@ -166,8 +176,3 @@ def _checksum(data: bytes, field: slice) -> int:
 
 def _sealed(data: bytes, field: slice) -> bytes:
     return data[: field.start] + _checksum(data, field).to_bytes(4, "big") + data[field.stop :]
-
-
-def _printable(text: str) -> str:
-    """A string from a file, without what could act on a terminal or break a line."""
-    return "".join(letter for letter in text if letter.isprintable())

@@ -1,8 +1,8 @@
 """Dynamic VHD: a table of blocks, each in the file or not. Structures and terms: see `vhd`.
 
-How it works. `parse` reads the footer, the dynamic header and the BAT, and proves before anything is served that every
-block which the BAT names lies inside the file, overlaps no other block and no metadata. The map then is the BAT
-itself, four bytes per block, kept whole in memory: a look-up is a shift and an index.
+How it works. `read_tables` reads the footer, the dynamic header and the BAT, and proves before anything is served that
+every block which the BAT names lies inside the file, overlaps no other block and no metadata. The map then is the BAT
+itself (`blocks.BlockMap`), four bytes per block, kept whole in memory.
 
 **The footer.** A dynamic VHD has two: the copy at 0 and the one at the end. The copy is required, as it is what QEMU,
 libvhdi and others read. The one at the end may be missing or damaged: QEMU (and others that grow a file) overwrite it
@@ -13,9 +13,9 @@ and a note says so. Where both are whole they must agree on what the disk is.
 written and "must contain 512 bytes of zero on disk", so a reader may skip them but need not: both read the same bytes.
 We need not: it costs no second read on a cache miss, agrees with QEMU byte for byte, and is kind to files whose writer
 forgot the bits. `check` reports blocks that break the rule, as readers which honour the bitmap (VirtualBox, libvhdi)
-see other bytes there. (In differencing disks the bit tells child from parent and must be read; none is served here.)
+see other bytes there. (In differencing disks the bit tells child from parent and is read: `vhd_differencing`.)
 
-Deliberately not here: parents, writing, the batmap and other private extensions.
+Deliberately not here: writing, the batmap and other private extensions.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from bootlink_disks import vhd
+from bootlink_disks.blocks import DAMAGED, MAX_BLOCKS, BlockMap, prove_apart
 from bootlink_disks.errors import DiskError
-from bootlink_disks.layer import SECTOR, Kind, Pread, Run, Structure
+from bootlink_disks.layer import SECTOR, Kind, Pread, Structure
 
 MIN_BLOCK_SIZE = 4096
 """Bytes. Everyone writes 512 KiB or 2 MiB; below a page a block would cost more than it holds."""
@@ -36,89 +37,75 @@ MIN_BLOCK_SIZE = 4096
 MAX_BLOCK_SIZE = 256 << 20
 """Bytes. Far past what anyone writes, and still less than a small disk."""
 
-MAX_ENTRIES = vhd.MAX_SIZE // (512 << 10)
-"""BAT entries, 16 MiB of them: the largest disk in the smallest block (512 KiB) that Windows can make."""
-
-_DAMAGED = "the file is damaged; copy it again from where it came, or restore it from a copy"
 _CHECK_CHUNK = 1 << 20  # bytes that `check_bitmaps` holds at a time
 
 
-class DynamicMap:
-    """The BAT as a map. `bat` has one entry per block of the disk, each proved to lie in the file."""
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a dynamic or differencing VHD says of itself, with every place that it names proved."""
 
-    __slots__ = ("_bat", "_data_in_block", "_mask", "_shift", "block_size", "size")
+    footer: vhd.Footer
+    header: vhd.DynamicHeader
+    places: array[int]  # the BAT: the sector of each of the disk's blocks, or blocks.NOWHERE, which is VHD's number too
+    used: int  # blocks that are in the file
+    notes: tuple[str, ...]
 
-    def __init__(self, size: int, block_size: int, bat: array[int]) -> None:
-        self.size = size
-        self.block_size = block_size
-        self._bat = bat
-        self._shift = block_size.bit_length() - 1
-        self._mask = block_size - 1
-        self._data_in_block = vhd.bitmap_size(block_size)
-
-    def locate(self, offset: int, length: int) -> list[Run]:
-        end = offset + length
-        if offset < 0 or length <= 0 or end > self.size:
-            raise ValueError(f"{length} bytes at {offset} are not within a disk of {self.size} bytes")
-        within = offset & self._mask
-        if within + length <= self.block_size:  # in one block, as every aligned read of the block store is
-            sector = self._bat[offset >> self._shift]
-            if sector == vhd.NO_BLOCK:
-                return [Run(Kind.ZERO, 0, length)]
-            return [Run(Kind.DATA, sector * SECTOR + self._data_in_block + within, length)]
-        runs: list[Run] = []
-        while offset < end:
-            within = offset & self._mask
-            part = min(end - offset, self.block_size - within)
-            sector = self._bat[offset >> self._shift]
-            if sector != vhd.NO_BLOCK:
-                runs.append(Run(Kind.DATA, sector * SECTOR + self._data_in_block + within, part))
-            elif runs and runs[-1].kind is Kind.ZERO:
-                runs[-1] = Run(Kind.ZERO, 0, runs[-1].length + part)
-            else:
-                runs.append(Run(Kind.ZERO, 0, part))
-            offset += part
-        return runs
-
-    def blocks(self) -> Iterator[tuple[int, int]]:
-        """(block number, offset in the file of its bitmap) of each block that is in the file, in disk order."""
-        return ((block, sector * SECTOR) for block, sector in enumerate(self._bat) if sector != vhd.NO_BLOCK)
+    def map(self, missing: Kind, partial: Mapping[int, bytes] | None = None) -> BlockMap:
+        block_size = self.header.block_size
+        return BlockMap(
+            self.footer.current_size,
+            block_size,
+            self.places,
+            unit=SECTOR,
+            lead=vhd.bitmap_size(block_size),
+            missing=missing,
+            partial=partial,
+        )
 
 
 def parse(pread: Pread, file_size: int) -> Structure:
     """The structure of a dynamic VHD of `file_size` bytes. DiskError if it is none, or none that can be served.
 
-    Memory: the BAT (at most 16 MiB), and while it is checked a list of its used entries.
+    Memory: the BAT (at most 4 MiB), and while it is checked a list of its used entries.
     """
+    tables = read_tables(pread, file_size)
+    footer, header = tables.footer, tables.header
+    if footer.type != vhd.DYNAMIC:
+        raise DiskError("the VHD is a differencing one, and was dynamic when it was added", "add the image anew")
+    return Structure(
+        "vhd-dynamic",
+        tables.map(Kind.ZERO),
+        stored=min(tables.used * header.block_size, footer.current_size),
+        block_size=header.block_size,
+        uuid=footer.uuid,
+        timestamp=footer.timestamp,
+        creator=footer.creator,
+        notes=tables.notes,
+    )
+
+
+def read_tables(pread: Pread, file_size: int) -> Tables:
+    """Footer, header and BAT of a dynamic or differencing VHD. DiskError if they are not sound."""
     footer, end, notes = _footers(pread, file_size)
     if footer.data_offset + vhd.HEADER_SIZE > end:
-        raise DiskError("the VHD footer points to a dynamic header past the end of the file", _DAMAGED)
+        raise DiskError("the VHD footer points to a dynamic header past the end of the file", DAMAGED)
     header = vhd.parse_dynamic_header(pread(footer.data_offset, vhd.HEADER_SIZE))
-    if footer.type == vhd.DIFFERENCING:
-        raise vhd.refuse_differencing(header)
     _judge(header, footer.current_size, end)
-    bat = _read_bat(pread, header, -(-footer.current_size // header.block_size))
-    used = sorted(sector for sector in bat if sector != vhd.NO_BLOCK)
-    metadata = sorted(
+    places = _read_bat(pread, header, -(-footer.current_size // header.block_size))
+    used = sorted(places)
+    del used[bisect_left(used, vhd.NO_BLOCK) :]
+    structures = sorted(
         (
             (0, vhd.FOOTER_SIZE),
             (footer.data_offset, footer.data_offset + vhd.HEADER_SIZE),
             (header.table_offset, header.table_offset + header.entries * 4),
         )
     )
-    _prove_places(used, vhd.bitmap_size(header.block_size) + header.block_size, metadata, end)
-    return Structure(
-        "vhd-dynamic",
-        DynamicMap(footer.current_size, header.block_size, bat),
-        stored=min(len(used) * header.block_size, footer.current_size),
-        block_size=header.block_size,
-        uuid=footer.uuid,
-        creator=footer.creator,
-        notes=notes,
-    )
+    prove_apart(used, SECTOR, vhd.bitmap_size(header.block_size) + header.block_size, structures, end)
+    return Tables(footer, header, places, len(used), notes)
 
 
-def check_bitmaps(pread: Pread, disk: DynamicMap) -> Iterator[str]:
+def check_bitmaps(pread: Pread, disk: BlockMap) -> Iterator[str]:
     """One line per block that holds data in sectors which its bitmap calls never written. Reads every bitmap."""
     header = vhd.bitmap_size(disk.block_size)
     for block, offset in disk.blocks():
@@ -136,10 +123,10 @@ def _footers(pread: Pread, file_size: int) -> tuple[vhd.Footer, int, tuple[str, 
     first = pread(0, vhd.FOOTER_SIZE)
     last = pread(max(file_size - vhd.FOOTER_SIZE, 0), vhd.FOOTER_SIZE)
     if not first.startswith(vhd.FOOTER_COOKIE) and last.startswith(vhd.FOOTER_COOKIE):
-        raise DiskError("the copy of the VHD footer at the start of the file was overwritten", _DAMAGED)
+        raise DiskError("the copy of the VHD footer at the start of the file was overwritten", DAMAGED)
     footer = vhd.parse_footer(first)
     if footer.type == vhd.FIXED:
-        raise DiskError("the VHD footer at the start of the file says fixed; a fixed VHD has none there", _DAMAGED)
+        raise DiskError("the VHD footer at the start of the file says fixed; a fixed VHD has none there", DAMAGED)
     if not last.startswith(vhd.FOOTER_COOKIE):
         return footer, file_size, ("the footer at its end is missing, as after a crash; the copy at 0 is used",)
     end = file_size - vhd.FOOTER_SIZE
@@ -148,7 +135,7 @@ def _footers(pread: Pread, file_size: int) -> tuple[vhd.Footer, int, tuple[str, 
     except DiskError:
         return footer, end, ("the footer at its end is damaged; the copy at 0 is used",)
     if (other.type, other.current_size, other.data_offset) != (footer.type, footer.current_size, footer.data_offset):
-        raise DiskError("the two VHD footers disagree on the disk's type, size or place of the header", _DAMAGED)
+        raise DiskError("the two VHD footers disagree on the disk's type, size or place of the header", DAMAGED)
     return footer, end, ()
 
 
@@ -160,49 +147,31 @@ def _judge(header: vhd.DynamicHeader, size: int, end: int) -> None:
             f"its block size is {block_size} bytes; a power of two from {MIN_BLOCK_SIZE} to {MAX_BLOCK_SIZE} is served",
             "convert it: qemu-img convert -O vpc -o force_size=on FILE NEW.vhd",
         )
-    if entries > MAX_ENTRIES:
-        raise DiskError(f"its block table claims {entries} entries; the limit is {MAX_ENTRIES}", _DAMAGED)
+    blocks = -(-size // block_size)
+    if blocks > MAX_BLOCKS:
+        raise DiskError(
+            f"its disk has {blocks} blocks of {block_size} bytes; {MAX_BLOCKS} are served",
+            "convert it to larger blocks: qemu-img convert -O vpc -o force_size=on FILE NEW.vhd",
+        )
     if entries * block_size < size:
         raise DiskError(
-            f"its block table has {entries} entries of {block_size} bytes, too few for a disk of {size} bytes", _DAMAGED
+            f"its block table has {entries} entries of {block_size} bytes, too few for a disk of {size} bytes", DAMAGED
         )
     if header.table_offset + entries * 4 > end:
-        raise DiskError("its block table (BAT) lies past the end of the file", _DAMAGED)
+        raise DiskError("its block table (BAT) lies past the end of the file", DAMAGED)
 
 
 def _read_bat(pread: Pread, header: vhd.DynamicHeader, blocks: int) -> array[int]:
     """The BAT's entries for the disk's blocks; more than that are allowed (the table is padded) and mean nothing."""
     data = pread(header.table_offset, blocks * 4)
     if len(data) != blocks * 4:
-        raise DiskError("its block table (BAT) lies past the end of the file", _DAMAGED)
+        raise DiskError("its block table (BAT) lies past the end of the file", DAMAGED)
     bat = array("I", data)
     if bat.itemsize != 4:  # pragma: no cover
         raise NotImplementedError("this platform's unsigned int has not 32 bits")
     if sys.byteorder == "little":
         bat.byteswap()
     return bat
-
-
-def _prove_places(used: list[int], stride: int, metadata: list[tuple[int, int]], end: int) -> None:
-    """DiskError unless all blocks (`used`: sorted first sectors; `stride`: bytes of each) and metadata lie apart."""
-    for (_, stop), (start, _) in pairwise(metadata):
-        if start < stop:
-            raise DiskError("its header and block table overlap", _DAMAGED)
-    if not used:
-        return
-    if used[-1] * SECTOR + stride > end:
-        raise DiskError(
-            f"its block table names a block that ends at byte {used[-1] * SECTOR + stride}, but the data ends at {end}",
-            "the file is cut short or damaged; copy it again from where it came",
-        )
-    sectors = stride // SECTOR
-    for i in range(1, len(used)):
-        if used[i] - used[i - 1] < sectors:
-            raise DiskError(f"two of its blocks overlap at sector {used[i]} of the file", _DAMAGED)
-    for start, stop in metadata:
-        before = bisect_left(used, -(-stop // SECTOR)) - 1  # the last block that begins before the metadata ends
-        if before >= 0 and used[before] * SECTOR + stride > start:
-            raise DiskError(f"one of its blocks overlaps the metadata at byte {start}", _DAMAGED)
 
 
 def _count_clear_with_data(pread: Pread, bits: bytes, data_offset: int, length: int) -> int:

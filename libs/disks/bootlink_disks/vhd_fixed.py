@@ -25,5 +25,6 @@ def parse(pread: Pread, file_size: int) -> Structure:
         LinearMap(footer.current_size),
         stored=footer.current_size,
         uuid=footer.uuid,
+        timestamp=footer.timestamp,
         creator=footer.creator,
     )

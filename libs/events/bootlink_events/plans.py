@@ -24,7 +24,7 @@ from bootlink_events.names import Mac
 PLANS_BUCKET: Final = "bootlink_plans"
 NODES_BUCKET: Final = "bootlink_nodes"
 
-LayerFormat = Literal["raw", "vhd-fixed", "vhd-dynamic"]
+LayerFormat = Literal["raw", "vhd-fixed", "vhd-dynamic", "vhd-differencing", "vhdx", "vhdx-differencing"]
 Policy = Literal["discard", "keep"]
 Chap = Literal["off", "one-way", "mutual"]
 RefusalCause = Literal["no_link", "image_missing", "no_blockstore", "disabled"]

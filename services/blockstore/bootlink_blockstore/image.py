@@ -32,7 +32,7 @@ from concurrent.futures import Executor
 from typing import Any, Final
 
 from bootlink_blockstore.cache import BLOCK, BLOCK_BITS, ZEROS, Cache
-from bootlink_disks import DiskError, Kind, OpenLayer, open_layer
+from bootlink_disks import DiskError, Kind, OpenLayer, open_layer, require_chain
 from bootlink_events import LayerPlan
 
 Buffer = bytes | memoryview
@@ -293,6 +293,7 @@ class Library:
                     held = self._layers[plan.id] = Layer(plan.id, self._slots, opened, stamp)
                     self._slots += 1
                 layers.append(held)
+            require_chain([layer.open.info for layer in layers])
             for layer in layers:
                 layer.users += 1
             self._close_idle(IDLE_LAYERS)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-from bootlink_disks import DiskError, ImageInfo, probe
+from bootlink_disks import DiskError, ImageInfo, describe_parent, probe
 from bootlink_registry import images
 from bootlink_registry.catalogue import Fault, Version
 from bootlink_registry.database import Database, DatabaseAway
@@ -21,7 +21,7 @@ from bootlink_registry.problems import Problem, invalid
 from bootlink_runtime import Logger
 
 THREADS: Final = 4  # for probing and looking; more would only queue at the disk
-PROBE_SECONDS: Final = 30.0  # for one file; a dynamic VHD's table is at most 16 MiB
+PROBE_SECONDS: Final = 30.0  # for one file; of one its tables are read, and bitmaps of at most 64 MiB
 LOOK_SECONDS: Final = 15.0  # between looks at all layer files
 REST_SECONDS: Final = 1.0  # between questions whether looking is due
 GLANCE_SECONDS: Final = 2.0  # given to the look at one image when it is linked
@@ -37,6 +37,15 @@ def state_of(version: Version) -> Fault | None:
         return "missing"
     same = now.st_size == version.file_size and now.st_mtime_ns == version.mtime_ns
     return None if same else "changed"
+
+
+def require_whole(info: ImageInfo) -> None:
+    """Problem if the file is the difference to another disk: a new image begins with a whole one."""
+    if info.parent is not None:
+        raise invalid(
+            f"{info.path}: it is a differencing disk on {describe_parent(info)}, and an image begins with a whole disk",
+            "merge it with its parent into one file first (Hyper-V: Convert-VHD; VirtualBox: clonemedium)",
+        )
 
 
 class Layers:

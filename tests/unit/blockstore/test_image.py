@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,10 @@ import pytest
 
 from bootlink_blockstore.cache import BLOCK, Cache
 from bootlink_blockstore.image import Image, Layer, Library
-from bootlink_disks import DiskError, Kind, create_vhd_dynamic
+from bootlink_disks import DiskError, Kind, create_vhd_differencing, create_vhd_dynamic
 from bootlink_disks.layer import Run
-from lab.blockstore import layer_plan, make_image
+from lab.blockstore import digest, layer_plan, make_image
+from lab.disks import apply_changes
 
 
 async def read(image: Image, offset: int, length: int) -> bytes:
@@ -75,6 +77,44 @@ async def test_a_stack_reads_each_byte_from_the_topmost_layer_that_has_it(tmp_pa
         assert len(cache.entries) == held, "a block of the base was cached once for both"
         for layer in layers:
             os.close(layer.open.fd)
+
+
+async def test_a_chain_of_vhds_is_one_disk_and_a_block_of_the_base_is_cached_once(tmp_path: Path) -> None:
+    size, rng = 6 * BLOCK, random.Random(7)
+    raw = make_image(tmp_path / "base.img", size)
+    infos = [create_vhd_dynamic(tmp_path / "base.vhd", raw)]
+    model = bytearray(raw.read_bytes())
+    for level in range(3):
+        changes = [(at * 512, rng.randbytes(512 * 3)) for at in sorted(rng.sample(range(0, 4 * BLOCK // 512, 4), 20))]
+        apply_changes(model, changes)
+        infos.insert(0, create_vhd_differencing(tmp_path / f"{level}.vhd", infos[0], changes))
+    before = [digest(info.path) for info in infos]
+    with ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(8 << 20), executor)
+        image = await library.open([layer_plan(info.path) for info in infos])
+        assert await read(image, 0, size) == model
+        assert await read(image, 3 * 512, 5 * BLOCK) == model[3 * 512 :][: 5 * BLOCK]
+        alone = await library.open([layer_plan(infos[-1].path)])
+        held = len(library.cache.entries)
+        assert await read(alone, 4 * BLOCK, 2 * BLOCK) == raw.read_bytes()[4 * BLOCK :]
+        assert len(library.cache.entries) == held, "the blocks that only the base holds were there already"
+        library.shut()
+    assert [digest(info.path) for info in infos] == before
+
+
+async def test_layers_that_do_not_belong_together_are_no_image(tmp_path: Path) -> None:
+    raws = [make_image(tmp_path / f"{name}.img", 4 * BLOCK, seed=name) for name in (1, 2)]
+    right, wrong = (create_vhd_dynamic(raw.with_suffix(".vhd"), raw) for raw in raws)
+    child = create_vhd_differencing(tmp_path / "child.vhd", right, [(0, b"x" * 512)])
+    with ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(8 << 20), executor)
+        with pytest.raises(DiskError, match="another disk"):
+            await library.open([layer_plan(child.path), layer_plan(wrong.path)])
+        with pytest.raises(DiskError, match="nothing is below it"):
+            await library.open([layer_plan(child.path)])
+        assert [layer.users for layer in library.layers] == [0, 0]
+        library.close(await library.open([layer_plan(child.path), layer_plan(right.path)]))
+        library.shut()
 
 
 async def test_holes_of_a_dynamic_vhd_cost_no_memory(tmp_path: Path) -> None:

@@ -50,12 +50,6 @@ def flipped(at: int) -> bytearray:
     return data
 
 
-def differencing() -> bytearray:
-    data = footer_field(60, ">I", vhd.DIFFERENCING)
-    data[512:1536] = bytes(vhd.DynamicHeader(TABLE, 16, 4096, DISK_ID, 0, "D:\\vm\\gold\x1b[2J.vhd"))
-    return data
-
-
 def disagreeing() -> bytearray:
     data = good()
     struct.pack_into(">Q", data, len(data) - 512 + 48, 32 << 10)
@@ -83,7 +77,6 @@ WRONG: dict[str, tuple[str, Callable[[], bytes | bytearray], str, str]] = {
     "qcow2": ("a.img", lambda: at(0, b"QFI\xfb"), "qcow2", "qemu-img convert -O vpc"),
     "vmdk": ("a.vmdk", lambda: at(0, b"KDMV"), "VMDK", "qemu-img convert -O vpc"),
     "vmdk text": ("a.vmdk", lambda: b"# Disk DescriptorFile\n", "VMDK descriptor", "qemu-img convert"),
-    "vhdx": ("a.vhdx", lambda: at(0, b"vhdxfile"), "VHDX", "qemu-img convert -O vpc"),
     "vdi": ("a.vdi", lambda: at(0x40, b"\x7f\x10\xda\xbe"), "VDI", "qemu-img convert"),
     "iso": ("a.iso", lambda: at(0x8001, b"CD001"), "ISO 9660", "install from it"),
     "gzip": ("a.img.gz", lambda: b"\x1f\x8b\x08" + bytes(700), "gzip", "unpack"),
@@ -103,7 +96,6 @@ WRONG: dict[str, tuple[str, Callable[[], bytes | bytearray], str, str]] = {
     "dynamic, cut in a block": ("a.vhd", lambda: good()[: ENDS - 1024], "names a block that ends at", "cut short"),
     "dynamic, cut in the table": ("a.vhd", lambda: good()[: TABLE + 16], "table (BAT) lies past", "damaged"),
     "footers disagree": ("a.vhd", disagreeing, "footers disagree", "damaged"),
-    "differencing": ("a.vhd", differencing, "differencing VHD on the parent “D:\\vm\\gold[2J.vhd”", "merge it"),
     "too large": ("a.vhd", lambda: footer_field(48, ">Q", (2040 << 30) + 512), "2040 GiB", "smaller"),
     "size zero": ("a.vhd", lambda: footer_field(48, ">Q", 0), "0 bytes", "copy"),
     "size odd": ("a.vhd", lambda: footer_field(48, ">Q", 65535), "no number of sectors", "copy"),
@@ -115,20 +107,20 @@ WRONG: dict[str, tuple[str, Callable[[], bytes | bytearray], str, str]] = {
     "block size huge": ("a.vhd", lambda: header_field(32, ">I", 1 << 31), "block size is 2147483648", "convert"),
     "table too short": ("a.vhd", lambda: header_field(28, ">I", 15), "too few", "damaged"),
     "table without entries": ("a.vhd", lambda: header_field(28, ">I", 0), "too few", "damaged"),
-    "table too long": ("a.vhd", lambda: header_field(28, ">I", 2**32 - 1), "claims 4294967295 entries", "damaged"),
+    "table too long": ("a.vhd", lambda: header_field(28, ">I", 2**32 - 1), "table (BAT) lies past", "damaged"),
     "table past the end": ("a.vhd", lambda: header_field(16, ">Q", 1 << 40), "table (BAT) lies past", "damaged"),
     "table over the header": (
         "a.vhd",
         lambda: header_field(16, ">Q", 1024),
-        "header and block table overlap",
+        "two of its own structures overlap",
         "damaged",
     ),
     "table padded past the end": ("a.vhd", lambda: header_field(28, ">I", 4000), "table (BAT) lies past", "damaged"),
     "block past the end": ("a.vhd", lambda: table_entry(1, 2**32 - 2), "names a block that ends at", "cut short"),
     "blocks the same": ("a.vhd", lambda: table_entry(1, 4), "two of its blocks overlap", "damaged"),
     "blocks overlap": ("a.vhd", lambda: table_entry(5, 12), "two of its blocks overlap", "damaged"),
-    "block over the footer copy": ("a.vhd", lambda: table_entry(0, 0), "overlaps the metadata at byte 0", "damaged"),
-    "block over the table": ("a.vhd", lambda: table_entry(0, 3), "overlaps the metadata at byte 1536", "damaged"),
+    "block over the footer copy": ("a.vhd", lambda: table_entry(0, 0), "overlaps the structure at byte 0", "damaged"),
+    "block over the table": ("a.vhd", lambda: table_entry(0, 3), "overlaps the structure at byte 1536", "damaged"),
 }
 
 
@@ -167,10 +159,9 @@ def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None
             open_layer(path, "raw")
 
 
-@pytest.mark.parametrize("entries", [4_177_920, 2**32 - 1])
-def test_a_table_that_fills_a_huge_sparse_file_costs_bounded_memory(entries: int, tmp_path: Path) -> None:
+def test_a_table_that_fills_a_huge_sparse_file_costs_bounded_memory(tmp_path: Path) -> None:
     data = dynamic_vhd()
-    struct.pack_into(">III", data, 512 + 28, entries, 4096, 0)
+    struct.pack_into(">I", data, 512 + 28, 2**32 - 1)
     reseal_header(data)
     with (tmp_path / "bomb.vhd").open("wb") as file:
         file.write(data[:-512])
@@ -179,11 +170,7 @@ def test_a_table_that_fills_a_huge_sparse_file_costs_bounded_memory(entries: int
         file.write(data[-512:])
     tracemalloc.start()
     try:
-        if entries > 4_177_920:
-            with pytest.raises(DiskError, match="limit"):
-                probe(tmp_path / "bomb.vhd")
-        else:
-            assert probe(tmp_path / "bomb.vhd").virtual_size == 64 << 10
+        assert probe(tmp_path / "bomb.vhd").virtual_size == 64 << 10
         assert tracemalloc.get_traced_memory()[1] < MIB, "no more than the disk's own blocks is read of the table"
     finally:
         tracemalloc.stop()

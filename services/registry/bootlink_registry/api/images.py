@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 from bootlink_registry import images
 from bootlink_registry.api.context import PAGE, After, Limit, Registry
 from bootlink_registry.api.models import ImageAnswer, NewImage, Page
+from bootlink_registry.layers import require_whole
 
 router = APIRouter(prefix="/images", tags=["images"])
 
@@ -22,6 +23,7 @@ async def add_image(body: NewImage, registry: Registry, response: Response) -> I
     async with registry.database.transaction() as connection:
         await images.require_free_name(connection, body.name)
     info = await registry.layers.probe(Path(body.path))
+    require_whole(info)
     async with registry.database.transaction() as connection:
         image = await images.add_image(connection, name=body.name, note=body.note, info=info, source=registry.source)
     response.headers["Location"] = f"/v1/images/{image.name}"
