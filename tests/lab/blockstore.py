@@ -133,12 +133,12 @@ class Lab:
 
 @contextlib.asynccontextmanager
 async def serving(
-    folder: Path, *plans: BootPlan, cache: int = CACHE, access: Access | None = None
+    folder: Path, *plans: BootPlan, cache: int = CACHE, access: Access | None = None, limit: int = 0
 ) -> AsyncIterator[Lab]:
     """A block store over `folder` for the length of the block."""
     held = Plans({p.mac: p for p in plans})
     told = Told()
-    store = BlockStore(held, told.journal(), folder, cache=cache, access=access)
+    store = BlockStore(held, told.journal(), folder, cache=cache, access=access, limit=limit)
     await store.open()
     host, port = await store.portal.serve("127.0.0.1", 0)
     try:

@@ -147,7 +147,9 @@ class WritebackKept(Writeback):
 class WritebackPressure(Writeback):
     """A write-back nears its limit, or its disk is nearly full."""
 
-    limit: int = Field(description="bytes it may take")
+    limit: int = Field(description="bytes that the client may write; 0: it is the disk that is nearly full")
+    percent: int | None = Field(default=None, description="of the limit, reached just now; at 100 writes are refused")
+    free: int | None = Field(default=None, description="bytes left on the disk, where that is what is nearly full")
 
 
 class WritebackCommitted(Writeback):

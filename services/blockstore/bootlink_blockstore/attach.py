@@ -42,6 +42,8 @@ from bootlink_blockstore.image import Image, Library
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.login import Admission
 from bootlink_blockstore.overlay import Overlay
+from bootlink_blockstore.pagemap import PAGE
+from bootlink_blockstore.pressure import Allowance
 from bootlink_blockstore.writeback import Manifest, Writebacks, overlay_name
 from bootlink_disks import DiskError
 from bootlink_events import BootId, LayerPlan, parse_initiator, parse_target, target_iqn
@@ -91,6 +93,11 @@ class Boot:
     idle_since: float = 0.0
 
     @property
+    def written(self) -> int:
+        """Bytes of the pages that all its overlays hold."""
+        return sum(attached.disk.overlay.pages for attached in self.disks.values()) * PAGE
+
+    @property
     def units(self) -> dict[int, LogicalUnit]:
         return {lun: attached.unit for lun, attached in self.disks.items()}
 
@@ -106,13 +113,17 @@ class Attachments:
         executor: Executor,
         journal: Journal,
         access: Access | None = None,
+        *,
+        limit: int = 0,
     ) -> None:
+        """`limit`: bytes that one client may write; 0 for no limit."""
         self._access = access or Access()
         self._plans = plans
         self._writebacks = writebacks
         self._library = library
         self._executor = executor
         self._journal = journal
+        self._limit = limit
         self._boots: dict[str, Boot] = {}
         self._manifests: dict[str, list[Manifest]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -368,8 +379,9 @@ class Attachments:
     def _open(self, mac: str, parts: list[tuple[Manifest, Image, Overlay]]) -> Boot:
         luns = tuple(sorted(manifest.lun for manifest, _, _ in parts))
         disks = {}
+        allowance = Allowance(self._limit, lambda level: self._press(mac, level))
         for manifest, image, overlay in parts:
-            disk = ClientDisk(image, overlay, self._executor, durable=manifest.policy != "discard")
+            disk = ClientDisk(image, overlay, self._executor, durable=manifest.policy != "discard", allowance=allowance)
             disk.on_failure = partial(self._note_failure, manifest)
             unit = LogicalUnit(commands.TABLE, Identity(mac, manifest.lun), luns, disk)
             disks[manifest.lun] = Attached(manifest, disk, unit)
@@ -377,6 +389,17 @@ class Attachments:
         first = parts[0][0]
         boot = self._boots[mac] = Boot(mac, first.client, first.boot_id, disks, absent)
         return boot
+
+    def _press(self, mac: str, level: int) -> None:
+        """A client nears its limit. Told of its fullest disk, and once the boot is open: opening counts, too."""
+
+        def tell() -> None:
+            boot = self._boots.get(mac)
+            if boot is not None:
+                fullest = max(boot.disks.values(), key=lambda attached: attached.disk.overlay.pages)
+                self._journal.pressure(fullest.manifest, boot.written, self._limit, level)
+
+        asyncio.get_running_loop().call_soon(tell)
 
     async def _images(self, stacks: list[tuple[LayerPlan, ...]]) -> list[Image]:
         images: list[Image] = []

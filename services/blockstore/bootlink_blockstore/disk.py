@@ -43,6 +43,7 @@ from bootlink_blockstore.cache import BLOCK, ZEROS
 from bootlink_blockstore.image import Buffer, Buffers, Image
 from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.pagemap import ABSENT, CHUNK, PAGE, PAGE_BITS, PRESENT, ZEROED
+from bootlink_blockstore.pressure import Allowance
 
 INLINE_READ: Final = 131_072  # bytes of the overlay that one read may copy from the page cache on the event loop
 INLINE_WRITE: Final = 65_536  # bytes; copying more into the page cache would hold the event loop for over 20 µs
@@ -69,7 +70,15 @@ class ClientDisk:
     it cannot be.
     """
 
-    def __init__(self, image: Image, overlay: Overlay, executor: Executor, *, durable: bool) -> None:
+    def __init__(
+        self,
+        image: Image,
+        overlay: Overlay,
+        executor: Executor,
+        *,
+        durable: bool,
+        allowance: Allowance | None = None,  # shared by all disks of a client
+    ) -> None:
         self.image = image
         self.overlay = overlay
         self.size = image.size
@@ -82,6 +91,9 @@ class ClientDisk:
         self._queued = 0
         self._syncing = asyncio.Lock()
         self._slow = False
+        self._allowance = Allowance() if allowance is None else allowance
+        self._counted = 0  # pages that the allowance knows of
+        self._account()
 
     def hit(self, offset: int, length: int) -> memoryview | None:
         """The bytes, where the client did not write and one cached block holds them; None if it is less simple."""
@@ -135,6 +147,7 @@ class ClientDisk:
             edges = self._edges(offset, len(data))
             fillings = self._edges_now(edges)
             if fillings is not None:
+                self._require_room(offset, len(data))
                 start, pieces = _whole_pages(offset, data, edges, fillings)
                 try:
                     self.overlay.write(start, pieces)
@@ -200,11 +213,15 @@ class ClientDisk:
         edges = self._edges(offset, len(data))
         fillings = [await self._gather([self._around(edge)]) for edge in edges]
         start, pieces = _whole_pages(offset, data, edges, fillings)
+        growth = self._require_room(offset, len(data))
+        self._allowance.promise(growth)
         started = time.perf_counter()
         try:
             await self._in_thread(self.overlay.write, start, pieces)
         except OSError as error:
             raise self._write_fault(error, start, sum(map(len, pieces))) from error
+        finally:
+            self._allowance.promise(-growth)
         self._mark(offset, len(data))
         self._slow = time.perf_counter() - started > SLOW_WRITE
 
@@ -240,6 +257,7 @@ class ClientDisk:
         for low, high in held:
             await self._give_back(self.overlay.punch, low, high)
             self.overlay.mark(low, high, ZEROED)
+            self._account()
 
     async def _give_back(self, work: Callable[[int, int], None], first: int, end: int) -> None:
         try:
@@ -338,14 +356,31 @@ class ClientDisk:
         except (OSError, ValueError) as worse:
             # Which pages are there is not known any more, and a wrong answer would be the image's bytes.
             self._fail(f"{self.overlay.path} cannot be made out after an error ({error.strerror}): {worse}")
+        self._account()
         kind = "space" if error.errno in OUT_OF_SPACE else "write"
         return DiskFault(kind, f"{self.overlay.path}: {error.strerror}")
 
     async def _in_thread(self, work: Callable[..., None], *arguments: Any) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
 
+    def _require_room(self, offset: int, length: int) -> int:
+        """How many pages a write adds. DiskFault if the client may not have as many."""
+        first, end = offset >> PAGE_BITS, -(-(offset + length) >> PAGE_BITS)
+        growth = end - first - self.overlay.count(first, end, PRESENT)
+        if growth and not self._allowance.room(growth):
+            raise DiskFault("space", f"the write-back has reached its limit of {self._allowance.limit} bytes")
+        return growth
+
     def _mark(self, offset: int, length: int) -> None:
         self.overlay.mark(offset >> PAGE_BITS, -(-(offset + length) >> PAGE_BITS))
+        self._account()
+
+    def _account(self) -> None:
+        """Tell the allowance what has changed."""
+        pages = self.overlay.pages
+        if pages != self._counted:
+            change, self._counted = pages - self._counted, pages
+            self._allowance.changed(change)
 
 
 def _zeros(length: int) -> Buffers:

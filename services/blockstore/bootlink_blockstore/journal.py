@@ -16,6 +16,7 @@ from bootlink_events import (
     EventData,
     WritebackDiscarded,
     WritebackKept,
+    WritebackPressure,
 )
 from bootlink_events.models import InitiatorKind
 from bootlink_runtime import Logger
@@ -137,4 +138,51 @@ class Journal:
             boot_id=str(manifest.boot_id),
             lun=manifest.lun,
             bytes=size,
+        )
+
+    def pressure(self, manifest: Manifest, size: int, limit: int, level: int) -> None:
+        """A client has written so many percent of what it may write; at 100 its writes are refused."""
+        self.count("writeback_pressure")
+        self._emit(
+            WritebackPressure(
+                mac=manifest.mac,
+                client=manifest.client,
+                boot_id=manifest.boot_id,
+                lun=manifest.lun,
+                bytes=size,
+                limit=limit,
+                percent=level,
+            )
+        )
+        self.log.warning(
+            "write-back nears its limit" if level < 100 else "write-back is full",
+            client=manifest.client,
+            boot_id=str(manifest.boot_id),
+            bytes=size,
+            limit=limit,
+            percent=level,
+            remedy="restart the PC where its policy is discard, or raise BOOTLINK_BLOCKSTORE_WRITEBACK_LIMIT",
+        )
+
+    def space_low(self, manifest: Manifest, size: int, free: int, reserve: int) -> None:
+        """The file system of the write-backs is nearly full; this is the largest of those that are in use."""
+        self.count("space_low")
+        self._emit(
+            WritebackPressure(
+                mac=manifest.mac,
+                client=manifest.client,
+                boot_id=manifest.boot_id,
+                lun=manifest.lun,
+                bytes=size,
+                limit=0,
+                free=free,
+            )
+        )
+        self.log.warning(
+            "little space for write-backs",
+            free=free,
+            reserve=reserve,
+            largest=manifest.client,
+            bytes=size,
+            remedy="free space there; discarded write-backs are reclaimed at once until then",
         )

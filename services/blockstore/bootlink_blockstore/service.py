@@ -18,9 +18,10 @@ from bootlink_blockstore.image import Library
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.overlay import HoleError, probe
 from bootlink_blockstore.portal import Portal, ticking
+from bootlink_blockstore.pressure import Space
 from bootlink_blockstore.reclaim import reclaim
 from bootlink_blockstore.settings import Settings
-from bootlink_blockstore.writeback import Writebacks
+from bootlink_blockstore.writeback import InUseError, Writebacks
 from bootlink_runtime import Chassis, Service, StartupError, address_error
 
 READERS: Final = 8  # threads that read layers: a disk's queue filled, without starving the event loop of the GIL
@@ -43,21 +44,31 @@ class BlockStore:
         cache: int,
         advertise: str = "",
         access: Access | None = None,
+        limit: int = 0,
     ) -> None:
         self.root = folder / "writebacks"
         self.cache = Cache(cache)
         self._readers = ThreadPoolExecutor(READERS, "layer")
         self._writers = ThreadPoolExecutor(WRITERS, "overlay")
         self.library = Library(self.cache, self._readers)
-        self.attachments = Attachments(plans, Writebacks(self.root), self.library, self._writers, journal, access)
+        self._writebacks = Writebacks(self.root)
+        self.attachments = Attachments(
+            plans, self._writebacks, self.library, self._writers, journal, access, limit=limit
+        )
         self.portal = Portal(self.attachments, journal, advertise)
 
     async def open(self) -> None:
         """Make the folder, try the file system, take in what is there. StartupError if it cannot serve."""
         try:
             self.root.mkdir(exist_ok=True)
+            self._writebacks.lock()
             await asyncio.to_thread(probe, self.root)
             await self.attachments.load()
+        except InUseError as error:
+            raise StartupError(
+                f"another block store uses {self.root}",
+                "stop it first, or give this one a BOOTLINK_DATA of its own",
+            ) from error
         except HoleError as error:
             raise StartupError(
                 f"the file system of {self.root} cannot hold write-backs: {error}",
@@ -76,6 +87,7 @@ class BlockStore:
         self._writers.shutdown()
         self._readers.shutdown()
         self.library.shut()
+        self._writebacks.unlock()
 
 
 async def run(chassis: Chassis, settings: Settings) -> None:
@@ -84,7 +96,8 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     journal = Journal(chassis.bus.emit, chassis.telemetry, chassis.log, chassis.health.count)
     plans = chassis.plan_book()
     access = Access(settings.shared_key(), require_boot_id=settings.require_boot_id)
-    store = BlockStore(plans, journal, chassis.data, cache=int(settings.cache), access=access)
+    limit = int(settings.writeback_limit)
+    store = BlockStore(plans, journal, chassis.data, cache=int(settings.cache), access=access, limit=limit)
     await store.open()
     try:
         host, port = await store.portal.serve(settings.host, settings.port)
@@ -96,12 +109,13 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     if settings.advertise:
         store.portal.advertise = f"{reachable}:{port}"
     pulse = Pulse()
+    space = Space(store.root, int(settings.space_reserve))
     chassis.health.check("portal", lambda: (store.portal.listening, f"{host}:{port}"))
     chassis.health.check("write-backs", lambda: _writable(store.root))
     chassis.health.check("event loop", pulse.check)
     chassis.spawn(pulse.run(), name="pulse")
     chassis.spawn(ticking(store.portal), name="ticking")
-    chassis.spawn(reclaim(store.attachments, journal, settings.reclaim_after), name="reclaim")
+    chassis.spawn(reclaim(store.attachments, journal, space, settings.reclaim_after), name="reclaim")
     chassis.listening("iscsi", host, port)
     chassis.announce_portals([f"{reachable}:{port}"])
     chassis.ready()

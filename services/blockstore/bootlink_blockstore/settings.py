@@ -31,3 +31,11 @@ class Settings(ClusterSettings):
     reclaim_after: float = Field(
         default=600.0, ge=0, description="seconds from the next boot until a discarded write-back gives its space back"
     )
+    writeback_limit: ByteSize = Field(
+        default=ByteSize(10 << 30), ge=0, description="what one client may write, such as 10GiB; 0: no limit"
+    )
+    space_reserve: ByteSize = Field(
+        default=ByteSize(2 << 30),
+        ge=0,
+        description="free space below which `writeback.pressure` is told and discarded write-backs go at once",
+    )

@@ -19,12 +19,15 @@ Order at the start of a boot: all overlay files, then their manifests. A boot wh
 never admitted, so it begins anew; one whose manifests are all there, and cannot be read, is never given a fresh disk.
 An overlay without a manifest was never used and goes at the next start. At removal the manifest goes first.
 
+One process at a time writes here: it holds a lock on `.lock`, which the kernel gives back when the process ends.
+
 Everything here blocks: call it in a thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -41,6 +44,10 @@ from bootlink_events.plans import BootPlan, Chap, DiskPlan, Policy
 MANIFEST_LIMIT: Final = 1 << 20  # bytes; one with 256 layers has about 100 KiB
 FORMAT: Final = 1
 MACHINE_RUN: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class InUseError(Exception):
+    """Another process has the write-backs open."""
 
 
 class Manifest(BaseModel):
@@ -90,6 +97,22 @@ class Writebacks:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._machine_run = machine_run()
+        self._lock = -1
+
+    def lock(self) -> None:
+        """Keep every other process out, until `unlock` or the end of this one. InUseError if one is in."""
+        fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise InUseError(str(self.root)) from error
+        self._lock = fd
+
+    def unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def outlived(self, manifest: Manifest) -> bool:
         """Was the machine restarted since this boot began?"""
