@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
-from bootlink_blockstore import commands
 from bootlink_blockstore.chap import Chap
-from bootlink_blockstore.device import LogicalUnit, Outcome
-from bootlink_blockstore.disk import ClientDisk
 from bootlink_blockstore.image import Buffer, Buffers
 from bootlink_blockstore.login import Admission
+from bootlink_blockstore.scsi.device import LogicalUnit, Outcome
+from bootlink_blockstore.scsi.table import TABLE
 from bootlink_blockstore.session import Session
 from bootlink_blockstore.transfer import Task
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire.iscsi_digest import NONE, split
 from bootlink_wire.iscsi_pdu import Pdu
+from bootlink_wire.scsi_cdb import SECTOR
 from bootlink_wire.scsi_vpd import Identity
 from lab.iscsi import Speaker
 
@@ -33,6 +33,8 @@ class MemoryDisk:
         self.slow = False
         self.hits = 0
         self.flushes = 0
+        self.stable = 0  # writes with FUA
+        self.zeroed = bytearray(size // SECTOR)  # 1 where a block was zeroed and not written since
 
     def hit(self, offset: int, length: int) -> memoryview | None:
         if self.slow or length > 32768:
@@ -52,9 +54,12 @@ class MemoryDisk:
         return later() if self.slow else now()
 
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> Coroutine[Any, Any, None] | None:
-        def now() -> None:
-            self.data[offset : offset + len(data)] = data
+        self.stable += fua
+        self.zeroed[offset // SECTOR : (offset + len(data)) // SECTOR] = bytes(len(data) // SECTOR)
+        kept = bytes(data)
+        return self._do(lambda: self.data.__setitem__(slice(offset, offset + len(kept)), kept))
 
+    def _do(self, now: Callable[[], None]) -> Coroutine[Any, Any, None] | None:
         async def later() -> None:
             now()
 
@@ -63,12 +68,34 @@ class MemoryDisk:
         now()
         return None
 
+    async def _settle(self, doing: Coroutine[Any, Any, None] | None) -> None:
+        if doing is not None:
+            await doing
+
     def flush(self) -> None:
         self.flushes += 1
 
+    def zero(self, offset: int, length: int) -> Coroutine[Any, Any, None] | None:
+        self.zeroed[offset // SECTOR : (offset + length) // SECTOR] = b"\1" * (length // SECTOR)
+        return self._do(lambda: self.data.__setitem__(slice(offset, offset + length), bytes(length)))
+
+    def update(
+        self, offset: int, length: int, change: Callable[[bytes], bytes | None], *, fua: bool = False
+    ) -> Coroutine[Any, Any, None]:
+        async def later() -> None:
+            new = change(bytes(self.data[offset : offset + length]))
+            if new is not None:
+                await self._settle(self.write(offset, new, fua=fua))
+
+        return later()
+
+    def mapped(self, offset: int, length: int) -> Iterator[tuple[bool, int, int]]:
+        for at in range(offset, offset + length, SECTOR):
+            yield not self.zeroed[at // SECTOR], at, at + SECTOR
+
 
 def unit(disk: MemoryDisk, lun: int = 0, luns: tuple[int, ...] = (0,)) -> LogicalUnit:
-    return LogicalUnit(commands.TABLE, Identity("52:54:00:00:00:01", lun), luns, cast(ClientDisk, disk))
+    return LogicalUnit(TABLE, Identity("52:54:00:00:00:01", lun), luns, disk)
 
 
 class Bench:
@@ -130,7 +157,7 @@ class Bench:
         """To full feature; and past the unit attention unless told otherwise."""
         before = self.send(self.speaker.login(discovery=discovery))
         assert self.session.held, before
-        self.session.admit({} if discovery else self.units, LogicalUnit(commands.TABLE, Identity("", 0), (0,)), 1)
+        self.session.admit({} if discovery else self.units, LogicalUnit(TABLE, Identity("", 0), (0,)), 1)
         self.session.resume()
         answers = self.answers()
         response = answers[0]

@@ -1,4 +1,4 @@
-"""What a disk says of itself: INQUIRY data, vital product data pages, mode pages, capacity (SPC-4, SBC-3).
+"""What a disk says of itself: INQUIRY data, vital product data pages, capacity (SPC-4, SBC-3).
 
 Each function gives the bytes of one answer, whole; cutting them to the allocation length is the caller's.
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from struct import Struct, pack
+from struct import pack
 from typing import Final
 
 from bootlink_wire.scsi_cdb import SECTOR, lun_field
@@ -29,6 +29,8 @@ _VERSIONS: Final = (0x00A0, 0x0960, 0x0460, 0x04C0)
 OPTIMAL_TRANSFER: Final = 512  # sectors: 256 KiB, one burst of most initiators
 PHYSICAL_EXPONENT: Final = 3  # 8 sectors make one 4 KiB page of the write-back
 ROTATION_SSD: Final = 1
+ZERO_COUNT_REFUSED: Final = 1  # WSNZ: a WRITE SAME of "all that follows" would be without limit
+GRANULARITY_VALID: Final = 1 << 31  # UGAVALID: the unmap alignment that is given counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +52,28 @@ class Identity:
         return bytes((0x30 | digest[0] & 0x0F,)) + digest[1:8]
 
 
-def inquiry(peripheral: int = DISK) -> bytes:
-    """Standard INQUIRY data (SPC-4, section 6.6.2)."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that one command may do, in sectors; 0 where the command is not there (page B0)."""
+
+    transfer: int
+    prefetch: int = 0
+    compare_and_write: int = 0
+    unmap: int = 0
+    unmap_descriptors: int = 0
+    write_same: int = 0
+    atomic: int = 0
+
+
+def inquiry(peripheral: int = DISK, *, copies: bool = False) -> bytes:
+    """Standard INQUIRY data (SPC-4, section 6.6.2). `copies`: 3PC, it knows EXTENDED COPY."""
     versions = b"".join(v.to_bytes(2, "big") for v in _VERSIONS)
     data = bytearray(96)
     data[0] = peripheral
     data[2] = 0x06  # SPC-4
     data[3] = 0x12  # HISUP, response data format 2
     data[4] = len(data) - 5
+    data[5] = 0x08 if copies else 0  # 3PC
     data[7] = 0x02  # CMDQUE
     data[8:36] = VENDOR + PRODUCT + REVISION
     data[58 : 58 + len(versions)] = versions
@@ -68,17 +84,17 @@ def _page(code: int, body: bytes, peripheral: int = DISK) -> bytes:
     return bytes((peripheral, code)) + len(body).to_bytes(2, "big") + body
 
 
-def _unit_serial(identity: Identity, _transfer: int) -> bytes:
+def _unit_serial(identity: Identity, _limits: Limits) -> bytes:
     return identity.serial
 
 
-def _identification(identity: Identity, _transfer: int) -> bytes:
+def _identification(identity: Identity, _limits: Limits) -> bytes:
     """Page 83: NAA (binary) and T10 vendor id (ASCII) of the logical unit (SPC-4, section 7.8.6)."""
     naa, t10 = identity.naa, VENDOR + identity.serial
     return bytes((0x01, 0x03, 0, len(naa))) + naa + bytes((0x02, 0x01, 0, len(t10))) + t10
 
 
-def _extended(_identity: Identity, _transfer: int) -> bytes:
+def _extended(_identity: Identity, _limits: Limits) -> bytes:
     """Page 86: SIMPSUP, and V_SUP for the write cache that there is."""
     body = bytearray(0x3C)
     body[1] = 0x01
@@ -86,19 +102,39 @@ def _extended(_identity: Identity, _transfer: int) -> bytes:
     return bytes(body)
 
 
-def _block_limits(_identity: Identity, transfer: int) -> bytes:
-    """Page B0 (SBC-3, section 6.5.3). Unmap and write-same limits are 0 as long as neither is supported."""
-    return pack(">BBHIII44x", 0, 0, 1 << PHYSICAL_EXPONENT, transfer, OPTIMAL_TRANSFER, 0)
+def _block_limits(_identity: Identity, limits: Limits) -> bytes:
+    """Page B0 (SBC-4, section 6.6.4). UNMAP gives whole 4 KiB pages back, and they begin at block 0."""
+    page = 1 << PHYSICAL_EXPONENT
+    return pack(
+        ">BBHIIIIIIIQIIIII",
+        ZERO_COUNT_REFUSED,
+        limits.compare_and_write,
+        page,
+        limits.transfer,
+        OPTIMAL_TRANSFER,
+        limits.prefetch,
+        limits.unmap,
+        limits.unmap_descriptors,
+        page,
+        GRANULARITY_VALID,
+        limits.write_same,
+        limits.atomic,
+        0,  # atomic writes may begin anywhere
+        0,  # and be of any length
+        0,  # but within no boundary of their own
+        0,
+    )
 
 
-def _characteristics(_identity: Identity, _transfer: int) -> bytes:
+def _characteristics(_identity: Identity, _limits: Limits) -> bytes:
     """Page B1: no rotation, no form factor."""
     return ROTATION_SSD.to_bytes(2, "big") + bytes(0x3A)
 
 
-def _provisioning(_identity: Identity, _transfer: int) -> bytes:
-    """Page B2: neither UNMAP nor WRITE SAME, so no provisioning type is claimed."""
-    return bytes(4)
+def _provisioning(_identity: Identity, _limits: Limits) -> bytes:
+    """Page B2 (SBC-4, section 6.6.8): thin; UNMAP and WRITE SAME with UNMAP give space back, and the blocks read as
+    zeros afterwards. There is no anchoring: a block that is given back is not kept in reserve."""
+    return bytes((0, 0x80 | 0x40 | 0x20 | 0x04, 0x02, 0))  # LBPU, LBPWS, LBPWS10, LBPRZ=1; thin
 
 
 _PAGES: Final = {
@@ -111,59 +147,12 @@ _PAGES: Final = {
 }
 
 
-def vital_product_data(page: int, identity: Identity, transfer: int) -> bytes | None:
-    """One VPD page, None if there is no such page. `transfer` is the most sectors one command may move."""
+def vital_product_data(page: int, identity: Identity, limits: Limits) -> bytes | None:
+    """One VPD page, None if there is no such page."""
     if page == 0:
         return _page(0, bytes((0, *sorted(_PAGES))))
     build = _PAGES.get(page)
-    return None if build is None else _page(page, build(identity, transfer))
-
-
-# Mode pages (SPC-4, section 7.5; SBC-3, section 6.4), as current values. The client may change none of them.
-_CACHING: Final = bytes((0x08, 0x12, 0x04)) + bytes(17)  # WCE=1: writes are volatile until flushed, and flushes count
-_CONTROL: Final = bytes((0x0A, 0x0A, 0x00, 0x10)) + bytes(8)  # unrestricted reordering, fixed-format sense, no SWP
-_EXCEPTIONS: Final = bytes((0x1C, 0x0A, 0x08)) + bytes(9)  # DEXCPT: no failure predictions are made
-MODE_PAGES: Final = {0x08: _CACHING, 0x0A: _CONTROL, 0x1C: _EXCEPTIONS}
-ALL_PAGES: Final = 0x3F
-DEVICE_SPECIFIC: Final = 0x10  # DPOFUA: FUA is honoured; not write protected
-
-CHANGEABLE: Final = 1  # page control (SPC-4, table 372)
-SAVED: Final = 3
-
-
-def mode_pages(page: int, control: int) -> bytes | None:
-    """The wanted mode pages, in ascending order; None if there is no such page."""
-    if page == ALL_PAGES:
-        wanted = [MODE_PAGES[code] for code in sorted(MODE_PAGES)]
-    elif page in MODE_PAGES:
-        wanted = [MODE_PAGES[page]]
-    else:
-        return None
-    if control == CHANGEABLE:
-        wanted = [data[:2] + bytes(len(data) - 2) for data in wanted]
-    return b"".join(wanted)
-
-
-def mode_sense_6(pages: bytes, sectors: int, *, descriptor: bool) -> bytes:
-    """The parameter list of MODE SENSE(6): header, one block descriptor where wanted, pages."""
-    block = _short_descriptor(sectors) if descriptor else b""
-    return bytes((3 + len(block) + len(pages), 0, DEVICE_SPECIFIC, len(block))) + block + pages
-
-
-def mode_sense_10(pages: bytes, sectors: int, *, descriptor: bool, long_lba: bool) -> bytes:
-    """The same for MODE SENSE(10), with 8-byte addresses in the descriptor where the initiator accepts them."""
-    block = b""
-    if descriptor:
-        block = _LONG_DESCRIPTOR.pack(sectors, SECTOR) if long_lba else _short_descriptor(sectors)
-    flags = 1 if descriptor and long_lba else 0
-    return pack(">HBBBxH", 6 + len(block) + len(pages), 0, DEVICE_SPECIFIC, flags, len(block)) + block + pages
-
-
-_LONG_DESCRIPTOR: Final = Struct(">Q4xI")
-
-
-def _short_descriptor(sectors: int) -> bytes:
-    return pack(">II", min(sectors, 0xFFFFFFFF), SECTOR)
+    return None if build is None else _page(page, build(identity, limits))
 
 
 def read_capacity_10(sectors: int) -> bytes:
@@ -172,8 +161,9 @@ def read_capacity_10(sectors: int) -> bytes:
 
 
 def read_capacity_16(sectors: int) -> bytes:
-    """Last address, block size, and that eight blocks make a physical one (SBC-3, section 5.16)."""
-    return pack(">QIBB18x", sectors - 1, SECTOR, 0, PHYSICAL_EXPONENT)
+    """Last address, block size, that eight blocks make a physical one, and that blocks can be unmapped and read as
+    zeros then: LBPME, LBPRZ (SBC-3, section 5.16)."""
+    return pack(">QIBBH16x", sectors - 1, SECTOR, 0, PHYSICAL_EXPONENT, 0xC000)
 
 
 def report_luns(luns: list[int]) -> bytes:

@@ -33,10 +33,8 @@ from datetime import datetime
 from functools import partial
 from typing import Final, NoReturn, Protocol, TypeVar
 
-from bootlink_blockstore import commands
 from bootlink_blockstore.access import Access, NotAdmitted, Plans
 from bootlink_blockstore.chap import Chap
-from bootlink_blockstore.device import LogicalUnit
 from bootlink_blockstore.disk import ClientDisk
 from bootlink_blockstore.image import Image, Library
 from bootlink_blockstore.journal import Journal
@@ -44,6 +42,8 @@ from bootlink_blockstore.login import Admission
 from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.pagemap import PAGE
 from bootlink_blockstore.pressure import Allowance
+from bootlink_blockstore.scsi.device import LogicalUnit
+from bootlink_blockstore.scsi.table import TABLE
 from bootlink_blockstore.writeback import Manifest, Writebacks, overlay_name
 from bootlink_disks import DiskError
 from bootlink_events import BootId, LayerPlan, parse_initiator, parse_target, target_iqn
@@ -383,9 +383,9 @@ class Attachments:
         for manifest, image, overlay in parts:
             disk = ClientDisk(image, overlay, self._executor, durable=manifest.policy != "discard", allowance=allowance)
             disk.on_failure = partial(self._note_failure, manifest)
-            unit = LogicalUnit(commands.TABLE, Identity(mac, manifest.lun), luns, disk)
+            unit = LogicalUnit(TABLE, Identity(mac, manifest.lun), luns, disk)
             disks[manifest.lun] = Attached(manifest, disk, unit)
-        absent = LogicalUnit(commands.TABLE, Identity(mac, 0), luns)
+        absent = LogicalUnit(TABLE, Identity(mac, 0), luns)
         first = parts[0][0]
         boot = self._boots[mac] = Boot(mac, first.client, first.boot_id, disks, absent)
         return boot

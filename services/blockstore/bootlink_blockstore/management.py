@@ -8,7 +8,8 @@ initiator was told so. A task that still takes data dies at once; one that runs 
     ABORT TASK SET              this session's tasks on the unit
     CLEAR TASK SET              every session's tasks on the unit     (each session has a task set of its own here, so
                                                                       it is this session's too)
-    LOGICAL UNIT RESET          every session's tasks on the unit     unit attention for every session
+    LOGICAL UNIT RESET          every session's tasks on the unit     unit attention for every session; RESERVE(6) and
+                                                                      changed mode pages end
     TARGET WARM RESET           the same on all units                 the same on all units
 
 TARGET COLD RESET and TASK REASSIGN are not supported, and CLEAR ACA has nothing to clear. While FUNCTIONS_LIMIT of them
@@ -18,15 +19,15 @@ wait, more are rejected.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
-from bootlink_blockstore.device import LogicalUnit
+from bootlink_blockstore.scsi.device import LogicalUnit, Outcome
 from bootlink_blockstore.sequence import MASK, Host
 from bootlink_blockstore.tasks import Tasks
 from bootlink_blockstore.transfer import Abort, Task
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import scsi_cdb
-from bootlink_wire import scsi_sense as sense
 from bootlink_wire.iscsi_pdu import TaskFunction, TaskResult
 
 FUNCTIONS_LIMIT: Final = (
@@ -125,11 +126,31 @@ class Management(Tasks):
                 self.host.wake()
 
         for unit in units:
-            unit.attend(sense.BUS_DEVICE_RESET)
+            unit.reset()
         for session in sessions:
             assert isinstance(session, Management)
             hit = [task for task in session.tasks.values() if task.unit in units]
             session.kill(hit, one_done)
+
+    def _respond(self, task: Task, outcome: Outcome) -> None:
+        """PREEMPT AND ABORT is answered once the tasks of the preempted sessions are dead."""
+        hit = [nexus for nexus in outcome.abort if nexus is not task.nexus]
+        if not hit:
+            super()._respond(task, outcome)
+            return
+        left = len(hit)
+
+        def one_done() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0 and self.tasks.get(task.itt) is task and not self.closing:
+                super(Management, self)._respond(task, replace(outcome, abort=()))
+                self.host.wake()
+
+        for nexus in hit:
+            session = nexus.session
+            assert isinstance(session, Management)
+            session.kill([other for other in session.tasks.values() if other.nexus is nexus], one_done)
 
     def _complete(self, request: pdu.TaskRequest) -> None:
         """What the function hit is dead."""

@@ -27,9 +27,9 @@ from typing import Any, Final, cast
 from bootlink_blockstore.access import NotAdmitted
 from bootlink_blockstore.attach import Attached, Attachments, Boot
 from bootlink_blockstore.chap import Chap
-from bootlink_blockstore.device import Nexus, Outcome, failure
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.login import PORTAL_GROUP, Admission, Refusal
+from bootlink_blockstore.scsi.device import Nexus, Outcome
 from bootlink_blockstore.session import Session
 from bootlink_blockstore.transfer import Task
 from bootlink_events import BootDiskDetached, BootDiskUsed
@@ -250,7 +250,7 @@ class Connection(asyncio.Protocol):
             # A bug or an error nobody foresaw costs this command, not the session and not the service.
             self._journal.count("commands_failed_unforeseen")
             self._journal.log.error("command failed", session=self._name, error=repr(error), exc_info=error)
-            outcome = failure(sense.INTERNAL_FAILURE)
+            outcome = task.unit.failure(sense.INTERNAL_FAILURE)
         self._session.finish(task, outcome)
         self._pump()
 

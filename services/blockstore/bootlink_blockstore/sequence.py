@@ -10,9 +10,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypedDict
 
 from bootlink_blockstore.chap import Chap
-from bootlink_blockstore.device import LogicalUnit, Nexus, Outcome
 from bootlink_blockstore.image import Buffer
 from bootlink_blockstore.login import Admission, Parameters
+from bootlink_blockstore.scsi.device import LogicalUnit, Nexus, Outcome
 from bootlink_blockstore.transfer import Task
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire.iscsi_pdu import NO_TAG

@@ -39,10 +39,9 @@ from dataclasses import replace
 from struct import Struct
 from typing import Final
 
-from bootlink_blockstore.device import LogicalUnit, Nexus
-from bootlink_blockstore.disk import ClientDisk
 from bootlink_blockstore.login import Admission, Login, Refusal, refuse_unasked
 from bootlink_blockstore.management import Management
+from bootlink_blockstore.scsi.device import Disk, LogicalUnit, Nexus
 from bootlink_blockstore.sequence import MASK, WINDOW, Host
 from bootlink_blockstore.tasks import WRITE_BUFFER
 from bootlink_wire import iscsi_pdu as pdu
@@ -86,7 +85,7 @@ class Session(Management):
         self._text = b""
         self._heard = 0.0
         self._pinged: float | None = None
-        self._hot_disk: ClientDisk | None = None  # logical unit 0's, while nothing stands before a plain read
+        self._hot_disk: Disk | None = None  # logical unit 0's, while nothing stands before a plain read
         self._hot_nexus: Nexus | None = None
 
     # What its user calls
@@ -237,8 +236,10 @@ class Session(Management):
         self.full_feature = True
         self.digests = self.parameters.digests or None
         self.units, self._absent = units, absent
+        # The initiator port's name (RFC 7143, section 4.2.7.1); the target port is the same for all.
+        port = f"{self.admission.initiator},i,0x{self.admission.isid.hex()}"
         for lun, unit in units.items():
-            self.nexuses[lun] = nexus = Nexus(self, self._warm_up)
+            self.nexuses[lun] = nexus = Nexus(self, self._warm_up, port=port)
             unit.nexuses.add(nexus)
         self.out.append(replace(response, maxcmdsn=self._max_cmdsn).encode())
         self._warm_up()
@@ -255,7 +256,7 @@ class Session(Management):
         self.closing = why
         self._hot_disk = None
         for unit, nexus in zip(self.units.values(), self.nexuses.values(), strict=True):
-            unit.nexuses.discard(nexus)
+            unit.leave(nexus)
         for task in list(self.tasks.values()):
             task.aborted = True
             if not task.running:
@@ -391,10 +392,11 @@ class Session(Management):
             self.out.append(answer.encode())
 
     def _warm_up(self) -> None:
-        """Open the hit path if unit 0 has a disk, commands come in order and no attention is due; else close it."""
+        """Open the hit path if unit 0 has a disk that may be read, and commands come in order; else close it."""
         unit, nexus = self.units.get(0), self.nexuses.get(0)
-        due = unit is None or nexus is None or nexus.attentions or self.closing or self._early or self._skipped
-        self._hot_disk = None if due or unit is None else unit.disk
+        shut = unit is None or nexus is None or not unit.readable(nexus)
+        shut = shut or bool(self.closing or self._early or self._skipped)
+        self._hot_disk = None if shut or unit is None else unit.disk
         self._hot_nexus = nexus
 
     def _unattended(self) -> None:

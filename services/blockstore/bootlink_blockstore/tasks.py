@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from bootlink_blockstore.device import LogicalUnit, Nexus, Outcome, failure
 from bootlink_blockstore.image import Buffer
+from bootlink_blockstore.scsi.device import LogicalUnit, Nexus, Outcome
+from bootlink_blockstore.scsi.reservations import ReservationConflict
 from bootlink_blockstore.sequence import MASK, Host, Sequence
 from bootlink_blockstore.transfer import Task
 from bootlink_wire import iscsi_pdu as pdu
@@ -78,14 +79,14 @@ class Tasks(Sequence):
         try:
             if ahs or (task.read and task.write):
                 raise CheckCondition(sense.INVALID_FIELD)  # neither long CDBs nor data both ways
-            task.command, task.needed = unit.prepare(nexus, cdb)
-        except CheckCondition as error:
-            task.fail(failure(error.sense))
+            task.command, task.needed = unit.prepare(nexus, cdb, expected if task.write else 0)
+        except (CheckCondition, ReservationConflict) as error:
+            task.fail(unit.ended(error))
         if not nexus.attentions:
             self._unattended()
         wrong = task.begin(data, self.parameters, final=bool(flags & FINAL))
         if wrong is not None:
-            task.fail(failure(wrong))
+            task.fail(task.unit.failure(wrong))
         self._progress(task)
 
     def _progress(self, task: Task) -> None:
@@ -145,7 +146,7 @@ class Tasks(Sequence):
         wrong = task.take(ttt, datasn, offset, data, self.parameters, final=bool(flags & FINAL))
         if wrong is not None:
             self._on_error("data_out_wrong")
-            task.fail(failure(wrong))
+            task.fail(task.unit.failure(wrong))
         self._progress(task)
 
     def _damaged_data(self, header: bytes) -> None:
@@ -153,7 +154,7 @@ class Tasks(Sequence):
         _, flags, _, _, _, itt, ttt, _, _, _ = pdu.DATA_OUT.unpack(header)
         task = self.tasks.get(itt)
         if task is not None and not (task.running or task.aborted):
-            task.spoil(ttt, failure(sense.PROTOCOL_SERVICE_CRC), final=bool(flags & FINAL))
+            task.spoil(ttt, task.unit.failure(sense.PROTOCOL_SERVICE_CRC), final=bool(flags & FINAL))
             self._progress(task)
 
     def _respond(self, task: Task, outcome: Outcome) -> None:
@@ -169,7 +170,7 @@ class Tasks(Sequence):
                 nexus.reads += 1
                 nexus.bytes_read += size
                 nexus.first_read = nexus.first_read or self.now
-        moved = size if task.command is None or task.command.data_out is None else task.needed
+        moved = size if task.command is None or not task.command.takes_data else task.needed
         if outcome.status != Status.GOOD:
             moved = size
         self._forget(task)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bootlink_blockstore.device import TRANSFER_LIMIT
+from bootlink_blockstore.scsi.blocks import TRANSFER_LIMIT
 from bootlink_blockstore.sequence import WINDOW
 from bootlink_blockstore.session import OUTPUT_LIMIT, PING_AFTER, PING_PATIENCE
 from bootlink_blockstore.tasks import READ_BUFFER

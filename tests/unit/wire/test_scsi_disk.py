@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from bootlink_wire import scsi_sense as sense
 from bootlink_wire import scsi_vpd as vpd
 from bootlink_wire.scsi_cdb import Blocks, blocks, length, lun, lun_field
-from bootlink_wire.scsi_vpd import Identity
+from bootlink_wire.scsi_vpd import Identity, Limits
 
+LIMITS = Limits(
+    transfer=8192, unmap=1 << 20, unmap_descriptors=256, write_same=1 << 16, compare_and_write=255, atomic=256
+)
 PC_1, PC_2 = Identity("52:54:00:00:00:01", 0), Identity("52:54:00:00:00:02", 0)
 
 
@@ -72,7 +75,7 @@ def test_the_inquiry_of_a_disk_to_the_byte() -> None:
 
 
 def page(code: int, who: Identity = PC_1) -> bytes:
-    data = vpd.vital_product_data(code, who, 8192)
+    data = vpd.vital_product_data(code, who, LIMITS)
     assert data is not None
     assert data[1] == code
     assert int.from_bytes(data[2:4], "big") == len(data) - 4
@@ -115,43 +118,13 @@ def test_page_83_names_the_unit_by_naa_and_by_vendor() -> None:
 
 
 def test_an_unknown_page_is_none() -> None:
-    assert vpd.vital_product_data(0x90, PC_1, 1) is None
-
-
-def test_the_write_cache_is_announced() -> None:
-    caching = vpd.mode_pages(0x08, 0)
-    assert caching is not None
-    assert (caching[0], caching[1], caching[2] & 0x04) == (0x08, 18, 0x04)
-    assert len(caching) == 20
-
-
-def test_all_mode_pages_come_in_order_and_none_can_be_changed() -> None:
-    pages = vpd.mode_pages(vpd.ALL_PAGES, 0)
-    mask = vpd.mode_pages(vpd.ALL_PAGES, vpd.CHANGEABLE)
-    assert pages is not None
-    assert mask is not None
-    codes = []
-    at = 0
-    while at < len(pages):
-        codes.append(pages[at])
-        assert mask[at : at + 2] == pages[at : at + 2]
-        assert not any(mask[at + 2 : at + 2 + pages[at + 1]])
-        at += 2 + pages[at + 1]
-    assert codes == [0x08, 0x0A, 0x1C]
-    assert vpd.mode_pages(0x05, 0) is None
-
-
-def test_mode_sense_says_that_fua_counts_and_nothing_is_write_protected() -> None:
-    short = vpd.mode_sense_6(b"", 1000, descriptor=True)
-    assert short.hex() == "0b001008" + "000003e8" + "00000200"
-    long = vpd.mode_sense_10(b"", 1 << 33, descriptor=True, long_lba=True)
-    assert long.hex() == "0016001001000010" + "0000000200000000" + "00000000" + "00000200"
+    assert vpd.vital_product_data(0x90, PC_1, LIMITS) is None
 
 
 def test_capacity_of_a_disk_too_large_for_32_bits() -> None:
     assert vpd.read_capacity_10(2048).hex() == "000007ff00000200"
     assert vpd.read_capacity_10(1 << 33).hex() == "ffffffff00000200"
-    assert vpd.read_capacity_16(1 << 33)[:14].hex() == "00000001ffffffff" + "00000200" + "0003"
+    assert vpd.read_capacity_16(1 << 33)[:16].hex() == "00000001ffffffff" + "00000200" + "0003" + "c000"
     assert len(vpd.read_capacity_16(8)) == 32
 
 
