@@ -403,6 +403,33 @@ async def test_closing_the_store_closes_every_connection_and_every_file(tmp_path
     assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
 
 
+async def test_rule_13_a_stop_asks_operating_systems_to_log_out_and_waits_for_them(tmp_path: Path) -> None:
+    async with lab(tmp_path) as running:
+        name = identity(boot_id())
+        system, deaf = await client(running, name), await client(running, name, isid=bytes(6))
+        firmware = await client(running, name, isid=IPXE_ISID, keys=IPXE_KEYS)
+        system.send(system.command(write_10(0, 8), expected=4096, write=True, data=b"w" * 2048, final=False))
+        closing = asyncio.create_task(running.store.close(drain=1.0))
+        while not isinstance(asked := await system.receive(), pdu.AsyncMessage):
+            pass
+        assert (asked.event, asked.parameter3) == (1, 1)
+        with pytest.raises(OSError):
+            await Initiator.connect(running.host, running.port)
+        assert await system.read(8192, 4096) == (tmp_path / "base.img").read_bytes()[8192:12288], "it serves meanwhile"
+        system.send(pdu.LogoutRequest(itt=9, cmdsn=system.cmdsn, immediate=True))
+        assert await system.gone()
+        assert not closing.done(), "the other one still has time"
+        assert isinstance(await deaf.receive(), pdu.AsyncMessage)
+        assert await deaf.gone()
+        with pytest.raises(ConnectionError):
+            await firmware.receive()  # not a single PDU
+        await closing
+        reasons = [event.reason for event in running.told.of(BootDiskDetached) if isinstance(event, BootDiskDetached)]
+        assert sorted(reasons) == ["logout", "the block store stops", "the block store stops"]
+        for pc in (system, deaf, firmware):
+            await pc.close()
+
+
 async def test_a_stop_while_a_login_waits_for_its_disk_is_clean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

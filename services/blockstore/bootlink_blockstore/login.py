@@ -7,7 +7,8 @@ Theory of operation.
         └──────────────────┴────────────────────────^
 
 The initiator names its stage and the one it wants (T bit); the target follows. Texts may spread over several requests
-(C bit) and are answered once whole. The first request names the initiator, and the target of a normal session.
+(C bit) and are answered once whole; so may our answers over several responses. The first request names the initiator,
+and the target of a normal session.
 
 The machine decides all that the texts decide. Whether this initiator gets this target, and which disk, is not: when
 the last stage is reached, `request` returns an `Admission`, and the login waits until its user says `admit` or
@@ -42,6 +43,7 @@ FULL_FEATURE: Final = 3
 
 REQUESTS_LIMIT: Final = 32  # login requests of one login: four times what any initiator seen needs
 TEXT_LIMIT: Final = 65_536  # bytes of one text over all its requests
+SEGMENT_LIMIT: Final = 8192  # bytes of data in a login PDU (RFC 7143, section 13.12: the default), either way
 NAME_LIMIT: Final = 223  # bytes of an iSCSI name (RFC 7143, section 4.2.7.1)
 PORTAL_GROUP: Final = 1  # the only one
 FEN_SYSTEMS: Final = bytes.fromhex("40002723")  # ISID of type "enterprise number", 10019: iPXE's
@@ -115,7 +117,7 @@ class Login:
         self._cid = 0
         self._isid = b""
         self._last: LoginRequest | None = None
-        self._reply: list[tuple[str, str]] = []
+        self._reply = b""  # what is still to be said
         self._requests = 0
         self._stage = -1  # before the first request
         self._text = b""
@@ -127,32 +129,40 @@ class Login:
         self._last = pdu
         self._requests += 1
         self._check(pdu, first=first)
-        self._text += pdu.data
-        if len(self._text) > TEXT_LIMIT:
-            raise Refusal(LoginStatus.INITIATOR_ERROR, f"the login's text is longer than {TEXT_LIMIT} bytes")
-        if pdu.flags & CONTINUE:
-            return self._response(self._stage, [], next_stage=None)
+        if self._reply:
+            if pdu.data or pdu.flags & CONTINUE:
+                raise Refusal(LoginStatus.INITIATOR_ERROR, "it speaks before it has heard our whole answer")
+        else:
+            self._text += pdu.data
+            if len(self._text) > TEXT_LIMIT:
+                raise Refusal(LoginStatus.INITIATOR_ERROR, f"the login's text is longer than {TEXT_LIMIT} bytes")
+            if pdu.flags & CONTINUE:
+                return self._response(self._stage << 2)
+            self._reply = self._answer_whole()
+        if len(self._reply) > SEGMENT_LIMIT:
+            return self._response(CONTINUE | self._stage << 2)
+        current, wanted, leaves = pdu.flags >> 2 & 3, pdu.flags & 3, bool(pdu.flags & FINAL)
+        if self._still_to_prove(leaves=leaves) or not leaves:
+            return self._response(current << 2)
+        if wanted == FULL_FEATURE:
+            assert self._admission is not None
+            return self._admission
+        self._stage = wanted
+        return self._response(FINAL | current << 2 | wanted)
+
+    def _answer_whole(self) -> bytes:
+        """The answer to the text that is now whole."""
         try:
-            pairs = parse(self._text)
-            answers = self._answer(pairs)
+            answers = self._answer(parse(self._text))
         except TextError as error:
             raise Refusal(error.status, str(error)) from None
         except ChapError as error:
             status = LoginStatus.AUTHENTICATION_FAILURE if error.proof else LoginStatus.INITIATOR_ERROR
             raise Refusal(status, str(error)) from None
         self._text = b""
-        current, wanted = pdu.flags >> 2 & 3, pdu.flags & 3
-        if any(name == "AuthMethod" and value == REJECT for name, value in answers):
+        if ("AuthMethod", REJECT) in answers:
             raise Refusal(LoginStatus.AUTHENTICATION_FAILURE, "no offered AuthMethod will do")
-        leaves = bool(pdu.flags & FINAL)
-        if self._still_to_prove(leaves=leaves) or not leaves:
-            return self._response(current, answers, next_stage=None)
-        if wanted == FULL_FEATURE:
-            self._reply = answers
-            assert self._admission is not None
-            return self._admission
-        self._stage = wanted
-        return self._response(current, answers, next_stage=wanted)
+        return encode(answers)
 
     def _still_to_prove(self, *, leaves: bool) -> bool:
         """Whether the login stays in the security stage. Refusal if it never was there, or leaves without a proof."""
@@ -176,7 +186,7 @@ class Login:
             immediate_data=values.flag("ImmediateData"),
             digests=Digests(values.value("HeaderDigest") == "CRC32C", values.value("DataDigest") == "CRC32C"),
         )
-        return self._response(self._stage, self._reply, next_stage=FULL_FEATURE, tsih=tsih), parameters
+        return self._response(FINAL | self._stage << 2 | FULL_FEATURE, tsih=tsih), parameters
 
     def refuse(self, status: LoginStatus) -> LoginResponse:
         """The response that ends the login."""
@@ -250,12 +260,11 @@ class Login:
             and offered.get("MaxRecvDataSegmentLength") == IPXE_BUFFER
         )
 
-    def _response(
-        self, stage: int, answers: list[tuple[str, str]], *, next_stage: int | None, tsih: int = 0
-    ) -> LoginResponse:
+    def _response(self, flags: int, *, tsih: int = 0) -> LoginResponse:
+        """With as much of our answer as one PDU takes."""
         assert self._last is not None
-        flags = stage << 2 | (0 if next_stage is None else FINAL | next_stage)
-        return self._respond(self._last, flags, tsih, encode(answers), LoginStatus.SUCCESS)
+        piece, self._reply = self._reply[:SEGMENT_LIMIT], self._reply[SEGMENT_LIMIT:]
+        return self._respond(self._last, flags, tsih, piece, LoginStatus.SUCCESS)
 
     def _respond(self, request: LoginRequest, flags: int, tsih: int, data: bytes, status: LoginStatus) -> LoginResponse:
         statsn = self.statsn

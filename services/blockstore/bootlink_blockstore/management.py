@@ -11,8 +11,9 @@ initiator was told so. A task that still takes data dies at once; one that runs 
     LOGICAL UNIT RESET          every session's tasks on the unit     unit attention for every session; RESERVE(6) and
                                                                       changed mode pages end
     TARGET WARM RESET           the same on all units                 the same on all units
+    TARGET COLD RESET           the same on all units                 and every session of this client ends, answered
 
-TARGET COLD RESET and TASK REASSIGN are not supported, and CLEAR ACA has nothing to clear. While FUNCTIONS_LIMIT of them
+TASK REASSIGN is of recovery level 2, and CLEAR ACA has nothing to clear. While FUNCTIONS_LIMIT of them
 wait, more are rejected.
 """
 
@@ -65,8 +66,8 @@ class Management(Tasks):
             self._answer(request, TaskResult.COMPLETE)
         elif function == TaskFunction.LOGICAL_UNIT_RESET:
             self._reset(request, [self.units[lun]])
-        elif function == TaskFunction.TARGET_WARM_RESET:
-            self._reset(request, list(self.units.values()))
+        elif function in (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET):
+            self._reset(request, list(self.units.values()), cold=function == TaskFunction.TARGET_COLD_RESET)
         elif function == TaskFunction.TASK_REASSIGN:
             self._answer(request, TaskResult.NO_REASSIGN)
         else:
@@ -112,9 +113,14 @@ class Management(Tasks):
         self._functions += 1
         self.kill(tasks, lambda: self._complete(request))
 
-    def _reset(self, request: pdu.TaskRequest, units: list[LogicalUnit]) -> None:
-        """Every session's tasks on these units die, and every session is told, this one too (SAM-5, section 6.3.3)."""
-        sessions = {nexus.session for unit in units for nexus in unit.nexuses}
+    def close(self, why: str) -> None:
+        """End the session."""
+        raise NotImplementedError
+
+    def _reset(self, request: pdu.TaskRequest, units: list[LogicalUnit], *, cold: bool = False) -> None:
+        """Every session's tasks on these units die, and every session is told, this one too (SAM-5, section 6.3.3);
+        or, where it is cold, ends."""
+        sessions = {s for unit in units for nexus in unit.nexuses if isinstance(s := nexus.session, Management)}
         left = len(sessions)
         self._functions += 1
 
@@ -124,11 +130,14 @@ class Management(Tasks):
             if left == 0:
                 self._complete(request)
                 self.host.wake()
+                if cold:
+                    for session in sessions:
+                        session.close("target cold reset")
+                        session.host.wake()
 
         for unit in units:
             unit.reset()
         for session in sessions:
-            assert isinstance(session, Management)
             hit = [task for task in session.tasks.values() if task.unit in units]
             session.kill(hit, one_done)
 

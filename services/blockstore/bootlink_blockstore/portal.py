@@ -10,6 +10,9 @@ transport is not read. So what one connection can have in memory is the session'
 Time. A connection has LOGIN_SECONDS to log in. Every TICK_SECONDS all sessions may ping or give up. TCP keep-alive
 finds peers that are gone, also firmware, which cannot be pinged.
 
+End. When the service stops, operating systems are asked to log out, and have DRAIN_SECONDS for it; firmware cannot be
+asked. Then every connection ends.
+
 Limits. Connections that have not logged in are few per address and in all, so that half-open ones keep nobody out.
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import socket
 from collections import Counter
@@ -41,6 +45,8 @@ LOGIN_SECONDS: Final = 15.0  # PROTOCOLS 6: a login takes milliseconds; the time
 LOGINS_LIMIT: Final = 1_024  # connections without a login: a room that powers on at once, several times
 LOGINS_PER_PEER: Final = 32  # of one address
 TICK_SECONDS: Final = 5.0
+DRAIN_SECONDS: Final = 2.0  # for logouts when the service stops: who does it does it at once
+DRAIN_STEP: Final = 0.05
 SILENT_SECONDS: Final = 2.0  # without I/O until a session's first use of its disk counts as over
 WRITE_HIGH: Final = 1 << 20  # bytes in the transport's buffer until the session is held: a burst
 WRITE_LOW: Final = 1 << 18
@@ -82,10 +88,16 @@ class Portal:
         for connection in list(self.connections):
             connection.tick(now)
 
-    async def close(self) -> None:
-        """Stop listening, and end every connection."""
+    async def close(self, *, drain: float = 0.0) -> None:
+        """Stop listening, and end every connection. Operating systems are asked to log out first, and have `drain`
+        seconds for it: what they have in flight ends, and none of it is repeated after they come back."""
         if self._server is not None:
             self._server.close()
+        if drain:
+            asked = {connection for connection in self.connections if connection.ask_to_log_out(drain)}
+            deadline = asyncio.get_running_loop().time() + drain
+            while asked & self.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - once
+                await asyncio.sleep(DRAIN_STEP)
         connections = list(self.connections)
         await asyncio.gather(*(connection.evict("the block store stops") for connection in connections))
         # A login that waits for its disk ends by itself, and must not open anything after this.
@@ -191,6 +203,12 @@ class Connection(asyncio.Protocol):
             await asyncio.wait(self._running)
 
     # Inside
+
+    def ask_to_log_out(self, seconds: float) -> bool:
+        """Ask the initiator to log out within this time. False if it cannot be asked."""
+        asked = self._session.ask_to_log_out(math.ceil(seconds))
+        self._pump()
+        return asked
 
     def tick(self, now: float) -> None:
         self._session.tick(now)

@@ -17,7 +17,7 @@ from bootlink_blockstore.cache import Cache
 from bootlink_blockstore.image import Library
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.overlay import HoleError, probe
-from bootlink_blockstore.portal import Portal, ticking
+from bootlink_blockstore.portal import DRAIN_SECONDS, Portal, ticking
 from bootlink_blockstore.pressure import Space
 from bootlink_blockstore.reclaim import reclaim
 from bootlink_blockstore.settings import Settings
@@ -80,9 +80,9 @@ class BlockStore:
                 "make it writable for the user that runs Bootlink, with space left, or set BOOTLINK_DATA",
             ) from error
 
-    async def close(self) -> None:
-        """End every session, then close every file."""
-        await self.portal.close()
+    async def close(self, *, drain: float = 0.0) -> None:
+        """End every session, then close every file. `drain`: seconds for operating systems to log out."""
+        await self.portal.close(drain=drain)
         await self.attachments.close()
         self._writers.shutdown()
         self._readers.shutdown()
@@ -122,7 +122,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     try:
         await chassis.stopping.wait()
     finally:
-        await store.close()
+        await store.close(drain=DRAIN_SECONDS)
 
 
 class Pulse:

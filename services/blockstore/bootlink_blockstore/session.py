@@ -18,8 +18,8 @@ With digests, `out` is to be sent as `digests.seal(out)`, and PDUs come in by a 
     OUTPUT_LIMIT     that much output is there; `more` says so: send it, then `receive(b"")`
 
 The class is built in layers, one chapter of the RFC each: `sequence` (numbers), `tasks` (SCSI commands), `management`
-(aborts, resets), and here framing, the hit path, login, text, ping and logout. A command that is outside the CmdSN
-window is ignored; one that comes early waits for those before it.
+(aborts, resets), `conversation` (text, ping, logout), and here framing, the hit path and login. A command that is
+outside the CmdSN window is ignored; one that comes early waits for those before it.
 
 Memory. A session holds at most one PDU that is not whole, WINDOW + IMMEDIATE_LIMIT tasks, unsolicited data within
 FirstBurst for each of them, WRITE_BUFFER of solicited data, as much of early commands, READ_BUFFER of data on its way
@@ -39,8 +39,8 @@ from dataclasses import replace
 from struct import Struct
 from typing import Final
 
-from bootlink_blockstore.login import Admission, Login, Refusal, refuse_unasked
-from bootlink_blockstore.management import Management
+from bootlink_blockstore.conversation import Conversation
+from bootlink_blockstore.login import SEGMENT_LIMIT, Admission, Refusal, refuse_unasked
 from bootlink_blockstore.scsi.device import Disk, LogicalUnit, Nexus
 from bootlink_blockstore.sequence import MASK, WINDOW, Host
 from bootlink_blockstore.tasks import WRITE_BUFFER
@@ -51,8 +51,6 @@ from bootlink_wire.iscsi_pdu import BHS, FINAL, NO_TAG, Inbox, LoginStatus, Opco
 from bootlink_wire.scsi_cdb import PROTECT, SECTOR, Op
 
 OUTPUT_LIMIT: Final = 4 * 1024 * 1024  # bytes of answers before they must be sent: one largest read
-LOGIN_SEGMENT: Final = 8192  # bytes of data in a login PDU (RFC 7143, section 13.12: the default)
-TEXT_LIMIT: Final = 65_536  # bytes of a text request over all its PDUs
 PING_AFTER: Final = 15.0  # seconds of silence; Linux's own target asks as often (PROTOCOLS 2.2 #6)
 PING_PATIENCE: Final = 30.0  # seconds of silence after a ping; anything at all counts as an answer
 
@@ -69,20 +67,17 @@ _DIRECTION: Final = FINAL | pdu.READ | pdu.WRITE
 _READ_ONLY: Final = FINAL | pdu.READ
 
 
-class Session(Management):
+class Session(Conversation):
     """See the module. `on_error` is called with the name of each thing that a peer did wrong."""
 
     def __init__(self, host: Host, on_error: Callable[[str], None]) -> None:
         super().__init__(host, on_error)
         self.more = False
         self.held = False
-        self.full_feature = False
         self.digests: Digests | None = None  # `out` is to be sent with these, and bytes come with them
-        self._login = Login(host.authenticate)
         self._inbox = Inbox()
         self._early: dict[int, tuple[bytes, bytes, bytes]] = {}  # commands ahead of their turn, by CmdSN
         self._early_bytes = 0
-        self._text = b""
         self._heard = 0.0
         self._pinged: float | None = None
         self._hot_disk: Disk | None = None  # logical unit 0's, while nothing stands before a plain read
@@ -269,10 +264,6 @@ class Session(Management):
         """Something that was started has not ended."""
         return any(task.running for task in self.tasks.values())
 
-    @property
-    def firmware(self) -> bool:
-        return self.admission is None or self.admission.firmware
-
     def tick(self, now: float) -> None:
         """Now and then: ping who is silent, and end who does not answer. Never firmware, which cannot answer."""
         if self.firmware or self.closing or not self.full_feature:
@@ -290,7 +281,7 @@ class Session(Management):
 
     def _check_size(self, opcode: int, size: int) -> None:
         """Before a byte of the segment is waited for: may it be this long?"""
-        limit = text.RECEIVE_LIMIT if self.full_feature else LOGIN_SEGMENT
+        limit = text.RECEIVE_LIMIT if self.full_feature else SEGMENT_LIMIT
         if size > limit:
             raise PduError(f"a data segment of {size} bytes, where {limit} are allowed")
         if not self.full_feature and opcode & pdu.OPCODE_MASK != Opcode.LOGIN_REQUEST:
@@ -370,9 +361,6 @@ class Session(Management):
         if header[0] & pdu.OPCODE_MASK == Opcode.DATA_OUT:
             self._damaged_data(header)
 
-    def _reject(self, header: bytes, reason: RejectReason) -> None:
-        self.out.append(pdu.Reject(reason=reason, data=header, **self._numbers()).encode())
-
     # Login
 
     def _log_in(self, request: pdu.LoginRequest) -> None:
@@ -415,77 +403,6 @@ class Session(Management):
             nexus.bytes_read += hit_bytes
             nexus.first_read = nexus.first_read or self.now
             nexus.last_io = self.now
-
-    # Everything else
-
-    def _nop_out(self, header: bytes, data: memoryview, _ahs: bytes) -> None:
-        nop = pdu.NopOut.decode(header)
-        self._ended(header)
-        if nop.itt != NO_TAG:  # else the answer to our own ping
-            echo = bytes(data[: self.parameters.receive_limit])
-            self.out.append(pdu.NopIn(itt=nop.itt, data=echo, **self._numbers()).encode())
-
-    def _text_request(self, header: bytes, data: memoryview, _ahs: bytes) -> None:
-        request = pdu.TextRequest.decode(header)
-        self._ended(header)
-        self._text += bytes(data)
-        if len(self._text) > TEXT_LIMIT:
-            raise PduError("the text is too long", RejectReason.INVALID_FIELD)
-        if request.flags & pdu.CONTINUE:
-            partial = pdu.TextResponse(flags=0, itt=request.itt, ttt=self._next_tag(), **self._numbers())
-            self.out.append(partial.encode())
-            return
-        whole, self._text = self._text, b""
-        try:
-            pairs = text.parse(whole)
-        except text.TextError:
-            self._on_error("text_malformed")
-            if self.firmware:
-                self.close("its text is malformed")
-            else:
-                self._reject(header, RejectReason.PROTOCOL_ERROR)
-            return
-        answers: list[tuple[str, str]] = []
-        for name, value in pairs:
-            if name == "SendTargets":
-                answers += self._send_targets(value)
-            else:
-                answers += self._login.negotiation.renegotiate([(name, value)])
-        limit = self._login.negotiation.number("MaxRecvDataSegmentLength")
-        self.parameters = replace(self.parameters, receive_limit=limit)
-        encoded = text.encode(answers)
-        if len(encoded) > limit:
-            raise PduError("the answer does not fit", RejectReason.INVALID_FIELD)
-        self.out.append(pdu.TextResponse(itt=request.itt, data=encoded, **self._numbers()).encode())
-
-    def _send_targets(self, wanted: str) -> list[tuple[str, str]]:
-        """SendTargets: only what this initiator may open. In a normal session, only its own target (appendix C)."""
-        admission = self._admission_due()
-        if not admission.discovery and wanted == "All":
-            return [("SendTargets", text.REJECT)]
-        name = wanted if wanted != "All" else ""
-        if not admission.discovery and not name:
-            name = admission.target
-        answers = []
-        for target, address in self.host.targets(admission.initiator):
-            if not name or name == target:
-                answers += [("TargetName", target), ("TargetAddress", address)]
-        return answers
-
-    def _logout(self, header: bytes, _data: memoryview, _ahs: bytes) -> None:
-        request = pdu.LogoutRequest.decode(header)
-        self._ended(header)
-        reason = request.reason & 0x7F
-        # 0 ends the session and 1 its only connection; 2 would leave it for recovery, which there is not.
-        refused = reason not in (0, 1)
-        response = pdu.LogoutResponse(itt=request.itt, response=2 if refused else 0, **self._numbers())
-        self.out.append(response.encode())
-        if not refused:
-            self.close("logout")
-
-    def _task_request(self, header: bytes, _data: memoryview, _ahs: bytes) -> None:
-        self._ended(header)
-        self.manage(pdu.TaskRequest.decode(header))
 
 
 def _unexpected(opcode: int) -> RejectReason:

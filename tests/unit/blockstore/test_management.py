@@ -127,7 +127,6 @@ def test_a_warm_reset_is_a_reset_of_all_units() -> None:
     [
         (TaskFunction.LOGICAL_UNIT_RESET, 9, TaskResult.NO_LUN),
         (TaskFunction.CLEAR_ACA, 0, TaskResult.COMPLETE),
-        (TaskFunction.TARGET_COLD_RESET, 0, TaskResult.NOT_SUPPORTED),
         (TaskFunction.TASK_REASSIGN, 0, TaskResult.NO_REASSIGN),
         (99, 0, TaskResult.NOT_SUPPORTED),
     ],
@@ -135,3 +134,17 @@ def test_a_warm_reset_is_a_reset_of_all_units() -> None:
 def test_what_there_is_not_is_said(function: int, lun: int, expected: TaskResult) -> None:
     bench = ready()
     assert result(bench.send(bench.speaker.task(function, lun=lun))) == expected
+
+
+def test_rule_12_a_cold_reset_is_answered_and_ends_every_session_of_the_client() -> None:
+    asking = ready()
+    other = Bench(units=asking.units)
+    other.log_in()
+    other.disk.slow = asking.disk.slow = True
+    asking.send(asking.speaker.command(read_10(0, 8), expected=4096))
+    assert asking.send(asking.speaker.task(TaskFunction.TARGET_COLD_RESET)) == [], "a task still runs"
+    assert not other.session.closing
+    assert result(asking.run()) == TaskResult.COMPLETE
+    assert {bench.session.closing for bench in (asking, other)} == {"target cold reset"}
+    assert other.woken == 1, "its connection is to be closed"
+    assert other.answers() == []
