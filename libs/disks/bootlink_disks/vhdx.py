@@ -77,8 +77,10 @@ class _Opened:
         self.file: Replayed = replay(pread, file_size, header.log, header.log_guid)
         tables = [self.file.pread(at, vhdx_header.TABLE_SIZE) for at in vhdx_header.TABLES_AT]
         self.regions, more = vhdx_header.parse_regions(*tables)
-        if header.log_guid != NIL:
+        if self.file.entries:
             more += ("it was not closed well; its log is replayed in memory whenever it is opened",)
+        elif header.log_guid != NIL:
+            more += ("it was not closed well; its log holds nothing to be replayed",)
         self.notes = notes + more
         region = self.regions[vhdx_header.METADATA]
         self.metadata: Metadata = vhdx_metadata.parse(self._metadata, region.length)
@@ -125,7 +127,7 @@ def _parse(pread: Pread, file_size: int, *, differencing: bool) -> Structure:
         missing=Kind.ABSENT if differencing else Kind.ZERO,
         partial=bitmaps.partial,
     )
-    if opened.header.log_guid != NIL:
+    if file.entries:
         disk = ReplayedMap(disk, file)
     whole = len(used) - len(partial)
     return Structure(

@@ -20,6 +20,10 @@ the map leads to the log itself (`ReplayedMap`). Nothing of a log is kept in mem
 
 A file may be shorter than the last entry says that it will be: what is missing reads as zeros.
 
+A log that is named, and holds no whole sequence, has nothing to be replayed. The specification calls such a file
+corrupt; but QEMU names a log before it writes the first entry, and leaves such files when it is stopped between the two
+(recorded at every write of its: the disk is whole then, as nothing is changed before its entry is safe).
+
 Deliberately not here: writing, and logs that change the headers or the log itself, which no writer makes.
 """
 
@@ -74,12 +78,13 @@ class Entry(NamedTuple):
 class Replayed:
     """A file with its log replayed. `size` may be more than the file's."""
 
-    __slots__ = ("_pread", "_sources", "_starts", "_stops", "file_size", "size")
+    __slots__ = ("_pread", "_sources", "_starts", "_stops", "entries", "file_size", "size")
 
     def __init__(self, pread: Pread, file_size: int, size: int) -> None:
         self._pread = pread
         self.file_size = file_size
         self.size = max(file_size, size)
+        self.entries = 0  # of the log, that were replayed
         self._starts: list[int] = []  # of intervals that differ from the file, sorted and apart
         self._stops: list[int] = []
         self._sources: list[int] = []
@@ -150,7 +155,7 @@ class ReplayedMap:
 
 
 def replay(pread: Pread, file_size: int, region: Region, guid: uuid.UUID) -> Replayed:
-    """The file with the log in `region`, named by `guid`, replayed. DiskError if the log cannot be, or is none.
+    """The file with the log in `region`, named by `guid`, replayed. DiskError if it cannot be.
 
     With the nil GUID the log is empty, and the file is as it is.
     """
@@ -167,7 +172,7 @@ def replay(pread: Pread, file_size: int, region: Region, guid: uuid.UUID) -> Rep
     log = _Log(pread(region.offset, region.length), region.offset, guid)
     sequence = _active(log)
     if not sequence:
-        raise DiskError("the VHDX was not closed well, and its log holds no whole entry", DAMAGED)
+        return Replayed(pread, file_size, file_size)
     head = sequence[-1]
     if file_size < max(entry.flushed for entry in sequence):
         raise DiskError(
@@ -182,6 +187,7 @@ def replay(pread: Pread, file_size: int, region: Region, guid: uuid.UUID) -> Rep
         if change.start < _AFTER_HEADERS or (change.start < region.end and change.stop > region.offset):
             raise DiskError(f"its log would change byte {change.start}, of the headers or of itself", DAMAGED)
         file.apply(change)
+    file.entries = len(sequence)
     return file
 
 
