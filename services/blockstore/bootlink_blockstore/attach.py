@@ -35,7 +35,7 @@ from typing import Final, NoReturn, Protocol, TypeVar
 
 from bootlink_blockstore.access import Access, NotAdmitted, Plans
 from bootlink_blockstore.chap import Chap
-from bootlink_blockstore.disk import ClientDisk
+from bootlink_blockstore.disk import OUT_OF_SPACE, ClientDisk
 from bootlink_blockstore.image import Image, Library
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.login import Admission
@@ -46,7 +46,7 @@ from bootlink_blockstore.scsi.device import LogicalUnit
 from bootlink_blockstore.scsi.table import TABLE
 from bootlink_blockstore.writeback import Manifest, Writebacks, overlay_name
 from bootlink_disks import DiskError
-from bootlink_events import BootId, LayerPlan, parse_initiator, parse_target, target_iqn
+from bootlink_events import BootId, BootPlan, LayerPlan, parse_initiator, parse_target, target_iqn
 from bootlink_events import Chap as ChapRule
 from bootlink_wire.iscsi_pdu import LoginStatus
 from bootlink_wire.scsi_vpd import Identity
@@ -250,7 +250,10 @@ class Attachments:
 
     async def forget(self, manifest: Manifest) -> None:
         """Remove the overlay of a boot that is over."""
-        self._manifests[manifest.mac].remove(manifest)
+        held = self._manifests[manifest.mac]
+        if manifest not in held:
+            return  # somebody else was quicker
+        held.remove(manifest)
         await self._in_thread(lambda: self._writebacks.remove(manifest))
 
     # A login's boot
@@ -330,7 +333,7 @@ class Attachments:
             await self._evict_all(former, f"boot {boot_id} took over")
             await self._close(former)
         try:
-            begun = await self._in_thread(lambda: self._writebacks.begin(plan, boot_id))
+            begun = await self._begin_writebacks(plan, boot_id)
         except (OSError, ValueError) as error:
             self._release(images)
             raise NotAdmitted(
@@ -340,6 +343,20 @@ class Attachments:
             ) from error
         self._supersede(mac, former_id, [manifest for manifest, _ in begun])
         return self._open(mac, [(m, image, overlay) for (m, overlay), image in zip(begun, images, strict=True)])
+
+    async def _begin_writebacks(self, plan: BootPlan, boot_id: BootId) -> list[tuple[Manifest, Overlay]]:
+        """What `Writebacks.begin` gives; on a full disk once more, with the space that nobody needs any longer."""
+        try:
+            return await self._in_thread(lambda: self._writebacks.begin(plan, boot_id))
+        except OSError as error:
+            if error.errno not in OUT_OF_SPACE:
+                raise
+        for manifest in self.superseded():
+            await self.forget(manifest)
+        # And the former boot's own: it is fenced already. Its manifest stays, as that is the fence.
+        over = [m for m in self._manifests.get(plan.mac, ()) if m.policy == "discard" and m.boot_id < boot_id]
+        await self._in_thread(lambda: self._writebacks.empty(over))
+        return await self._in_thread(lambda: self._writebacks.begin(plan, boot_id))
 
     def _require_sound(self, mac: str, files: set[str]) -> None:
         for manifest in self._manifests.get(mac, ()):

@@ -14,6 +14,7 @@ from typing import Final
 from bootlink_blockstore.access import Access, Plans
 from bootlink_blockstore.attach import Attachments
 from bootlink_blockstore.cache import Cache
+from bootlink_blockstore.disk import OUT_OF_SPACE
 from bootlink_blockstore.image import Library
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.overlay import HoleError, probe
@@ -62,7 +63,7 @@ class BlockStore:
         try:
             self.root.mkdir(exist_ok=True)
             self._writebacks.lock()
-            await asyncio.to_thread(probe, self.root)
+            await asyncio.to_thread(self._try_file_system)
             await self.attachments.load()
         except InUseError as error:
             raise StartupError(
@@ -79,6 +80,14 @@ class BlockStore:
                 f"{self.root} cannot be used for write-backs ({error.strerror})",
                 "make it writable for the user that runs Bootlink, with space left, or set BOOTLINK_DATA",
             ) from error
+
+    def _try_file_system(self) -> None:
+        try:
+            probe(self.root)
+        except OSError as error:
+            # One that is full was tried before the write-backs were made that fill it; their clients must go on.
+            if error.errno not in OUT_OF_SPACE or next(self.root.glob("*/*.overlay"), None) is None:
+                raise
 
     async def close(self, *, drain: float = 0.0) -> None:
         """End every session, then close every file. `drain`: seconds for operating systems to log out."""
