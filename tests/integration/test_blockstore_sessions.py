@@ -33,6 +33,7 @@ from lab.iscsi import (
     read_10,
     write_10,
 )
+from lab.slow_disk import SlowDisk
 
 SIZE = 8 << 20
 
@@ -364,27 +365,18 @@ async def test_an_error_nobody_foresaw_costs_one_command(tmp_path: Path, monkeyp
         await pc.close()
 
 
-async def test_a_slow_layer_delays_only_those_who_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_layer_delays_only_those_who_miss(tmp_path: Path) -> None:
     """PROTOCOLS section 2: hits go on while a disk answers nothing."""
     async with lab(tmp_path) as running:
         name = identity(boot_id())
         hit, miss = await client(running, name), await client(running, name, isid=bytes(6))
         await hit.read(0, 4096)
-        (layer,) = running.store.library.layers
-        layer.nowait = False
-        real = os.pread
-
-        def slow(fd: int, length: int, offset: int) -> bytes:
-            if fd == layer.open.fd:
-                time.sleep(0.5)
-            return real(fd, length, offset)
-
-        monkeypatch.setattr(os, "pread", slow)
-        waiting = asyncio.ensure_future(miss.read(4 << 20, 4096))
-        served = 0
-        while not waiting.done():
-            await hit.read(0, 4096)
-            served += 1
+        with SlowDisk(0.5):
+            waiting = asyncio.ensure_future(miss.read(4 << 20, 4096))
+            served = 0
+            while not waiting.done():
+                await hit.read(0, 4096)
+                served += 1
         assert served > 10
         assert await waiting == (tmp_path / "base.img").read_bytes()[4 << 20 :][:4096]
         await hit.close()

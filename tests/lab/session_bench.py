@@ -36,7 +36,7 @@ class MemoryDisk:
         self.stable = 0  # writes with FUA
         self.zeroed = bytearray(size // SECTOR)  # 1 where a block was zeroed and not written since
 
-    def hit(self, offset: int, length: int) -> memoryview | None:
+    def hit(self, offset: int, length: int) -> Buffer | None:
         if self.slow or length > 32768:
             return None
         self.hits += 1

@@ -95,7 +95,7 @@ class ClientDisk:
         self._counted = 0  # pages that the allowance knows of
         self._account()
 
-    def hit(self, offset: int, length: int) -> memoryview | None:
+    def hit(self, offset: int, length: int) -> Buffer | None:
         """The bytes, where the client did not write and one cached block holds them; None if it is less simple."""
         if (self.overlay.chunks and self.overlay.touches(offset, length)) or self.failed:
             return None

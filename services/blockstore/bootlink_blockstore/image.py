@@ -1,274 +1,327 @@
 """Images: stacks of immutable layers, read through the RAM cache and shared by all clients.
 
 Theory of operation. An image is a stack of layers, top first. Each block (32 KiB) belongs to the topmost layer that
-says anything about it, and is cached under that layer's key: a block that only the base holds is cached once, however
+says anything about it, and is cached on that layer's shelf: a block that only the base holds is cached once, however
 many versions and clients stand on it. Whose a block is, is found by the layers' maps when it is first read, and kept
 as one byte per block where there is more than one layer.
 
 A read is one of
 
-    hit      all blocks are in the cache: a list of views, at once, no copy
+    hit      all blocks are in the cache: a list of slices, at once
+    mark     a block that was read ahead and stands apart (see `readahead`): as a hit, and more is read ahead
     warm     `preadv` with RWF_NOWAIT found the bytes in the page cache: put into the cache, then as a hit
     miss     a coroutine: the blocks are read in a thread. Whoever wants a block that is on its way waits for that one
 
-So the event loop never waits for a disk, and concurrent misses on one block read it once.
+So the event loop never waits for a disk, and concurrent misses on one block read it once. What a read finds by waiting
+for another's counts as a use of the block, as a hit does. A read that fails leaves nothing in the cache; all who
+waited for the block that failed are told, and the next read tries again.
 
-`Library` holds the open layers by their id. A layer stays open after its last client left, with its blocks, since the
-next boot of a room asks for the same; the longest unused goes first. A layer's file is checked against its plan at
-every attachment, not only when it is opened; and where it is another file by then, or was touched at all, it is opened
-anew and nothing that was read of the former one is served to newcomers (a damaged file that was restored looks by size
-and time as it did before).
+`Library` holds the open layers by their id, and the images that stand on them: clients of one stack share one `Image`.
+A layer stays open after its last client left, with its blocks, since the next boot of a room asks for the same; the
+longest unused goes first. A layer's file is checked against its plan at every attachment, not only when it is opened;
+and where it is another file by then, or was touched at all, it is opened anew and nothing that was read of the former
+one is served to newcomers (a damaged file that was restored looks by size and time as it did before).
 
-Deliberately not here: writes (an image is immutable), and read-ahead (the kernel's serves for the first touch).
+Deliberately not here: writes (an image is immutable), how files are read (`reading`), what goes from the cache
+(`cache`) and how far to read ahead (`readahead`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Final
 
-from bootlink_blockstore.cache import BLOCK, BLOCK_BITS, ZEROS, Cache
-from bootlink_disks import DiskError, Kind, OpenLayer, open_layer, require_chain
+from bootlink_blockstore import readahead
+from bootlink_blockstore.cache import BLOCK, BLOCK_BITS, LAST, PIECE_BITS, SPENT, USE, ZEROS, Cache, Shelf
+from bootlink_blockstore.readahead import JOB_BLOCKS, Streams, Window
+from bootlink_blockstore.reading import RUN_BLOCKS, Extent, Flight, Job, Layer, Readers, Stamp, read_now, resolve
+from bootlink_disks import DiskError, OpenLayer, open_layer, require_chain
 from bootlink_events import LayerPlan
 
 Buffer = bytes | memoryview
 Buffers = list[Buffer]
 
-SLOT_BITS: Final = 40  # of a cache key: 2^40 blocks of 32 KiB per layer are more than any format holds
 MASK: Final = BLOCK - 1
+COPIED: Final = 4_096  # bytes: copying so few is cheaper than the two objects of a view
 INLINE_BLOCKS: Final = 8  # blocks that one read may copy from the page cache on the event loop: about 80 µs
-RUN_BLOCKS: Final = 32  # blocks that one thread reads at once (1 MiB), so that a large miss uses several threads
+HELD_LOOK: Final = 16  # held blocks behind a miss that a sequence may go through (512 KiB)
 IDLE_LAYERS: Final = 64  # layers that stay open without a client; each costs a descriptor and its map
+SWEEP_PAUSE: Final = 0.002  # seconds between slices of a forgotten layer's blocks, for others to be served
+LAYERS_LIMIT: Final = 255  # of one image: what one byte per block can name
 UNKNOWN: Final = 0  # in Image._owners
-
-Stamp = tuple[int, int, int]  # device, inode and time of change: these very bytes, as far as can be told
-Extent = tuple["Layer | None", int, int]  # where bytes live: layer and offset in its file, or None for zeros; length
-
-
-class Layer:
-    """One open layer. `base` is the key of its block 0."""
-
-    __slots__ = ("base", "id", "nowait", "open", "stamp", "users")
-
-    def __init__(self, plan_id: str, slot: int, opened: OpenLayer, stamp: Stamp) -> None:
-        self.id = plan_id
-        self.stamp = stamp
-        self.base = slot << SLOT_BITS
-        self.open = opened
-        self.users = 0
-        self.nowait = True  # until its file system says that it knows no RWF_NOWAIT
 
 
 class Image:
-    """A stack of layers as one read-only disk of `size` bytes."""
+    """A stack of layers as one read-only disk of `size` bytes, for any number of clients."""
 
-    __slots__ = ("_base", "_cache", "_entries", "_executor", "_flights", "_owners", "_scratch", "layers", "size")
+    __slots__ = (
+        "_blocks",
+        "_cache",
+        "_owners",
+        "_readers",
+        "_scratch",
+        "_shelf",
+        "_shelves",
+        "_streams",
+        "layers",
+        "size",
+    )
 
-    def __init__(self, layers: Sequence[Layer], cache: Cache, flights: Flights, executor: Executor) -> None:
+    def __init__(self, layers: Sequence[Layer], cache: Cache, readers: Readers) -> None:
         self.layers = tuple(layers)
         self.size = layers[0].open.size
+        self._blocks = -(-self.size >> BLOCK_BITS)
         self._cache = cache
-        self._entries = cache.entries
-        self._flights = flights
-        self._executor = executor
-        self._base = layers[0].base
-        self._owners = bytearray(-(-self.size >> BLOCK_BITS)) if len(layers) > 1 else None
-        self._scratch = bytearray(BLOCK)
+        self._readers = readers
+        self._streams = Streams(readahead.most(cache.budget))
+        # A block whose owner is not known is looked for on a shelf that stays empty.
+        self._shelves = (Shelf(0, 0), *(layer.shelf for layer in layers))
+        self._shelf = layers[0].shelf
+        self._owners = bytearray(self._blocks) if len(layers) > 1 else None
+        self._scratch = memoryview(bytearray(BLOCK))
 
-    def hit(self, offset: int, length: int) -> memoryview | None:
+    def hit(self, offset: int, length: int) -> Buffer | None:
         """The bytes, if they lie in one block and that is in the cache."""
         at = offset & MASK
         end = at + length
         if end > BLOCK:
             return None
         block = offset >> BLOCK_BITS
-        entry = self._entries.get(self._base + block if self._owners is None else self._key(block))
-        if entry is None:
+        owners = self._owners
+        shelf = self._shelf if owners is None else self._shelves[owners[block]]
+        data = shelf.blocks.get(block)
+        if data is None:
             return None
-        entry.touch(at)
-        return entry.view[at:end]
+        # What `Shelf.touch` does: a call would cost as much again.
+        shelf.hits += 1
+        where = (at >> PIECE_BITS) + 1
+        state = shelf.state
+        known = state[block]
+        if where <= known & LAST and known < SPENT:
+            known += USE
+        state[block] = known & SPENT | where
+        return data[at:end] if length <= COPIED else memoryview(data)[at:end]
 
     def read(self, offset: int, length: int) -> Buffers | Coroutine[Any, Any, Buffers]:
         """The bytes [offset, offset + length), at once where possible. OSError or DiskError if a layer fails."""
-        buffers: Buffers = []
+        first, last = offset >> BLOCK_BITS, offset + length - 1 >> BLOCK_BITS
+        at = offset & MASK
+        found: list[bytes] = []
+        held: list[int] = []
         inline = INLINE_BLOCKS
-        position, end = offset, offset + length
-        while position < end:
-            block, at = position >> BLOCK_BITS, position & MASK
-            stop = min(BLOCK, at + end - position)
-            entry = self._entries.get(self._key(block))
-            if entry is None:
-                inline -= 1
-                data = self._read_now(block) if inline >= 0 else None
-                if data is None:
-                    return self._miss(offset, length)
-                entry = self._cache.put(self._key(block), data, at)
+        for block in range(first, last + 1):
+            data = self._held(block)
+            if data is not None:
+                held.append(block)
             else:
-                entry.touch(at)
-            buffers.append(entry.view[at:stop])
-            position += stop - at
-        return buffers
+                inline -= 1
+                data = self._warm(block, at if block == first else 0) if inline >= 0 else None
+                if data is None:
+                    return self._miss(offset, length, frozenset(range(first, block)).difference(held))
+            found.append(data)
+        # Only now that nothing is missing: `_miss` looks at all of them again, and one read is one use.
+        for block in held:
+            self._use(block, at if block == first else 0)
+        return _cut(found, at, length)
+
+    def _held(self, block: int) -> bytes | None:
+        """The block, if it is in the cache."""
+        shelf = self._layer(block).shelf
+        data = shelf.blocks.get(block)
+        if data is None and block in shelf.marks:
+            data = shelf.claim(block)
+            window = self._streams.reached(block, self._wasted())
+            if window is not None:
+                self._read_ahead(window)
+        return data
+
+    def _use(self, block: int, at: int) -> None:
+        shelf = self._layer(block).shelf
+        shelf.hits += 1
+        shelf.touch(block, at)
 
     def zeros(self, offset: int, length: int) -> Iterator[tuple[bool, int, int]]:
         """The range as runs (zeros by the layers' maps?, start, end) in bytes, in order, without reading anything."""
-        for layer, _, size in _resolve(self.layers, 0, offset, length)[0]:
+        for layer, _, size in resolve(self.layers, 0, offset, length)[0]:
             yield layer is None, offset, offset + size
             offset += size
 
-    def _key(self, block: int) -> int:
+    def _layer(self, block: int) -> Layer:
+        """Whose the block is."""
         owners = self._owners
         if owners is None:
-            return self._base + block
-        owner = owners[block]
-        if owner == UNKNOWN:
+            return self.layers[0]
+        if owners[block] == UNKNOWN:
             self._extents(block)
-            owner = owners[block]
-        return self.layers[owner - 1].base + block
+        return self.layers[owners[block] - 1]
 
     def _extents(self, block: int) -> list[Extent]:
         """Where the bytes of a block live, in order; and note whose it is."""
         start = block << BLOCK_BITS
-        extents, top = _resolve(self.layers, 0, start, min(BLOCK, self.size - start))
+        extents, top = resolve(self.layers, 0, start, min(BLOCK, self.size - start))
         if self._owners is not None:
             self._owners[block] = top + 1
         return extents
 
-    def _read_now(self, block: int) -> bytes | None:
-        """The block, if that takes no waiting: zeros, or bytes in the page cache."""
-        filled = 0
-        scratch = memoryview(self._scratch)
-        extents = self._extents(block)
-        if all(layer is None for layer, _, _ in extents):
-            return ZEROS
-        for layer, file_offset, length in extents:
-            part = scratch[filled : filled + length]
-            if layer is None:
-                part[:] = ZEROS[:length]
-            else:
-                if not layer.nowait:
-                    return None
-                try:
-                    if os.preadv(layer.open.fd, [part], file_offset, os.RWF_NOWAIT) != length:
-                        return None
-                except BlockingIOError:
-                    return None
-                except OSError as error:
-                    if error.errno == errno.EOPNOTSUPP:
-                        layer.nowait = False
-                    return None  # a real error comes again in the thread, and is told there
-            filled += length
-        return bytes(scratch[:filled])
+    def _warm(self, block: int, at: int) -> bytes | None:
+        """The block, if that takes no waiting; it is in the cache then."""
+        layer = self._layer(block)
+        if block in layer.flights:
+            return None
+        data = read_now(self._extents(block), self._scratch)
+        if data is None:
+            return None
+        self._streams.passed(block)
+        return self._land(layer, block, data, at)
 
-    async def _miss(self, offset: int, length: int) -> Buffers:
-        """The same read, with the missing blocks read in threads."""
+    async def _miss(self, offset: int, length: int, fresh: frozenset[int]) -> Buffers:
+        """The same read, with the missing blocks read in threads. `fresh`: blocks that it has brought in already."""
         first, last = offset >> BLOCK_BITS, offset + length - 1 >> BLOCK_BITS
-        views: dict[int, memoryview] = {}
-        waits: list[asyncio.Future[dict[int, bytes]]] = []
-        run: list[int] = []
-        for block in range(first, last + 1):
-            entry = self._entries.get(self._key(block))
-            flight = self._flights.get(self._key(block))
-            if entry is None and flight is None:
-                run.append(block)
-                if len(run) < RUN_BLOCKS and block < last:
+        at = offset & MASK
+        found: dict[int, bytes] = {}
+        missed: set[int] = set()
+        # Another round only where a read of others ended before it came to a block of ours: see `read_blocks`.
+        while len(found) <= last - first:
+            absent: list[int] = []
+            flights: dict[Flight, None] = {}
+            for block in range(first, last + 1):
+                if block in found:
                     continue
-            if run:
-                waits.append(self._depart(run, offset))
-                run = []
-            if entry is not None:
-                entry.touch(max(0, offset - (block << BLOCK_BITS)))
-                views[self._key(block)] = entry.view
-            elif flight is not None:
-                waits.append(flight)
-        # Shielded: others may wait for the same flight, whatever becomes of this read.
-        for landed in [await asyncio.shield(wait) for wait in waits]:
-            for key, data in landed.items():
-                views[key] = memoryview(data)
-        buffers: Buffers = []
-        for block in range(first, last + 1):
-            start = block << BLOCK_BITS
-            buffers.append(views[self._key(block)][max(0, offset - start) : offset + length - start])
-        return buffers
+                data = self._held(block)
+                layer = self._layer(block)
+                if data is not None:
+                    found[block] = data
+                    if block not in fresh and block not in missed:
+                        self._use(block, at if block == first else 0)
+                    continue
+                if block not in missed:
+                    missed.add(block)
+                    layer.shelf.misses += 1
+                if block in layer.flights:
+                    flights[layer.flights[block]] = None
+                else:
+                    absent.append(block)
+            own = {self._depart(run, first, at) for run in _runs(absent)}
+            if absent:
+                window = self._streams.missed(absent[0], self._next_absent(last + 1), self._wasted())
+                if window is not None:
+                    self._read_ahead(window)
+            for flight in (*own, *flights):
+                # Shielded: others may wait for the same flight, whatever becomes of this read.
+                landed = await asyncio.shield(flight)
+                for block in range(first, last + 1):
+                    if block in landed.failed:
+                        raise landed.failed[block].with_traceback(None)
+                    if block not in found and block in landed.blocks:
+                        found[block] = landed.blocks[block]
+                        if flight not in own and self._held(block) is not None:
+                            self._layer(block).shelf.touch(block, at if block == first else 0)
+        return _cut([found[block] for block in range(first, last + 1)], at, length)
 
-    def _depart(self, blocks: list[int], offset: int) -> asyncio.Future[dict[int, bytes]]:
+    def _next_absent(self, block: int) -> int:
+        """The first block from this one on that is not held, as far as is worth a look."""
+        for number in range(block, min(block + HELD_LOOK, self._blocks)):
+            if number not in self._layer(number).shelf:
+                return number
+        return block
+
+    def _depart(self, blocks: list[int], first: int, at: int) -> Flight:
         """Read blocks in a thread, and put them into the cache when they are there."""
-        jobs = [(self._key(block), self._extents(block)) for block in blocks]
-        at = {self._key(block): max(0, offset - (block << BLOCK_BITS)) for block in blocks}
-        flight = asyncio.get_running_loop().run_in_executor(self._executor, _read_blocks, jobs)
-        self._flights.update(dict.fromkeys(at, flight))
-
-        def landed(done: asyncio.Future[dict[int, bytes]]) -> None:
-            for key in at:
-                self._flights.pop(key, None)
-            if not done.cancelled() and done.exception() is None:
-                for key, data in done.result().items():
-                    self._cache.put(key, data, at[key])
-
-        flight.add_done_callback(landed)
+        flight = self._readers.wanted([(block, self._extents(block)) for block in blocks])
+        self._fly(flight, blocks)
+        flight.add_done_callback(partial(self._landed, blocks, first, at))
         return flight
 
+    def _read_ahead(self, window: Window) -> None:
+        """Read what is absent of the window, as far as threads are free."""
+        block, stop = window.start, min(window.start + window.size, self._blocks)
+        launched: list[int] = []
+        while block < stop:
+            jobs: list[Job] = []
+            begin = block
+            while block < stop and len(jobs) < JOB_BLOCKS:
+                layer = self._layer(block)
+                if block not in layer.shelf and block not in layer.flights:
+                    jobs.append((block, self._extents(block)))
+                elif jobs:
+                    break
+                block += 1
+            if not jobs:
+                break
+            flight = self._readers.ahead(jobs)
+            if flight is None:
+                block = begin
+                break
+            blocks = [number for number, _ in jobs]
+            self._fly(flight, blocks)
+            flight.add_done_callback(partial(self._landed, blocks, -1, 0))
+            launched += blocks
+        self._streams.launched(window, block, launched[len(launched) // 2] if launched else None)
 
-Flights = dict[int, "asyncio.Future[dict[int, bytes]]"]
+    def _fly(self, flight: Flight, blocks: list[int]) -> None:
+        for block in blocks:
+            self._layer(block).flights[block] = flight
+
+    def _landed(self, blocks: list[int], first: int, at: int, flight: Flight) -> None:
+        """Put what was read into the cache. `first` is the block where its reader begins, at `at`; -1: read ahead."""
+        for block in blocks:
+            self._layer(block).flights.pop(block, None)
+        if flight.cancelled() or flight.exception() is not None:
+            return
+        for block, data in flight.result().blocks.items():
+            layer = self._layer(block)
+            if first < 0:
+                layer.shelf.ahead += 1
+                self._land(layer, block, data, -1, marked=self._streams.marks(block))
+            else:
+                self._land(layer, block, data, at if block == first else 0)
+
+    def _land(self, layer: Layer, block: int, data: bytes, at: int, *, marked: bool = False) -> bytes:
+        if data is not ZEROS:
+            layer.shelf.bytes_read += len(data)
+        return self._cache.put(layer.shelf, block, data, at, marked=marked)
+
+    def _wasted(self) -> int:
+        return sum(layer.shelf.wasted for layer in self.layers)
 
 
-def _resolve(layers: Sequence[Layer], depth: int, offset: int, length: int) -> tuple[list[Extent], int]:
-    """Extents of a range by the layers from `depth` down, and the index of the topmost layer that says anything."""
-    layer = layers[depth]
-    last = depth == len(layers) - 1
-    extents: list[Extent] = []
-    top = len(layers) - 1
-    inside = max(0, min(length, layer.open.size - offset))
-    position = offset
-    for kind, file_offset, size in layer.open.locate(offset, inside) if inside else ():
-        if kind is Kind.ABSENT and not last:
-            below, under = _resolve(layers, depth + 1, position, size)
-            extents += below
-            top = min(top, under)
+def _cut(blocks: list[bytes], at: int, length: int) -> Buffers:
+    """`length` bytes from byte `at` of the first block on."""
+    buffers: Buffers = []
+    for data in blocks:
+        stop = min(BLOCK, at + length)
+        buffers.append(data if stop - at == len(data) else memoryview(data)[at:stop])
+        length -= stop - at
+        at = 0
+    return buffers
+
+
+def _runs(blocks: list[int]) -> list[list[int]]:
+    """Neighbours together, at most RUN_BLOCKS of them."""
+    runs: list[list[int]] = []
+    for block in blocks:
+        if runs and runs[-1][-1] == block - 1 and len(runs[-1]) < RUN_BLOCKS:
+            runs[-1].append(block)
         else:
-            extents.append((layer, file_offset, size) if kind is Kind.DATA else (None, 0, size))
-            top = depth
-        position += size
-    if inside < length:
-        extents.append((None, 0, length - inside))  # a parent may be smaller than its child: the rest is zeros
-    return extents, top
-
-
-def _read_blocks(jobs: list[tuple[int, list[Extent]]]) -> dict[int, bytes]:
-    """In a thread: the blocks of these extents, by key."""
-    blocks = {}
-    for key, extents in jobs:
-        parts = [_read_extent(layer, start, size) for layer, start, size in extents]
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        blocks[key] = ZEROS if data == ZEROS else data
-    return blocks
-
-
-def _read_extent(layer: Layer | None, file_offset: int, length: int) -> bytes:
-    if layer is None:
-        return ZEROS if length == BLOCK else bytes(length)
-    data = os.pread(layer.open.fd, length, file_offset)
-    while len(data) < length:
-        more = os.pread(layer.open.fd, length - len(data), file_offset + len(data))
-        if not more:
-            raise DiskError(f"{layer.open.info.path}: the file has become shorter", "restore it from a copy")
-        data += more
-    return data
+            runs.append([block])
+    return runs
 
 
 class Library:
     """The layers that are open, and the images that stand on them."""
 
-    def __init__(self, cache: Cache, executor: Executor) -> None:
+    def __init__(self, cache: Cache, executor: Executor, ahead: Executor | None = None) -> None:
+        """`executor` has the threads that open and read layers, `ahead` (JOBS threads) those that read ahead."""
         self.cache = cache
         self._executor = executor
+        self._readers = Readers(executor, ahead, readahead.limit_in_flight(cache.budget))
         self._layers: dict[str, Layer] = {}  # in the order of their last use
         self._former: list[Layer] = []  # whose file is another by now; for those that still use them
-        self._flights: Flights = {}
-        self._slots = 0
+        self._images: dict[tuple[Layer, ...], Image] = {}
         self._lock = asyncio.Lock()
 
     @property
@@ -277,6 +330,11 @@ class Library:
 
     async def open(self, plans: Sequence[LayerPlan]) -> Image:
         """The image with these layers, top first. DiskError if a file is not what its plan says. `close` it."""
+        if len(plans) > LAYERS_LIMIT:
+            raise DiskError(
+                f"{plans[0].path} stands on {len(plans) - 1} layers; an image may have {LAYERS_LIMIT} in all",
+                "make one layer of the lower ones",
+            )
         loop = asyncio.get_running_loop()
         async with self._lock:
             layers = []
@@ -290,14 +348,18 @@ class Library:
                         held = None
                 if held is None:
                     opened, stamp = await loop.run_in_executor(self._executor, _open, plan)
-                    held = self._layers[plan.id] = Layer(plan.id, self._slots, opened, stamp)
-                    self._slots += 1
+                    shelf = self.cache.shelf(-(-opened.size >> BLOCK_BITS))
+                    held = self._layers[plan.id] = Layer(plan.id, shelf, opened, stamp)
                 layers.append(held)
             require_chain([layer.open.info for layer in layers])
             for layer in layers:
                 layer.users += 1
             self._close_idle(IDLE_LAYERS)
-        return Image(layers, self.cache, self._flights, self._executor)
+        stack = tuple(layers)
+        image = self._images.get(stack)
+        if image is None:
+            image = self._images[stack] = Image(stack, self.cache, self._readers)
+        return image
 
     def close(self, image: Image) -> None:
         """One user of the image less. Its layers stay open for the next."""
@@ -310,6 +372,7 @@ class Library:
             layer.open.close()
         self._layers.clear()
         self._former.clear()
+        self._images.clear()
 
     def _close_idle(self, keep: int) -> None:
         idle = [layer for layer in self._layers.values() if layer.users == 0]
@@ -320,11 +383,17 @@ class Library:
 
     def _close_layer(self, layer: Layer) -> bool:
         """Close a layer that nobody uses, and forget its blocks. False while one of them is still being read."""
-        if any(layer.base <= key < layer.base + (1 << SLOT_BITS) for key in self._flights):
+        if layer.flights:
             return False
-        self.cache.forget(layer.base, layer.base + (1 << SLOT_BITS))
+        self._images = {stack: image for stack, image in self._images.items() if layer not in stack}
+        self.cache.forget(layer.shelf)
+        self._sweep()
         layer.open.close()
         return True
+
+    def _sweep(self) -> None:
+        if self.cache.sweep():
+            asyncio.get_running_loop().call_later(SWEEP_PAUSE, self._sweep)
 
 
 def _open(plan: LayerPlan) -> tuple[OpenLayer, Stamp]:

@@ -20,6 +20,7 @@ from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.overlay import HoleError, probe
 from bootlink_blockstore.portal import DRAIN_SECONDS, Portal, ticking
 from bootlink_blockstore.pressure import Space
+from bootlink_blockstore.readahead import JOBS
 from bootlink_blockstore.reclaim import reclaim
 from bootlink_blockstore.settings import Settings
 from bootlink_blockstore.writeback import InUseError, Writebacks
@@ -51,7 +52,8 @@ class BlockStore:
         self.cache = Cache(cache)
         self._readers = ThreadPoolExecutor(READERS, "layer")
         self._writers = ThreadPoolExecutor(WRITERS, "overlay")
-        self.library = Library(self.cache, self._readers)
+        self._ahead = ThreadPoolExecutor(JOBS, "ahead")
+        self.library = Library(self.cache, self._readers, self._ahead)
         self._writebacks = Writebacks(self.root)
         self.attachments = Attachments(
             plans, self._writebacks, self.library, self._writers, journal, access, limit=limit
@@ -95,6 +97,7 @@ class BlockStore:
         await self.attachments.close()
         self._writers.shutdown()
         self._readers.shutdown()
+        self._ahead.shutdown()
         self.library.shut()
         self._writebacks.unlock()
 

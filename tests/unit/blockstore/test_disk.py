@@ -24,6 +24,7 @@ from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.pagemap import CHUNK, PAGE, PRESENT, ZEROED
 from lab.blockstore import digest, layer_plan, make_image
 from lab.disks import dynamic_vhd, sparse_disk
+from lab.slow_disk import SlowDisk
 
 SIZE = (1 << 20) + 1536  # ends within a page and within a block
 SECTORS = SIZE // 512
@@ -125,30 +126,12 @@ async def test_a_small_write_needs_no_task(tmp_path: Path) -> None:
 async def test_a_cached_read_is_a_view_of_the_cache(tmp_path: Path) -> None:
     async with disk_over(tmp_path) as disk:
         await read(disk, 0, 4096)
-        view = disk.hit(0, 4096)
-        assert view is not None
-        assert view.obj is disk.image._cache.entries[disk.image.layers[0].base].view.obj
+        view = disk.hit(0, 16384)
+        assert isinstance(view, memoryview)
+        assert view.obj is disk.image.layers[0].shelf.blocks[0]
         await write(disk, 0, b"x" * 512)
         assert disk.hit(0, 4096) is None
         assert disk.hit(4096, 4096) is not None
-
-
-async def test_concurrent_misses_on_one_block_read_the_disk_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reads: list[tuple[int, int]] = []
-    real = os.pread
-
-    def counting(fd: int, length: int, offset: int) -> bytes:
-        reads.append((offset, length))
-        return real(fd, length, offset)
-
-    async with disk_over(tmp_path) as disk:
-        disk.image.layers[0].nowait = False
-        monkeypatch.setattr(os, "pread", counting)
-        answers = await asyncio.gather(*(read(disk, n * 4096 % BLOCK, 4096) for n in range(50)))
-        assert answers[0] == (tmp_path / "base.img").read_bytes()[:4096]
-        assert reads == [(0, BLOCK)]
 
 
 async def test_a_fenced_disk_takes_no_write_and_still_reads(tmp_path: Path) -> None:
@@ -272,19 +255,14 @@ async def test_flush_and_fua_reach_the_disk_only_where_it_is_promised(
         assert len(synced) == 2
 
 
-async def test_a_layer_that_fails_is_a_read_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> bytes:
-        raise OSError(errno.EIO, "Input/output error")
-
+async def test_a_layer_that_fails_is_a_read_fault(tmp_path: Path) -> None:
     async with disk_over(tmp_path) as disk:
-        disk.image.layers[0].nowait = False
-        monkeypatch.setattr(os, "pread", broken)
-        with pytest.raises(DiskFault) as caught:
-            await read(disk, 0, 4096)
-        assert caught.value.kind == "read"
-        with pytest.raises(DiskFault):
-            await write(disk, 512, b"x" * 512)  # copy-up needs what cannot be read
-        monkeypatch.undo()
+        with SlowDisk(broken={0}):
+            with pytest.raises(DiskFault) as caught:
+                await read(disk, 0, 4096)
+            assert caught.value.kind == "read"
+            with pytest.raises(DiskFault):
+                await write(disk, 512, b"x" * 512)  # copy-up needs what cannot be read
         assert await read(disk, 512, 512) == (tmp_path / "base.img").read_bytes()[512:1024]
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from bootlink_blockstore.cache import BLOCK, Cache
-from bootlink_blockstore.image import Image, Layer, Library
+from bootlink_blockstore.image import Image, Library
+from bootlink_blockstore.reading import Layer, Readers
 from bootlink_disks import DiskError, Kind, create_vhd_differencing, create_vhd_dynamic
 from bootlink_disks.layer import Run
 from lab.blockstore import digest, layer_plan, make_image
@@ -24,7 +25,7 @@ async def read(image: Image, offset: int, length: int) -> bytes:
     return b"".join(result if isinstance(result, list) else await result)
 
 
-def differencing(path: Path, slot: int, size: int, runs: list[Run]) -> Layer:
+def differencing(path: Path, cache: Cache, size: int, runs: list[Run]) -> Layer:
     """A layer of a format that has absent runs, as a differencing VHD will be."""
 
     def locate(offset: int, length: int) -> list[Run]:
@@ -37,7 +38,7 @@ def differencing(path: Path, slot: int, size: int, runs: list[Run]) -> Layer:
         return found
 
     opened: Any = SimpleNamespace(fd=os.open(path, os.O_RDONLY), size=size, locate=locate)
-    return Layer(path.name, slot, opened, (0, 0, 0))
+    return Layer(path.name, cache.shelf(-(-size // BLOCK)), opened, (0, 0, 0))
 
 
 @pytest.mark.parametrize("nowait", [True, False], ids=["page cache", "threads"])
@@ -65,16 +66,16 @@ async def test_a_stack_reads_each_byte_from_the_topmost_layer_that_has_it(tmp_pa
     )
     with ThreadPoolExecutor(2) as executor:
         cache = Cache(64 << 20)
-        layers = [differencing(top, 1, size, upper), differencing(base, 0, size, lower)]
+        layers = [differencing(top, cache, size, upper), differencing(base, cache, size, lower)]
         for layer in layers:
             layer.nowait = nowait
-        stacked = Image(layers, cache, {}, executor)
+        stacked = Image(layers, cache, Readers(executor))
         assert await read(stacked, 0, size) == expected
         assert await read(stacked, 512, size - 1024) == expected[512:-512]
-        alone = Image(layers[1:], cache, {}, executor)
-        held = len(cache.entries)
+        alone = Image(layers[1:], cache, Readers(executor))
+        held = cache.entries
         assert await read(alone, 0, BLOCK) == a[:BLOCK]
-        assert len(cache.entries) == held, "a block of the base was cached once for both"
+        assert cache.entries == held, "a block of the base was cached once for both"
         for layer in layers:
             os.close(layer.open.fd)
 
@@ -95,9 +96,9 @@ async def test_a_chain_of_vhds_is_one_disk_and_a_block_of_the_base_is_cached_onc
         assert await read(image, 0, size) == model
         assert await read(image, 3 * 512, 5 * BLOCK) == model[3 * 512 :][: 5 * BLOCK]
         alone = await library.open([layer_plan(infos[-1].path)])
-        held = len(library.cache.entries)
+        held = library.cache.entries
         assert await read(alone, 4 * BLOCK, 2 * BLOCK) == raw.read_bytes()[4 * BLOCK :]
-        assert len(library.cache.entries) == held, "the blocks that only the base holds were there already"
+        assert library.cache.entries == held, "the blocks that only the base holds were there already"
         library.shut()
     assert [digest(info.path) for info in infos] == before
 
@@ -219,6 +220,6 @@ async def test_idle_layers_beyond_the_limit_are_closed_with_their_blocks(
             library.close(image)
         used = await library.open([layer_plan(tmp_path / "2.img")])
         assert [layer.id for layer in library.layers] == ["layer-1.img", "layer-2.img"]
-        assert len(library.cache.entries) == 2
+        assert library.cache.entries == 2
         library.close(used)
         library.shut()
