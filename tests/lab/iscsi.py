@@ -69,6 +69,13 @@ def write_10(lba: int, sectors: int, *, fua: bool = False) -> bytes:
     return struct.pack(">BBIBHB", Op.WRITE_10, 8 if fua else 0, lba, 0, sectors, 0)
 
 
+def unmap(extents: Sequence[tuple[int, int]]) -> tuple[bytes, bytes]:
+    """The CDB and the parameter list (SBC-3, section 5.28) for extents of (LBA, sectors)."""
+    descriptors = b"".join(struct.pack(">QIxxxx", lba, sectors) for lba, sectors in extents)
+    parameters = struct.pack(">HHxxxx", len(descriptors) + 6, len(descriptors)) + descriptors
+    return struct.pack(">BxxxxxxHx", Op.UNMAP, len(parameters)), parameters
+
+
 @dataclass
 class Speaker:
     """Who speaks, and with which numbers."""

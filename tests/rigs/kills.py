@@ -1,6 +1,6 @@
 """kill -9 of a real block store in the middle of verified writes, again and again.
 
-Two clients of one image, one with the policy discard and one with keep, write and flush with several commands
+Two clients of one image, one with the policy discard and one with keep, write, trim and flush with several commands
 under way each, until the process is killed. It is started again, both log in under the boot id that they had, and read
 their whole disks: every sector must be what was last acknowledged, or, where a command was under way, what was there
 before it or what it would have made of it. In the end the image's bytes are what they were.
@@ -23,7 +23,7 @@ from bootlink_events import BootId
 from bootlink_wire import iscsi_pdu as pdu
 from lab.blockstore import digest, make_image, plan
 from lab.blockstore_process import Service
-from lab.iscsi import Initiator, write_10
+from lab.iscsi import Initiator, unmap, write_10
 from rigs.figures import Figures, Violation
 
 SECTOR = 512
@@ -45,6 +45,7 @@ class Client:
     under_way: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # by task tag: offset, and what it makes
     stamp: int = 0
     acknowledged: int = 0
+    trims: int = 0
 
     async def write_until_killed(self, pc: Initiator) -> NoReturn:
         """ConnectionError when the process is gone."""
@@ -69,6 +70,11 @@ class Client:
         kind = self.random.randrange(8) if sectors else 0
         if kind == 0:
             command, data, lba = pc.command(FLUSH), b"", 0
+        elif kind == 1:
+            cdb, parameters = unmap([(lba, sectors)])
+            command = pc.command(cdb, expected=len(parameters), write=True, data=parameters)
+            data = bytes(sectors * SECTOR)
+            self.trims += 1
         else:
             data = b"".join(self._sector(lba + n) for n in range(sectors))
             command = pc.command(write_10(lba, sectors, fua=kind == 2), expected=len(data), write=True, data=data)
@@ -143,7 +149,8 @@ async def _run(count: int, seed: int, folder: Path) -> Figures:
         raise Violation(f"seed {seed}: the image's bytes have changed")
     return {
         "kills": count,
-        "acknowledged writes": sum(client.acknowledged for client in clients),
+        "acknowledged writes and trims": sum(client.acknowledged for client in clients),
+        "trims sent": sum(client.trims for client in clients),
         "longest until the client reads again, seconds": round(max(recoveries[1:]), 1),
         "violations": 0,
     }

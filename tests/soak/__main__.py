@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+
+import structlog
 
 from soak.page import Result, render, write
 from soak.table import RIGS, Rig
@@ -29,6 +32,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--scale", type=float, default=1.0, help="of the full counts")
     chosen = parser.parse_args(arguments)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     results = []
     for rig in RIGS:
         if not chosen.rigs or rig.name in chosen.rigs:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rigs import crash_states, kills
+from rigs import crash_states, kills, storm
 from rigs.figures import Figures
 
 
@@ -22,11 +22,12 @@ class Rig:
 
 
 RIGS: Final = (
-    Rig("kills", "kill -9 of the block store in the middle of verified writes", 200, kills.run),
+    Rig("kills", "kill -9 of the block store in the middle of verified writes and trims", 200, kills.run),
     Rig(
         "crash-states",
         "power cuts after each system call of random workloads, recovered and read whole",
         10_000,
         crash_states.run,
     ),
+    Rig("storm", "a room restarts at once while a client reads on, all in one process", 200, storm.run),
 )
