@@ -186,10 +186,10 @@ class Initiator(Speaker):
         self = await cls.connect(host, port, **who)
         try:
             await self.log_in()
+            await self.attentions()
         except BaseException:
             await self.close()
             raise
-        await self.attentions()
         return self
 
     async def log_in(self, **more: object) -> pdu.LoginResponse:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -368,7 +368,7 @@ class Attachments:
                     f"{self._writebacks.path(manifest)} and its manifest",
                 )
 
-    def _note_failure(self, manifest: Manifest, why: str) -> None:
+    def _note_failure(self, manifest: Manifest, why: str) -> Awaitable[None]:
         """An overlay has failed for good: neither a later boot nor a restart may forget it."""
         self._journal.count("writebacks_failed")
         self._journal.log.error("write-back failed", client=manifest.client, boot_id=str(manifest.boot_id), cause=why)
@@ -382,7 +382,7 @@ class Attachments:
             except OSError as error:
                 self._journal.log.error("its manifest could not be written", file=failed.file, error=str(error))
 
-        asyncio.get_running_loop().run_in_executor(self._executor, note)
+        return asyncio.get_running_loop().run_in_executor(self._executor, note)
 
     def _supersede(self, mac: str, former_id: BootId | None, begun: list[Manifest]) -> None:
         """Note the new manifests, and tell what became of the former boot's write-backs."""

@@ -35,7 +35,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from typing import Any, Final
 
@@ -84,7 +84,8 @@ class ClientDisk:
         self.size = image.size
         self.durable = durable
         self.failed = ""
-        self.on_failure: Callable[[str], None] = lambda _why: None  # told once, when the disk has failed for good
+        # Told once, when the disk has failed for good. What it gives is awaited before a flush is answered.
+        self.on_failure: Callable[[str], Awaitable[None] | None] = lambda _why: None
         self.fenced = False
         self._executor = executor
         self._queue = asyncio.Lock()  # first come, first served
@@ -299,7 +300,9 @@ class ClientDisk:
                 try:
                     await self._in_thread(work or self.overlay.sync)
                 except OSError as error:
-                    self._fail(f"{self.overlay.path} could not be synced: {error.strerror}")
+                    noting = self._fail(f"{self.overlay.path} could not be synced: {error.strerror}")
+                    if noting is not None:
+                        await noting  # who dies now must not come back and believe the kernel's next yes
         if self.failed:
             raise DiskFault("failed", self.failed)
 
@@ -315,9 +318,9 @@ class ClientDisk:
         if self.fenced:
             raise DiskFault("fenced", "a newer boot of this client has taken over")
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str) -> Awaitable[None] | None:
         self.failed = why
-        self.on_failure(why)
+        return self.on_failure(why)
 
     def _edges(self, offset: int, length: int) -> list[Edge]:
         """What a write leaves out of pages that are not present."""
