@@ -37,7 +37,6 @@ class Op(IntEnum):
     READ_DEFECT_DATA_10 = 0x37
     WRITE_SAME_10 = 0x41
     UNMAP = 0x42
-    SANITIZE = 0x48
     LOG_SENSE = 0x4D
     MODE_SELECT_10 = 0x55
     MODE_SENSE_10 = 0x5A
@@ -73,7 +72,7 @@ REPORT_SUPPORTED_FUNCTIONS: Final = 0x0D
 ACTION_OPCODES: Final = frozenset(  # whose meaning byte 1 completes
     (
         *(Op.PERSISTENT_RESERVE_IN, Op.PERSISTENT_RESERVE_OUT),
-        *(Op.SERVICE_ACTION_IN_16, Op.MAINTENANCE_IN),
+        *(Op.EXTENDED_COPY, Op.RECEIVE_COPY_RESULTS, Op.SERVICE_ACTION_IN_16, Op.MAINTENANCE_IN),
     )
 )
 

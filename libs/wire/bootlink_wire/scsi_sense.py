@@ -50,7 +50,6 @@ class Sense:
     field: int | None = None
     information: int | None = None
     in_data: bool = False  # `field` counts in the parameter data, not in the CDB
-    progress: int | None = None  # of 65536, where it is not ready because it works on something
 
     def at(self, field: int) -> Sense:
         """The same, with the byte at fault: of the CDB, or of the parameter data."""
@@ -58,8 +57,6 @@ class Sense:
 
     def _specific(self) -> bytes:
         """The sense-key specific bytes; empty if there is nothing to say."""
-        if self.progress is not None:
-            return bytes((_SPECIFIC,)) + min(self.progress, 0xFFFF).to_bytes(2, "big")
         if self.field is not None:
             return bytes((_SPECIFIC | (0 if self.in_data else _IN_CDB),)) + self.field.to_bytes(2, "big")
         return b""
@@ -103,10 +100,7 @@ MODE_PARAMETERS_CHANGED: Final = Sense(SenseKey.UNIT_ATTENTION, 0x2A01)
 RESERVATIONS_PREEMPTED: Final = Sense(SenseKey.UNIT_ATTENTION, 0x2A03)
 RESERVATIONS_RELEASED: Final = Sense(SenseKey.UNIT_ATTENTION, 0x2A04)
 REGISTRATIONS_PREEMPTED: Final = Sense(SenseKey.UNIT_ATTENTION, 0x2A05)
-CAPACITY_CHANGED: Final = Sense(SenseKey.UNIT_ATTENTION, 0x2A09)
-LUNS_CHANGED: Final = Sense(SenseKey.UNIT_ATTENTION, 0x3F0E)
 BUS_DEVICE_RESET: Final = Sense(SenseKey.UNIT_ATTENTION, 0x2903)
-SANITIZE_IN_PROGRESS: Final = Sense(SenseKey.NOT_READY, 0x041B)
 PARAMETER_LIST_LENGTH: Final = Sense(SenseKey.ILLEGAL_REQUEST, 0x1A00)
 INVALID_OPCODE: Final = Sense(SenseKey.ILLEGAL_REQUEST, 0x2000, field=0)
 LBA_OUT_OF_RANGE: Final = Sense(SenseKey.ILLEGAL_REQUEST, 0x2100)

@@ -26,6 +26,11 @@ NO_DEVICE: Final = 0x7F  # qualifier 3, type 1Fh: nothing can be at this logical
 # Version descriptors (SPC-4, table 142): SAM-5, iSCSI, SPC-4, SBC-3, no version claimed.
 _VERSIONS: Final = (0x00A0, 0x0960, 0x0460, 0x04C0)
 
+BINARY: Final = 1  # code sets
+ASCII: Final = 2
+T10_VENDOR: Final = 1  # designator types, of a logical unit
+NAA: Final = 3
+
 OPTIMAL_TRANSFER: Final = 512  # sectors: 256 KiB, one burst of most initiators
 PHYSICAL_EXPONENT: Final = 3  # 8 sectors make one 4 KiB page of the write-back
 ROTATION_SSD: Final = 1
@@ -44,6 +49,11 @@ class Identity:
     def serial(self) -> bytes:
         """The unit serial number, ASCII."""
         return f"{self.mac.replace(':', '')}-{self.lun}".encode()
+
+    @property
+    def designators(self) -> list[tuple[int, int, bytes]]:
+        """The names of page 83: code set, designator type, designator."""
+        return [(BINARY, NAA, self.naa), (ASCII, T10_VENDOR, VENDOR + self.serial)]
 
     @property
     def naa(self) -> bytes:
@@ -90,8 +100,7 @@ def _unit_serial(identity: Identity, _limits: Limits) -> bytes:
 
 def _identification(identity: Identity, _limits: Limits) -> bytes:
     """Page 83: NAA (binary) and T10 vendor id (ASCII) of the logical unit (SPC-4, section 7.8.6)."""
-    naa, t10 = identity.naa, VENDOR + identity.serial
-    return bytes((0x01, 0x03, 0, len(naa))) + naa + bytes((0x02, 0x01, 0, len(t10))) + t10
+    return b"".join(bytes((code, kind, 0, len(name))) + name for code, kind, name in identity.designators)
 
 
 def _extended(_identity: Identity, _limits: Limits) -> bytes:

@@ -6,6 +6,7 @@
     reading         READ, VERIFY, PRE-FETCH
     writing         WRITE, WRITE AND VERIFY, COMPARE AND WRITE, ORWRITE, WRITE ATOMIC, SYNCHRONIZE CACHE
     provisioning    UNMAP, WRITE SAME, GET LBA STATUS
+    copying         EXTENDED COPY, RECEIVE COPY RESULTS
     describing      INQUIRY, capacity, sense, logs, defects, supported commands
     modes           MODE SENSE and MODE SELECT
     reservations    who may do what: the state of reservations, and its rules

@@ -37,13 +37,11 @@ def prevent_allow(_unit: LogicalUnit, _nexus: Nexus, _cdb: bytes, _data: Buffer)
 
 
 def request_sense(unit: LogicalUnit, nexus: Nexus, cdb: bytes, _data: Buffer) -> Running:
-    """The pending unit attention, which is told thereby; else what it works on, or that there is nothing to tell."""
+    """The pending unit attention, which is told thereby, or that there is nothing to tell."""
     if unit.disk is None:
         held = sense.NO_LOGICAL_UNIT
-    elif nexus.attentions:
-        held = nexus.attentions.pop(0)
     else:
-        held = sense.SANITIZE_IN_PROGRESS if unit.sanitizing else sense.NO_SENSE
+        held = nexus.attentions.pop(0) if nexus.attentions else sense.NO_SENSE
     return cut(held.encode(descriptor=bool(cdb[1] & 1)), cdb[4])
 
 
@@ -53,7 +51,7 @@ def inquiry(unit: LogicalUnit, _nexus: Nexus, cdb: bytes, _data: Buffer) -> Runn
         # Windows tries a page code without EVPD to see whether this is refused as it must be (FIELD section 3).
         if cdb[2]:
             raise CheckCondition(sense.INVALID_FIELD.at(2))
-        return cut(vpd.inquiry(vpd.DISK if unit.disk else vpd.NO_DEVICE), allocation)
+        return cut(vpd.inquiry(vpd.DISK if unit.disk else vpd.NO_DEVICE, copies=True), allocation)
     page = vpd.vital_product_data(cdb[2], unit.identity, LIMITS) if unit.disk else None
     if page is None:
         raise CheckCondition(sense.INVALID_FIELD.at(2))

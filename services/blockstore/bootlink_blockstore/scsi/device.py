@@ -2,11 +2,13 @@
 
 Theory of operation. A `LogicalUnit` is one client's disk as SCSI sees it; a `Nexus` is one session's relation to it
 (SAM-5's I_T_L nexus): its pending unit attentions and what it has read and written. Mode pages and reservations are the
-unit's, one for all nexuses, and live as long as it does: a new boot has a new unit. A command runs in two steps:
+unit's, one for all nexuses, and live as long as it does: a new boot has a new unit. For the same reason neither the
+capacity of a unit nor the list of units changes under a session, and no attention is ever due for that (2A/09, 3F/0E).
+A command runs in two steps:
 
     prepare   the CDB's row in `table.TABLE`, then what stands in its way, in SAM-5's order of precedence: a
-              reservation, the pending unit attention, a sanitize operation, write protection; and all that can be
-              wrong with a command before its data comes. Says how many bytes the initiator must send.
+              reservation, the pending unit attention, write protection; and all that can be wrong with a command
+              before its data comes. Says how many bytes the initiator must send.
     execute   the handler, with the data. Gives an `Outcome` at once where it can, else a coroutine of one.
 
 Each error ends in a status and sense data: `CheckCondition` from a handler, a `DiskFault` by the table below, or
@@ -83,6 +85,7 @@ class Nexus:
     on_change: Callable[[], None] | None = None  # `readable` may have changed, or an attention is pending
     attentions: list[Sense] = field(default_factory=lambda: [sense.POWER_ON])
     port: str = ""  # the initiator port's name: initiator name, ",i,0x", ISID in hex (RFC 7143, section 4.2.7.1)
+    copies: dict[int, bytes] = field(default_factory=dict)  # how EXTENDED COPYs ended, by list identifier
     reads: int = 0
     bytes_read: int = 0
     writes: int = 0
@@ -121,7 +124,7 @@ class Command:
 class LogicalUnit:
     """One logical unit of a target. Without a disk it is one that is not there, and says so."""
 
-    __slots__ = ("disk", "identity", "luns", "modes", "nexuses", "reservations", "sanitizing", "sectors", "table")
+    __slots__ = ("disk", "identity", "luns", "modes", "nexuses", "reservations", "sectors", "table")
 
     def __init__(
         self, table: dict[int, Command], identity: Identity, luns: tuple[int, ...], disk: Disk | None = None
@@ -134,7 +137,6 @@ class LogicalUnit:
         self.nexuses: set[Nexus] = set()
         self.modes = Modes()
         self.reservations = Reservations()
-        self.sanitizing = False
 
     def prepare(self, nexus: Nexus, cdb: bytes, announced: int) -> tuple[Command, int]:
         """The command, and the bytes it needs of those that the initiator has announced.
@@ -152,8 +154,6 @@ class LogicalUnit:
         if command is None:
             field_at_fault = 1 if cdb[0] in ACTION_OPCODES else 0
             raise CheckCondition((sense.INVALID_FIELD if field_at_fault else sense.INVALID_OPCODE).at(field_at_fault))
-        if self.sanitizing and command.access is not Access.ALWAYS:
-            raise CheckCondition(sense.SANITIZE_IN_PROGRESS)
         if command.access is Access.WRITE and self.modes.write_protected:
             raise CheckCondition(sense.SOFTWARE_WRITE_PROTECTED)
         size = command.data_out or command.parameters
@@ -188,7 +188,7 @@ class LogicalUnit:
 
     def readable(self, nexus: Nexus) -> bool:
         """Nothing stands in the way of a plain read of this nexus."""
-        return not (nexus.attentions or self.sanitizing or self.reservations.conflict(nexus, nexus.port, Access.READ))
+        return not (nexus.attentions or self.reservations.conflict(nexus, nexus.port, Access.READ))
 
     def attend(self, what: Sense, *, but: Nexus | None = None) -> None:
         """Tell all sessions, or all others."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bootlink_blockstore.scsi import blocks, describing, modes, provisioning, reading, reserving, writing
+from bootlink_blockstore.scsi import blocks, copying, describing, modes, provisioning, reading, reserving, writing
 from bootlink_blockstore.scsi.device import Command
 from bootlink_blockstore.scsi.reservations import Access
 from bootlink_wire import scsi_cdb as cdbs
+from bootlink_wire import scsi_copy as copy
 from bootlink_wire.scsi_cdb import Op
 from bootlink_wire.scsi_reservations import In, Out
 
@@ -140,6 +141,20 @@ TABLE: Final[dict[int, Command]] = dict(
         _row(
             *("GET LBA STATUS", Op.SERVICE_ACTION_IN_16, provisioning.get_lba_status, READ),
             *("1f" + "ff" * 12 + "00", cdbs.GET_LBA_STATUS),
+        ),
+        _row(
+            *("EXTENDED COPY", Op.EXTENDED_COPY, copying.extended_copy, WRITE),
+            *("1f" + "00" * 8 + "ffffffff" + "00", copy.EXTENDED_COPY),
+            parameters=copying.copy_size,
+            reads=copying.piece_size,
+        ),
+        _row(
+            *("RECEIVE COPY RESULTS, COPY STATUS", Op.RECEIVE_COPY_RESULTS, copying.copy_status, GUARDED),
+            *("1fff" + "00" * 7 + "ffffffff" + "00", copy.COPY_STATUS),
+        ),
+        _row(
+            *("RECEIVE COPY RESULTS, OPERATING PARAMETERS", Op.RECEIVE_COPY_RESULTS, copying.operating_parameters),
+            *(GUARDED, "1f" + "00" * 8 + "ffffffff" + "00", copy.OPERATING_PARAMETERS),
         ),
         # Modes
         _row("MODE SENSE(6)", Op.MODE_SENSE_6, modes.sense_6, GUARDED, "08ffffff"),

@@ -6,7 +6,9 @@ more than was announced). COMPARE AND WRITE, ORWRITE and WRITE ATOMIC write all 
 whole.
 
 Atomic are COMPARE AND WRITE and ORWRITE by `Disk.update`, which reads, changes and writes in the disk's write order:
-no other write of any session comes between. WRITE ATOMIC takes the same way, so that it is one write to all sessions.
+no other write of any session comes between. WRITE ATOMIC takes the same way, and is written by one system call. It is
+atomic among writes, and whole once it is answered; but who reads the same blocks meanwhile may see it half done, and
+where the process dies within the call, as much of it as the kernel had copied is there (docs/conformance.md).
 """
 
 from __future__ import annotations
@@ -99,7 +101,7 @@ def write_atomic_size(unit: LogicalUnit, cdb: bytes) -> int:
 
 
 def write_atomic(unit: LogicalUnit, _nexus: Nexus, cdb: bytes, data: Buffer) -> Running:
-    """WRITE ATOMIC(16): all or nothing to whoever reads or writes (SBC-4, section 5.48)."""
+    """WRITE ATOMIC(16): no other write comes between its blocks (SBC-4, section 5.48)."""
     offset, length, flags = _atomic(unit, cdb)
     if not length:
         return GOOD
