@@ -42,6 +42,12 @@ class MemoryDisk:
         self.hits += 1
         return memoryview(bytes(self.data[offset : offset + length]))
 
+    def hit_blocks(self, offset: int, length: int) -> Buffers | None:
+        if self.slow:
+            return None
+        self.hits += 1
+        return [bytes(self.data[offset : offset + 32768]), bytes(self.data[offset + 32768 : offset + length])]
+
     def read(self, offset: int, length: int) -> Buffers | Coroutine[Any, Any, Buffers]:
         def now() -> Buffers:
             return [

@@ -102,6 +102,12 @@ class ClientDisk:
             return None
         return self.image.hit(offset, length)
 
+    def hit_blocks(self, offset: int, length: int) -> Buffers | None:
+        """The same where several cached blocks hold them."""
+        if (self.overlay.chunks and self.overlay.touches(offset, length)) or self.failed:
+            return None
+        return self.image.hit_blocks(offset, length)
+
     def read(self, offset: int, length: int) -> Buffers | Coroutine[Any, Any, Buffers]:
         """The bytes [offset, offset + length)."""
         if self.failed:

@@ -106,6 +106,22 @@ class Image:
         state[block] = known & SPENT | where
         return data[at:end] if length <= COPIED else memoryview(data)[at:end]
 
+    def hit_blocks(self, offset: int, length: int) -> Buffers | None:
+        """The bytes, if all blocks that they lie in are in the cache."""
+        first, last = offset >> BLOCK_BITS, offset + length - 1 >> BLOCK_BITS
+        owners = self._owners
+        found = []
+        for block in range(first, last + 1):
+            shelf = self._shelf if owners is None else self._shelves[owners[block]]
+            data = shelf.blocks.get(block)
+            if data is None:
+                return None
+            found.append(data)
+        at = offset & MASK
+        for block in range(first, last + 1):
+            self._use(block, at if block == first else 0)
+        return _cut(found, at, length)
+
     def read(self, offset: int, length: int) -> Buffers | Coroutine[Any, Any, Buffers]:
         """The bytes [offset, offset + length), at once where possible. OSError or DiskError if a layer fails."""
         first, last = offset >> BLOCK_BITS, offset + length - 1 >> BLOCK_BITS

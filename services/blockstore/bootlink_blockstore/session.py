@@ -36,38 +36,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from struct import Struct
 from typing import Final
 
-from bootlink_blockstore.conversation import Conversation
+from bootlink_blockstore.hits import OPCODE_AT, READS, Hits
 from bootlink_blockstore.login import SEGMENT_LIMIT, Admission, Refusal, refuse_unasked
-from bootlink_blockstore.scsi.device import Disk, LogicalUnit, Nexus
+from bootlink_blockstore.scsi.device import LogicalUnit, Nexus
 from bootlink_blockstore.sequence import MASK, WINDOW, Host
 from bootlink_blockstore.tasks import WRITE_BUFFER
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import iscsi_text as text
 from bootlink_wire.iscsi_digest import Digests
-from bootlink_wire.iscsi_pdu import BHS, FINAL, NO_TAG, Inbox, LoginStatus, Opcode, PduError, RejectReason
-from bootlink_wire.scsi_cdb import PROTECT, SECTOR, Op
+from bootlink_wire.iscsi_pdu import BHS, NO_TAG, Inbox, LoginStatus, Opcode, PduError, RejectReason
 
 OUTPUT_LIMIT: Final = 4 * 1024 * 1024  # bytes of answers before they must be sent: one largest read
 PING_AFTER: Final = 15.0  # seconds of silence; Linux's own target asks as often (PROTOCOLS 2.2 #6)
 PING_PATIENCE: Final = 30.0  # seconds of silence after a ping; anything at all counts as an answer
 
-# A SCSI command header whose CDB is a READ(10): the shape that is taken apart in a single step. The rest as plain
-# integers, because a member of an IntEnum costs as much to look up as all else on the hit path.
-_SHAPE: Final = Struct(">BBHIQIIIIBBIBH7x")
-_RANGE_16: Final = Struct(">QI")  # from byte 2 of a 16-byte CDB
-_READ: Final = int(Op.READ_10)
-_READ_16: Final = int(Op.READ_16)
-_COMMAND: Final = int(Opcode.SCSI_COMMAND)
-_DATA: Final = int(Opcode.DATA_IN)
-_LAST: Final = FINAL | pdu.STATUS
-_DIRECTION: Final = FINAL | pdu.READ | pdu.WRITE
-_READ_ONLY: Final = FINAL | pdu.READ
 
-
-class Session(Conversation):
+class Session(Hits):
     """See the module. `on_error` is called with the name of each thing that a peer did wrong."""
 
     def __init__(self, host: Host, on_error: Callable[[str], None]) -> None:
@@ -80,8 +66,6 @@ class Session(Conversation):
         self._early_bytes = 0
         self._heard = 0.0
         self._pinged: float | None = None
-        self._hot_disk: Disk | None = None  # logical unit 0's, while nothing stands before a plain read
-        self._hot_nexus: Nexus | None = None
 
     # What its user calls
 
@@ -102,50 +86,20 @@ class Session(Conversation):
             self._receive_digested(data, self.digests, out_bytes)
             return
         position, end, needed = 0, len(data), BHS
-        hits = hit_bytes = 0
-        unpack, long_range = _SHAPE.unpack_from, _RANGE_16.unpack_from
-        pack, append = pdu.DATA_IN.pack, self.out.append
         try:
             while end - position >= BHS:
                 if out_bytes >= OUTPUT_LIMIT:
                     self.more = True
                     needed = 0
                     break
-                opcode, flags, _, sizes, lun, itt, length, cmdsn, _, op, cdb_flags, lba, _, sectors = unpack(
-                    data, position
-                )
-                # The hit path: a plain READ(10) or (16) of logical unit 0 in its turn, its bytes in one cached block.
-                disk = self._hot_disk
-                if op == _READ_16:
-                    lba, sectors = long_range(data, position + 34)
-                if (
-                    (op == _READ or op == _READ_16)  # noqa: SIM109  (a third faster than a tuple)
-                    and opcode == _COMMAND
-                    and disk is not None
-                    and not sizes
-                    and not lun
-                    and flags & _DIRECTION == _READ_ONLY
-                    and cmdsn == self._exp_cmdsn
-                    and 0 < length <= self.parameters.receive_limit
-                    and length == sectors * SECTOR
-                    and not cdb_flags & PROTECT
-                    and lba * SECTOR + length <= disk.size
-                    and itt not in self.tasks
-                    and (view := disk.hit(lba * SECTOR, length)) is not None
-                ):
-                    self._exp_cmdsn = cmdsn = cmdsn + 1 & MASK
-                    self._max_cmdsn = highest = self._max_cmdsn + 1 & MASK
-                    statsn = self._statsn
-                    self._statsn = statsn + 1 & MASK
-                    append(pack(_DATA, _LAST, 0, 0, length, 0, itt, NO_TAG, statsn, cmdsn, highest, 0, 0, 0))
-                    append(view)
-                    out_bytes += length
-                    hits += 1
-                    hit_bytes += length
-                    position += BHS
-                    continue
-                ahs, size = sizes >> 24 << 2, sizes & 0xFFFFFF
-                self._check_size(opcode, size)
+                if self._hot_disk is not None and data[position + OPCODE_AT] in READS:
+                    after, put = self._answer_hits(data, position, OUTPUT_LIMIT - out_bytes)
+                    if put:
+                        position = after
+                        out_bytes += put
+                        continue
+                ahs, size = pdu.lengths(data, position)
+                self._check_size(data[position], size)
                 stop = position + BHS + ahs + size
                 needed = BHS + ahs + size + (-size & 3)
                 if end - position < needed:
@@ -164,8 +118,6 @@ class Session(Conversation):
                     break
         except PduError as error:
             self._offended(error, data[position : position + BHS])
-        if hits:
-            self._count_hits(hits, hit_bytes)
         if not self.closing and position < end:
             self._inbox.keep(data, position, needed)
 
@@ -395,14 +347,6 @@ class Session(Conversation):
         for cmdsn in self._skipped & self._early.keys():  # aborted before its turn
             self._early_bytes -= len(self._early.pop(cmdsn)[1])
         self._warm_up()
-
-    def _count_hits(self, hits: int, hit_bytes: int) -> None:
-        nexus = self._hot_nexus
-        if nexus is not None:
-            nexus.reads += hits
-            nexus.bytes_read += hit_bytes
-            nexus.first_read = nexus.first_read or self.now
-            nexus.last_io = self.now
 
 
 def _unexpected(opcode: int) -> RejectReason:
