@@ -78,9 +78,11 @@ class SlowDisk:
 
 
 def main() -> None:
+    from bootlink_blockstore.memory import bound_heap
     from bootlink_blockstore.service import SERVICE
     from bootlink_runtime import main as serve
 
+    bound_heap()
     with SlowDisk(float(sys.argv[1])):
         serve(SERVICE)
 

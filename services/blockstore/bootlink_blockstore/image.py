@@ -203,7 +203,8 @@ class Image:
         # Another round only where a read of others ended before it came to a block of ours: see `read_blocks`.
         while len(found) <= last - first:
             absent: list[int] = []
-            flights: dict[Flight, None] = {}
+            # By flight: what of it is ours. Its other blocks may be another layer's in this stack.
+            waits: dict[Flight, list[int]] = {}
             for block in range(first, last + 1):
                 if block in found:
                     continue
@@ -218,21 +219,21 @@ class Image:
                     missed.add(block)
                     layer.shelf.misses += 1
                 if block in layer.flights:
-                    flights[layer.flights[block]] = None
+                    waits.setdefault(layer.flights[block], []).append(block)
                 else:
                     absent.append(block)
-            own = {self._depart(run, first, at) for run in _runs(absent)}
+            own = {self._depart(run, first, at): run for run in _runs(absent)}
             if absent:
                 window = self._streams.missed(absent[0], self._next_absent(last + 1), self._wasted())
                 if window is not None:
                     self._read_ahead(window)
-            for flight in (*own, *flights):
+            for flight, blocks in (own | waits).items():
                 # Shielded: others may wait for the same flight, whatever becomes of this read.
                 landed = await asyncio.shield(flight)
-                for block in range(first, last + 1):
+                for block in blocks:
                     if block in landed.failed:
                         raise landed.failed[block].with_traceback(None)
-                    if block not in found and block in landed.blocks:
+                    if block in landed.blocks:
                         found[block] = landed.blocks[block]
                         if flight not in own and self._held(block) is not None:
                             self._layer(block).shelf.touch(block, at if block == first else 0)

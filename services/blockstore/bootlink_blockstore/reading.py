@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Final
 
 from bootlink_blockstore.cache import BLOCK, ZEROS, Shelf
-from bootlink_blockstore.readahead import JOBS
+from bootlink_blockstore.readahead import JOB_BLOCKS, JOBS
 from bootlink_disks import DiskError, Kind, OpenLayer
 
 Stamp = tuple[int, int, int]  # device, inode and time of change: these very bytes, as far as can be told
@@ -28,6 +29,8 @@ Extent = tuple["Layer | None", int, int]  # where bytes live: layer and offset i
 Job = tuple[int, list[Extent]]  # a block's number and its extents
 
 RUN_BLOCKS: Final = 16  # blocks that one thread reads at once (512 KiB), so that a large miss uses several threads
+
+_threads = threading.local()
 
 preadv = os.preadv  # the one place where layers are read; tests put a slow or a broken disk here
 
@@ -136,7 +139,7 @@ def read_now(extents: list[Extent], scratch: memoryview) -> bytes | None:
 
 
 def read_blocks(jobs: list[Job]) -> Landed:
-    """In a thread: the blocks of these jobs, in order."""
+    """In a thread: the blocks of these jobs, in order; at most max(RUN_BLOCKS, JOB_BLOCKS)."""
     landed = Landed()
     try:
         _read(jobs, landed)
@@ -156,10 +159,12 @@ def read_blocks(jobs: list[Job]) -> Landed:
 def _read(jobs: list[Job], landed: Landed) -> None:
     """One read per stretch of a file, then cut into blocks."""
     stretches: list[tuple[Layer, int, int, int]] = []  # layer, offset in its file, offset in `whole`, length
-    total = 0
+    whole, total = _scratch(), 0
     for _, extents in jobs:
         for layer, file_offset, length in extents:
-            if layer is not None:
+            if layer is None:
+                whole[total : total + length] = ZEROS[:length]
+            else:
                 stretch = (layer, file_offset, total, length)
                 if stretches:
                     former, start, at, size = stretches[-1]
@@ -168,7 +173,6 @@ def _read(jobs: list[Job], landed: Landed) -> None:
                         stretch = (layer, start, at, size + length)
                 stretches.append(stretch)
             total += length
-    whole = memoryview(bytearray(total))
     for layer, file_offset, at, length in stretches:
         _fill(layer, whole[at : at + length], file_offset)
     at = 0
@@ -185,6 +189,14 @@ def _fill(layer: Layer, part: memoryview, file_offset: int) -> None:
         if not count:
             raise DiskError(f"{layer.open.info.path}: the file has become shorter", "restore it from a copy")
         filled += count
+
+
+def _scratch() -> memoryview:
+    """A buffer of this thread's own, for as many blocks as it reads at once. Buffers that come and go leave gaps."""
+    if not hasattr(_threads, "buffer"):
+        _threads.buffer = memoryview(bytearray(max(RUN_BLOCKS, JOB_BLOCKS) * BLOCK))
+    buffer: memoryview = _threads.buffer
+    return buffer
 
 
 def _shared(data: bytes) -> bytes:

@@ -17,6 +17,7 @@ from bootlink_blockstore.cache import Cache
 from bootlink_blockstore.disk import OUT_OF_SPACE
 from bootlink_blockstore.image import Library
 from bootlink_blockstore.journal import Journal
+from bootlink_blockstore.memory import settle
 from bootlink_blockstore.overlay import HoleError, probe
 from bootlink_blockstore.portal import DRAIN_SECONDS, Portal, ticking
 from bootlink_blockstore.pressure import Space
@@ -130,6 +131,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.spawn(reclaim(store.attachments, journal, space, settings.reclaim_after), name="reclaim")
     chassis.listening("iscsi", host, port)
     chassis.announce_portals([f"{reachable}:{port}"])
+    settle()
     chassis.ready()
     try:
         await chassis.stopping.wait()
