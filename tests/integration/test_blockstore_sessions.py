@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import struct
+import termios
 import threading
 import time
 from collections.abc import Sequence
@@ -19,6 +22,7 @@ from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.writeback import Manifest, Writebacks
 from bootlink_events import BootDiskAttached, BootDiskDetached, BootDiskUsed, BootFailed, BootId
 from bootlink_wire import iscsi_pdu as pdu
+from bootlink_wire import iscsi_text as text
 from bootlink_wire.iscsi_digest import Digests
 from bootlink_wire.iscsi_pdu import LoginStatus
 from lab.blockstore import MAC, Lab, digest, identity, make_image, plan, serving
@@ -86,6 +90,35 @@ async def test_rule_10_a_session_with_digests_notices_a_bit_that_flips_on_the_wa
         assert await pc.gone()
         assert running.told.counters["header_digest_wrong"] == 1
         await pc.close()
+
+
+async def test_a_firmware_that_waits_for_acknowledgements_within_a_pdu_gets_them_at_once(tmp_path: Path) -> None:
+    """iPXE sends a header, and its text once that was acknowledged; a delayed acknowledgement is 40 ms late."""
+
+    async def acknowledged(pc: Initiator) -> float:
+        started = time.perf_counter()
+        sock = pc.writer.get_extra_info("socket")
+        while struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]:
+            await asyncio.sleep(0.001)
+        return time.perf_counter() - started
+
+    async with lab(tmp_path) as running:
+        waited = []
+        for _ in range(8):
+            pc = await Initiator.connect(running.host, running.port, name=identity(boot_id()), isid=IPXE_ISID)
+            names = [("InitiatorName", pc.name), ("TargetName", pc.target), ("AuthMethod", "None")]
+            for flags, pairs in ((0x81, names), (0x87, IPXE_KEYS)):
+                request = pdu.LoginRequest(
+                    flags=flags, isid=pc.isid, itt=7, cmdsn=1, data=text.encode(pairs), immediate=True
+                ).encode()
+                pc.writer.write(request[:48])
+                waited.append(await acknowledged(pc))
+                pc.writer.write(request[48:])
+                assert isinstance(await pc.receive(), pdu.LoginResponse)
+            await pc.close()
+        # The machine may be busy; what the kernel keeps back, it keeps back every time.
+        assert sorted(waited)[len(waited) // 4] < 0.02
+        assert min(waited[1::2]) < 0.02, waited
 
 
 async def test_an_operating_system_takes_over_from_its_firmware_without_losing_a_write(tmp_path: Path) -> None:
@@ -303,6 +336,31 @@ async def test_half_open_logins_are_few_per_address(tmp_path: Path, monkeypatch:
         pc = await client(running, identity(boot_id()))
         await pc.close()
         assert not running.store.portal.logins
+
+
+async def test_a_thousand_half_open_logins_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PROTOCOLS 6. They come from 40 addresses, in two halves: what they may have, and beyond."""
+    monkeypatch.setattr(portal, "LOGINS_LIMIT", 500)
+    async with lab(tmp_path) as running:
+        pc = await client(running, identity(boot_id(2.0)))
+        half: list[asyncio.StreamWriter] = []
+        first = Speaker().login().encode()
+        for number in range(1_000):
+            address = (f"127.0.1.{number // 25 + 1}", 0)
+            _, writer = await asyncio.open_connection(running.host, running.port, local_addr=address)
+            writer.write(first[: number % len(first)])
+            half.append(writer)
+            if number % 100 == 99:
+                assert len(await pc.read(number * 4096, 4096)) == 4096
+                assert running.store.portal.logins.total() <= 500
+        newer = await client(running, identity(boot_id(1.0)))
+        assert len(await newer.read(0, 65536)) == 65536
+        assert running.told.counters["logins_crowded_out"] >= 500
+        assert len(running.store.portal.connections) <= 501
+        for writer in half:
+            writer.transport.abort()
+        await pc.close()
+        await newer.close()
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,13 @@ def unit(disk: MemoryDisk, lun: int = 0, luns: tuple[int, ...] = (0,)) -> Logica
 class Bench:
     """One session with one speaker. `send` gives what the session answers, decoded."""
 
-    def __init__(self, speaker: Speaker | None = None, units: dict[int, LogicalUnit] | None = None) -> None:
-        self.disk = MemoryDisk()
+    def __init__(
+        self,
+        speaker: Speaker | None = None,
+        units: dict[int, LogicalUnit] | None = None,
+        disk: MemoryDisk | None = None,
+    ) -> None:
+        self.disk = disk or MemoryDisk()
         self.units = units or {0: unit(self.disk)}
         self.speaker = speaker or Speaker()
         self.errors: Counter[str] = Counter()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rigs import crash_states, kills, storm
+from rigs import crash_states, kills, pdus, storm
 from rigs.figures import Figures
 
 
@@ -30,4 +30,5 @@ RIGS: Final = (
         crash_states.run,
     ),
     Rig("storm", "a room restarts at once while a client reads on, all in one process", 200, storm.run),
+    Rig("pdus", "iSCSI conversations broken in every way, in memory and over TCP", 100_000, pdus.run),
 )

@@ -13,7 +13,8 @@ finds peers that are gone, also firmware, which cannot be pinged.
 End. When the service stops, operating systems are asked to log out, and have DRAIN_SECONDS for it; firmware cannot be
 asked. Then every connection ends.
 
-Limits. Connections that have not logged in are few per address and in all, so that half-open ones keep nobody out.
+Limits. Connections that have not logged in are few per address, where one more is refused, and in all, where the oldest
+makes room: half-open ones keep nobody out.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Portal:
         self.journal = journal
         self.advertise = advertise  # host:port; empty: the address that the initiator itself came to
         self.connections: set[Connection] = set()
-        self.logins: Counter[str] = Counter()
+        self.logins: Counter[str] = Counter()  # connections that have not logged in, by address
+        self.half_open: dict[Connection, None] = {}  # the same, oldest first
         self._server: asyncio.Server | None = None
         self._run = secrets.token_hex(3)
         self._serial = 0
@@ -81,6 +83,16 @@ class Portal:
         """A session's name in events and logs. The run is in it, as a boot may outlive a restart of the service."""
         self._serial += 1
         return f"{self._run}-{self._serial}"
+
+    def make_room(self) -> None:
+        """Where too many connections have not logged in, let the oldest go that waits for nothing of ours: a login
+        takes milliseconds, so whoever floods us with half-open ones keeps out his own."""
+        if self.logins.total() < LOGINS_LIMIT:
+            return
+        oldest = next((connection for connection in self.half_open if connection.attaching is None), None)
+        if oldest is not None:
+            self.journal.count("logins_crowded_out")
+            oldest.drop("too many connections without a login")
 
     def tick(self) -> None:
         """Let sessions ping."""
@@ -127,6 +139,7 @@ class Connection(asyncio.Protocol):
         self._paused = False  # the peer does not read what is written
         self._reading = True
         self._lost = False
+        self._impatient = True  # it may be iPXE, which waits for acknowledgements in the middle of a PDU
 
     # asyncio.Protocol
 
@@ -135,12 +148,14 @@ class Connection(asyncio.Protocol):
         host, port = transport.get_extra_info("peername")[:2]
         self._peer = f"{host}:{port}"
         logins = self._portal.logins
-        if logins[host] >= LOGINS_PER_PEER or logins.total() >= LOGINS_LIMIT:
+        if logins[host] >= LOGINS_PER_PEER:
             self._journal.count("connections_refused")
             self._transport.abort()
             return
+        self._portal.make_room()
         logins[host] += 1
         self._counted = True
+        self._portal.half_open[self] = None
         self._portal.connections.add(self)
         self._deadline = self._loop.call_later(LOGIN_SECONDS, self._login_overdue)
         self._transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
@@ -152,6 +167,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._session.receive(data, self._loop.time())
         self._pump()
+        if self._impatient and self._session.partial:
+            # iPXE sends a PDU's data as a segment of its own, after its header was acknowledged, and the kernel would
+            # keep that acknowledgement back for 40 ms, in the hope of an answer to send it with.
+            assert self._transport is not None
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -288,6 +309,7 @@ class Connection(asyncio.Protocol):
                 self._boot = boot
                 session.admit(boot.units, boot.absent, attachments.next_tsih())
                 self._nexuses = dict(session.nexuses)
+                self._impatient = admission.firmware
                 kind: InitiatorKind = "firmware" if admission.firmware else "os"
                 for attached in boot.disks.values():
                     self._journal.attached(attached.manifest, kind, self._name, self._peer, self._began)
@@ -306,6 +328,7 @@ class Connection(asyncio.Protocol):
     def _login_over(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        self._portal.half_open.pop(self, None)
         if self._counted:
             self._counted = False
             host = self._peer.rpartition(":")[0]
@@ -316,9 +339,14 @@ class Connection(asyncio.Protocol):
     def _login_overdue(self) -> None:
         if self.attaching is None:
             self._journal.count("logins_overdue")
-            self._session.close("no login in time")
-            if self._transport is not None:
-                self._transport.abort()
+            self.drop("no login in time")
+
+    def drop(self, why: str) -> None:
+        """End a connection that has not logged in."""
+        self._login_over()
+        self._session.close(why)
+        if self._transport is not None:
+            self._transport.abort()
 
     def _leave(self, boot: Boot) -> None:
         admission = self._session.admission

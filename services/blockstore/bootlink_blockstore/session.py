@@ -164,6 +164,11 @@ class Session(Hits):
             self._inbox.keep(data, position, needed)
 
     @property
+    def partial(self) -> bool:
+        """Bytes are held of what is not a whole PDU, or was not looked at yet."""
+        return bool(self._inbox.held)
+
+    @property
     def stalled(self) -> bool:
         """Nothing more is looked at for now: its user should not read from the connection."""
         return self.held or self.crowded
