@@ -46,7 +46,7 @@ from rigs.files import Disk, Left, Log, put, recording, states
 
 SECTOR: Final = 512
 SIZE: Final = 24 * PAGE + 3 * SECTOR  # ends within a page
-SECTORS: Final = SIZE // SECTOR
+CROWD: Final = SIZE // SECTOR  # sectors that most commands are for: where they meet
 NEVER: Final = 1 << 60
 EXTRA: Final = 6  # states of one moment beyond "nothing" and "all"
 
@@ -69,9 +69,12 @@ class Expectation:
     flushes: list[tuple[int, int]] = field(default_factory=list)  # began, completed
     admitted: int = NEVER  # when the first boot had begun
 
-    def may(self, sector: int, moment: int) -> set[bytes]:
+    def began(self, moment: int) -> int:
+        """When the last flush began that was completed at this moment; -1 if there was none."""
+        return max((began for began, done in self.flushes if done <= moment), default=-1)
+
+    def may(self, sector: int, moment: int, began: int) -> set[bytes]:
         """What this sector may be after a power cut at this moment."""
-        began = max((began for began, done in self.flushes if done <= moment), default=-1)
         lower = 0
         for number, version in enumerate(self.sectors[sector]):
             if version.acknowledged <= began or version.durable <= moment:
@@ -87,7 +90,8 @@ class Workload:
         self._log = log
         self._model = bytearray(image)
         self._stamp = counting(1)
-        at = [image[n * SECTOR : (n + 1) * SECTOR] for n in range(SECTORS)]
+        self._sectors = len(image) // SECTOR
+        at = [image[n * SECTOR : (n + 1) * SECTOR] for n in range(self._sectors)]
         self.expected = Expectation([[Version(data, -1, -1, -1)] for data in at])
 
     async def run(self, disk: ClientDisk) -> None:
@@ -100,9 +104,9 @@ class Workload:
         kind = self._random.choice(("write", "write", "write", "zero", "zero", "update", "flush"))
         if kind == "flush":
             return self._flush(disk)
-        sectors = min(self._random.choice((1, 2, 7, 8, 9, 16, 40)), SECTORS)
-        lba = self._random.choice((0, 7, 8, self._random.randrange(SECTORS), SECTORS - sectors))
-        sectors = min(sectors, SECTORS - lba)
+        sectors = self._random.choice((1, 2, 7, 8, 9, 16, 40))
+        lba = self._random.choice((0, 7, 8, self._random.randrange(CROWD), self._sectors - sectors))
+        sectors = min(sectors, self._sectors - lba)
         place = slice(lba * SECTOR, (lba + sectors) * SECTOR)
         fua = self._random.random() < 0.2
         waiting: Coroutine[Any, Any, None] | None
@@ -174,16 +178,36 @@ def _recover(root: Path, boots: BootPlan, image: bytes) -> tuple[list[Manifest],
     if problems:
         raise Violation(f"needs repair: {problems}")
     ((_, overlay),) = writebacks.begin(boots, BootId.mint(now_ms=2_000_000))
-    content = bytearray()
     try:
-        for state, start, end in overlay.runs(0, SIZE):
-            if state == ABSENT:
-                content += image[start:end]
-            else:
-                content += overlay.read(start, end - start) if state == PRESENT else bytes(end - start)
+        return manifests, compose(overlay, image)
     finally:
         overlay.close()
-    return manifests, bytes(content)
+
+
+def compose(overlay: Overlay, image: bytes) -> bytes:
+    """All of the disk, as this overlay over the image has it."""
+    content = bytearray()
+    for state, start, end in overlay.runs(0, len(image)):
+        if state == ABSENT:
+            content += image[start:end]
+        else:
+            content += overlay.read(start, end - start) if state == PRESENT else bytes(end - start)
+    return bytes(content)
+
+
+def judge(expected: Expectation, moment: int, content: bytes, image: bytes) -> None:
+    """Violation, if a sector is what it may not be after a power cut at this moment."""
+    began, rest = expected.began(moment), bytearray(content)
+    for sector, versions in enumerate(expected.sectors):
+        if len(versions) == 1:
+            continue
+        place = slice(sector * SECTOR, (sector + 1) * SECTOR)
+        if content[place] not in expected.may(sector, moment, began):
+            what = "the image's bytes" if content[place] == image[place] else content[place][:16].hex()
+            raise Violation(f"sector {sector} is {what}")
+        rest[place] = image[place]
+    if rest != image:
+        raise Violation("a sector that nobody wrote to is not the image's")
 
 
 def _check(
@@ -195,11 +219,7 @@ def _check(
         return
     if expected.admitted <= moment and not manifests:
         raise Violation("the overlay of a boot that was admitted is gone")
-    for sector in range(SECTORS):
-        now = content[sector * SECTOR : (sector + 1) * SECTOR]
-        if now not in expected.may(sector, moment):
-            what = "the image's bytes" if now == image[sector * SECTOR : (sector + 1) * SECTOR] else now[:16].hex()
-            raise Violation(f"sector {sector} is {what}")
+    judge(expected, moment, content, image)
 
 
 def workload(seed: int, folder: Path, limit: int, policy: Policy = "keep") -> int:

@@ -43,6 +43,7 @@ class Log:
     calls: list[Call] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     files: int = 0
+    after: Callable[[], None] | None = None  # called after each noted call, before the next may begin
 
     @property
     def now(self) -> int:
@@ -70,7 +71,10 @@ def recording(root: Path) -> Iterator[Log]:
             def call(*arguments: Any, **more: Any) -> Any:
                 with log.lock:
                     result = real(*arguments, **more)
+                    before = log.now
                     note(result, *arguments, **more)
+                    if log.after is not None and log.now > before:
+                        log.after()
                     return result
 
             patch.setattr(where, name, call)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rigs import crash_states, kills, pdus, storm
+from rigs import crash_states, kills, pdus, power_log, storm
 from rigs.figures import Figures
 
 
@@ -29,6 +29,7 @@ RIGS: Final = (
         10_000,
         crash_states.run,
     ),
+    Rig("power-log", "power cuts replayed from the log of a disk below (QEMU's blklogwrites)", 50, power_log.run),
     Rig("storm", "a room restarts at once while a client reads on, all in one process", 200, storm.run),
     Rig("pdus", "iSCSI conversations broken in every way, in memory and over TCP", 100_000, pdus.run),
 )

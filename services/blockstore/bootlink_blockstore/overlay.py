@@ -26,6 +26,7 @@ holes of zeros.)
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -209,7 +210,8 @@ class Overlay(PageMap):
     def close(self) -> None:
         for fd in (self.fd, self.zeros_fd):
             if fd >= 0:
-                os.close(fd)
+                with contextlib.suppress(OSError):  # NFS and FUSE tell late errors here; it is closed all the same
+                    os.close(fd)
         self.fd = self.zeros_fd = -1
 
 
