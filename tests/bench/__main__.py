@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import idle, machine, reads, report, storm, writes
+from bench import idle, machine, reads, replacement, report, storm, writes
 from bench.report import Section
 
 MEASURES: Final[dict[str, Callable[[Path], Section]]] = {
@@ -18,6 +18,7 @@ MEASURES: Final[dict[str, Callable[[Path], Section]]] = {
     "sequential": reads.sequential_reads,
     "writes": writes.random_writes,
     "storm": storm.boot_storm,
+    "replacement": replacement.virus_scans,
     "idle": idle.idle_sessions,
 }
 
