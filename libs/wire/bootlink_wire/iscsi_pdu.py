@@ -445,34 +445,29 @@ class Inbox:
     chunks is joined once.
     """
 
-    __slots__ = ("_chunks", "_held", "_needed")
+    __slots__ = ("_chunks", "_needed", "held")
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
-        self._held = 0
         self._needed = 0
-
-    @property
-    def held(self) -> int:
-        """Bytes held."""
-        return self._held
+        self.held = 0  # bytes
 
     def take(self, chunk: bytes) -> bytes | None:
         if not self._chunks:
             return chunk
         if chunk:
             self._chunks.append(chunk)
-            self._held += len(chunk)
-        if self._held < self._needed:
+            self.held += len(chunk)
+        if self.held < self._needed:
             return None
         whole = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
-        self._held = 0
+        self.held = 0
         return whole
 
     def keep(self, data: bytes, start: int, needed: int) -> None:
         """Hold data[start:]. `take` gives nothing until `needed` bytes are there."""
         rest = data[start:]
         self._chunks = [rest] if rest else []
-        self._held = len(rest)
+        self.held = len(rest)
         self._needed = needed

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from bootlink_blockstore.conversation import Conversation
-from bootlink_blockstore.scsi.device import Disk, Nexus
+from bootlink_blockstore.image import Buffer, Buffers
+from bootlink_blockstore.scsi.device import Nexus
 from bootlink_blockstore.sequence import MASK, Host
 from bootlink_wire.iscsi_pdu import BHS, FINAL, NO_TAG, READ, STATUS, Opcode
 from bootlink_wire.scsi_cdb import SECTOR, Op
@@ -43,28 +44,33 @@ OPCODE_AT: Final = 32
 READS: Final = frozenset((int(Op.READ_10), int(Op.READ_16)))
 
 
+class Path(NamedTuple):
+    """An open hit path: what logical unit 0 offers, and whose reads they are."""
+
+    hit: Callable[[int, int], Buffer | None]
+    hit_blocks: Callable[[int, int], Buffers | None]
+    size: int
+    nexus: Nexus
+
+
 class Hits(Conversation):
     """A session's cached reads."""
 
     def __init__(self, host: Host, on_error: Callable[[str], None]) -> None:
         super().__init__(host, on_error)
-        self._hot_disk: Disk | None = None  # logical unit 0's, while the path is open
-        self._hot_nexus: Nexus | None = None
+        self._path: Path | None = None
 
-    def _answer_hits(self, data: bytes, start: int, room: int) -> tuple[int, int]:
+    def _answer_hits(self, path: Path, data: bytes, start: int, room: int) -> tuple[int, int]:
         """Answer the hits at the front of data[start:], until `room` bytes are put out.
 
         Returns where the first command begins that is not answered, and the bytes put out.
         """
-        disk, nexus, tasks = self._hot_disk, self._hot_nexus, self.tasks
-        assert disk is not None
-        assert nexus is not None
+        hit, hit_blocks, size, nexus = path
+        unpack, pack, tasks, out = _COMMAND.unpack_from, _ANSWER.pack, self.tasks, self.out
         expected, highest, statsn = self._exp_cmdsn, self._max_cmdsn, self._statsn
-        unpack, hit, pack, append = _COMMAND.unpack_from, disk.hit, _ANSWER.pack, self.out.append
-        limit, size = min(self.parameters.receive_limit, self.parameters.max_burst), disk.size
-        position, last = start, len(data) - BHS
-        put = 0
-        while position <= last:
+        parameters = self.parameters
+        position, last, put = start, len(data) - BHS, 0
+        while position <= last and put < room:
             head, itt, length, cmdsn, op, lba, sectors = unpack(data, position)
             if op != _READ_10:
                 if op != _READ_16:
@@ -75,31 +81,29 @@ class Hits(Conversation):
                 cmdsn != expected
                 or head not in _PLAIN
                 or length != sectors * SECTOR
-                or not 0 < length <= limit
+                or not length
+                or length > parameters.receive_limit
+                or length > parameters.max_burst
                 or offset + length > size
                 or itt in tasks
             ):
                 break
             view = hit(offset, length)
-            views = disk.hit_blocks(offset, length) if view is None else None
-            if view is None and views is None:
+            found = hit_blocks(offset, length) if view is None else [view]
+            if found is None:
                 break
             expected = expected + 1 & MASK
             highest = highest + 1 & MASK
-            append(pack(_ANSWER_HEAD | length, itt << 32 | _TTT, statsn, expected, highest))
-            if view is not None:
-                append(view)
-            elif views is not None:
-                self.out += views
+            out.append(pack(_ANSWER_HEAD | length, itt << 32 | _TTT, statsn, expected, highest))
+            out += found
             statsn = statsn + 1 & MASK
             position += BHS
             put += length
-            if put >= room:
-                break
         if put:
             nexus.reads += (position - start) // BHS
             nexus.bytes_read += put
-            nexus.first_read = nexus.first_read or self.now
             nexus.last_io = self.now
+            if nexus.first_read is None:
+                nexus.first_read = self.now
             self._exp_cmdsn, self._max_cmdsn, self._statsn = expected, highest, statsn
         return position, put

@@ -165,7 +165,11 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def data_received(self, data: bytes) -> None:
-        self._session.receive(data, self._loop.time())
+        session = self._session
+        if session.receive(data, self._loop.time()) and self._transport is not None:
+            self._transport.writelines(session.out)
+            session.out.clear()
+            return
         self._pump()
         if self._impatient and self._session.partial:
             # iPXE sends a PDU's data as a segment of its own, after its header was acknowledged, and the kernel would

@@ -38,7 +38,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from bootlink_blockstore.hits import OPCODE_AT, READS, Hits
+from bootlink_blockstore.hits import OPCODE_AT, READS, Hits, Path
 from bootlink_blockstore.login import SEGMENT_LIMIT, Admission, Refusal, refuse_unasked
 from bootlink_blockstore.scsi.device import LogicalUnit, Nexus
 from bootlink_blockstore.sequence import MASK, WINDOW, Host
@@ -64,38 +64,44 @@ class Session(Hits):
         self._inbox = Inbox()
         self._early: dict[int, tuple[bytes, bytes, bytes]] = {}  # commands ahead of their turn, by CmdSN
         self._early_bytes = 0
-        self._heard = 0.0
-        self._pinged: float | None = None
+        self._pinged = -1.0  # when; a ping that is not answered is later than `now`
 
     # What its user calls
 
-    def receive(self, chunk: bytes, now: float = 0.0) -> None:
-        """Take bytes. Answers are in `out`; see the module for when it stops early."""
+    def receive(self, chunk: bytes, now: float = 0.0) -> bool:
+        """Take bytes. Answers are in `out`; see the module for when it stops early.
+
+        True: they were cached reads and nothing else, so all that is left to do is to send `out`.
+        """
+        position = out_bytes = 0
         if chunk:
-            self.now = self._heard = now
-            self._pinged = None
+            self.now = now
+            if self._path is not None and not (self.held or self.crowded or self._inbox.held):
+                position, out_bytes = self._answer_hits(self._path, chunk, 0, OUTPUT_LIMIT)
+                if position == len(chunk):
+                    return True
         self.more = False
-        out_bytes = self._catch_up() if self._early else 0
+        if self._early:
+            out_bytes = self._catch_up()
         data = self._inbox.take(chunk)
         if data is None:
-            return
+            return False
         if self.stalled or self.closing:
             self._inbox.keep(data, 0, 0)
-            return
+            return False
         if self.digests is not None:
             self._receive_digested(data, self.digests, out_bytes)
-            return
-        position, end, needed = 0, len(data), BHS
+            return False
+        end, needed = len(data), BHS
         try:
             while end - position >= BHS:
                 if out_bytes >= OUTPUT_LIMIT:
                     self.more = True
                     needed = 0
                     break
-                if self._hot_disk is not None and data[position + OPCODE_AT] in READS:
-                    after, put = self._answer_hits(data, position, OUTPUT_LIMIT - out_bytes)
+                if self._path is not None and data[position + OPCODE_AT] in READS:
+                    position, put = self._answer_hits(self._path, data, position, OUTPUT_LIMIT - out_bytes)
                     if put:
-                        position = after
                         out_bytes += put
                         continue
                 ahs, size = pdu.lengths(data, position)
@@ -120,6 +126,7 @@ class Session(Hits):
             self._offended(error, data[position : position + BHS])
         if not self.closing and position < end:
             self._inbox.keep(data, position, needed)
+        return False
 
     def _receive_digested(self, data: bytes, digests: Digests, out_bytes: int) -> None:
         """The same for a session with digests, one PDU after the other and without the hit path."""
@@ -206,7 +213,7 @@ class Session(Hits):
         if self.closing:
             return
         self.closing = why
-        self._hot_disk = None
+        self._path = None
         for unit, nexus in zip(self.units.values(), self.nexuses.values(), strict=True):
             unit.leave(nexus)
         for task in list(self.tasks.values()):
@@ -225,10 +232,12 @@ class Session(Hits):
         """Now and then: ping who is silent, and end who does not answer. Never firmware, which cannot answer."""
         if self.firmware or self.closing or not self.full_feature:
             return
-        if self._pinged is not None and now - self._pinged >= PING_PATIENCE:
+        if self._pinged > self.now:
+            if now - self._pinged < PING_PATIENCE:
+                return
             self._on_error("ping_unanswered")
             self.close("it answered no ping")
-        elif self._pinged is None and now - self._heard >= PING_AFTER:
+        elif now - self.now >= PING_AFTER:
             self._pinged = now
             # A valid transfer tag, or the initiator need not answer (RFC 7143, section 11.19).
             ping = pdu.NopIn(itt=NO_TAG, ttt=self._next_tag(), **self._numbers(use=False))
@@ -337,15 +346,16 @@ class Session(Hits):
             self.out.append(answer.encode())
 
     def _warm_up(self) -> None:
-        """Open the hit path if unit 0 has a disk that may be read, and commands come in order; else close it."""
+        """Open the hit path if unit 0 has a disk that may be read, commands come in order and bare; else close it."""
         unit, nexus = self.units.get(0), self.nexuses.get(0)
-        shut = unit is None or nexus is None or not unit.readable(nexus)
-        shut = shut or bool(self.closing or self._early or self._skipped)
-        self._hot_disk = None if shut or unit is None else unit.disk
-        self._hot_nexus = nexus
+        self._path = None
+        if unit is None or nexus is None or unit.disk is None or not unit.readable(nexus):
+            return
+        if not (self.closing or self._early or self._skipped or self.digests):
+            self._path = Path(unit.disk.hit, unit.disk.hit_blocks, unit.disk.size, nexus)
 
     def _unattended(self) -> None:
-        if self._hot_disk is None:
+        if self._path is None:
             self._warm_up()
 
     def _out_of_order(self) -> None:

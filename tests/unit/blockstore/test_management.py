@@ -72,7 +72,7 @@ def test_an_aborted_command_that_waited_for_its_turn_leaves_nothing_behind() -> 
     assert bench.send(aborted) == []  # on its way a second time
     assert [a.itt for a in bench.send(first, third) if isinstance(a, DataIn)] == [first.itt, third.itt]
     assert bench.session._early == {}
-    assert bench.session._hot_disk is not None
+    assert bench.session._path is not None
 
 
 @pytest.mark.parametrize("function", [TaskFunction.ABORT_TASK_SET, TaskFunction.CLEAR_TASK_SET])
