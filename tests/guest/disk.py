@@ -25,13 +25,13 @@ disk only looks it up. The file appears under its name when it is whole, not bef
 """
 
 import hashlib
-import re
 import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from guest import stage
 from guest.kernel import Kernel, unpack_kernel
 from guest.toolbox import BuildError, run
 
@@ -73,7 +73,7 @@ def build_disk(cache: Path, say: Callable[[str], None] = print) -> Path:
         raw = work / "disk.raw"
         root = _stage_root(work / "root")
         shutil.copyfile(kernel.image, root / "boot" / "vmlinuz")
-        (root / "boot" / "initramfs").write_bytes(_initramfs(work / "initramfs", kernel))
+        (root / "boot" / "initramfs").write_bytes(stage.initramfs(work / "initramfs", kernel, HERE / "initramfs"))
         _write_boot_sectors(raw, work)
         _write_file_system(raw, root)
         vhd = work / "disk.vhd"
@@ -108,7 +108,7 @@ def _key(kernel: Kernel) -> str:
         if not state.endswith(" installed"):
             raise BuildError(f"the demo PC's disk needs a Debian package: apt-get install {package}")
     digest.update(installed.encode())
-    own = [Path(__file__), HERE / "kernel.py", HERE / "grub.cfg"]
+    own = [Path(__file__), Path(stage.__file__), HERE / "kernel.py", HERE / "grub.cfg"]
     for path in own + sorted(_files(HERE / "initramfs")) + sorted(_files(HERE / "root")):
         digest.update(f"\0{path.relative_to(HERE)}\0{path.stat().st_mode & 0o111}\0".encode())
         digest.update(path.read_bytes())
@@ -122,61 +122,11 @@ def _files(tree: Path) -> Iterable[Path]:
 def _stage_root(root: Path) -> Path:
     """The real root: BusyBox with all its applets, and iscsid, which repairs broken connections to the disk."""
     shutil.copytree(HERE / "root", root)
-    _make_directories(root, "boot", "root", "mnt", "var", "etc/iscsi")
-    _install_busybox(root)
-    _install_program(root, "iscsid")
+    stage.make_directories(root, "boot", "root", "mnt", "var", "etc/iscsi")
+    stage.install_busybox(root)
+    stage.install_program(root, "iscsid")
     (root / "var" / "run").symlink_to("/run")
     return root
-
-
-def _initramfs(stage: Path, kernel: Kernel) -> bytes:
-    """The initramfs as a compressed cpio archive: init, BusyBox, iscsistart and the kernel modules it loads."""
-    stage.mkdir()
-    shutil.copy(HERE / "initramfs" / "init", stage / "init")
-    _make_directories(stage, "etc", "newroot", "var")
-    (stage / "var" / "run").symlink_to("/run")
-    shutil.copy(HERE / "initramfs" / "modules", stage / "etc" / "modules")
-    _install_busybox(stage)
-    _install_program(stage, "iscsistart")
-    listed = (HERE / "initramfs" / "modules").read_text()
-    for module in kernel.modules(re.sub(r"#.*", "", listed).split()):
-        copy = stage / module.relative_to(kernel.tree)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(module, copy)
-    run("depmod", "-b", stage, kernel.release)
-    names = sorted(str(path.relative_to(stage)) for path in stage.rglob("*"))
-    archive = stage.with_suffix(".cpio")
-    run("cpio", "-o", "-H", "newc", "--reproducible", "-O", archive, cwd=stage, stdin="\n".join(names).encode())
-    # zstd: under software emulation, unpacking xz costs more time than reading the few blocks that it saves.
-    run("zstd", "-q", "-19", archive, "-o", archive.with_suffix(".zst"))
-    return archive.with_suffix(".zst").read_bytes()
-
-
-def _make_directories(root: Path, *more: str) -> None:
-    for name in ("bin", "sbin", "dev", "proc", "sys", "run", "tmp", *more):
-        (root / name).mkdir(parents=True, exist_ok=True)
-
-
-def _install_busybox(root: Path) -> None:
-    shutil.copy("/bin/busybox", root / "bin" / "busybox")
-    for applet in run("busybox", "--list").split():
-        if applet != "busybox":
-            (root / "bin" / applet).symlink_to("busybox")
-    for applet in ("init", "getty", "reboot", "poweroff"):  # the names that inittab and habit give in full
-        (root / "sbin" / applet).symlink_to("../bin/busybox")
-
-
-def _install_program(root: Path, name: str) -> None:
-    """A program of the host's at the same place in `root`, with the shared libraries that it needs."""
-    program = Path("/sbin") / name
-    if not program.exists():
-        raise BuildError(f"{program} is not there: apt-get install open-iscsi")
-    # "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)" and, for the loader, "/lib64/ld-linux-x86-64.so.2 (0x...)"
-    libraries = re.findall(r"(/\S+) \(0x", run("ldd", program))
-    for path in (program, *map(Path, libraries)):
-        copy = root / path.relative_to("/")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copy)
 
 
 def _write_boot_sectors(raw: Path, work: Path) -> None:

@@ -121,7 +121,7 @@ async def test_a_firmware_that_waits_for_acknowledgements_within_a_pdu_gets_them
         assert min(waited[1::2]) < 0.02, waited
 
 
-async def test_an_operating_system_takes_over_from_its_firmware_without_losing_a_write(tmp_path: Path) -> None:
+async def test_rule_2_an_operating_system_takes_over_from_its_firmware_without_losing_a_write(tmp_path: Path) -> None:
     async with lab(tmp_path) as running:
         name = identity(boot_id())
         firmware = await client(running, name, isid=IPXE_ISID, keys=IPXE_KEYS)
@@ -182,7 +182,7 @@ async def test_a_session_that_falls_silent_tells_once_what_it_did_so_far(
         await idle.close()
 
 
-async def test_a_login_with_the_same_isid_ends_the_former_session_first(tmp_path: Path) -> None:
+async def test_rule_1_a_login_with_the_same_isid_ends_the_former_session_first(tmp_path: Path) -> None:
     """PROTOCOLS 2.2 #1."""
     async with lab(tmp_path) as running:
         name = identity(boot_id())
@@ -195,7 +195,7 @@ async def test_a_login_with_the_same_isid_ends_the_former_session_first(tmp_path
         await second.close()
 
 
-async def test_a_newer_boot_ends_the_older_one_and_starts_from_the_image(tmp_path: Path) -> None:
+async def test_rule_2_a_newer_boot_ends_the_older_one_and_starts_from_the_image(tmp_path: Path) -> None:
     async with lab(tmp_path) as running:
         older, newer = identity(boot_id(2)), identity(boot_id(1))
         first = await client(running, older)
@@ -223,7 +223,7 @@ async def test_a_client_without_a_plan_is_refused(tmp_path: Path) -> None:
         assert caught.value.status == LoginStatus.NOT_FOUND
 
 
-async def test_fifty_logins_without_logout_leave_room_for_the_next(tmp_path: Path) -> None:
+async def test_rule_3_fifty_logins_without_logout_leave_room_for_the_next(tmp_path: Path) -> None:
     async with lab(tmp_path) as running:
         names = [identity(boot_id()), *["iqn.x:a"] * 50]
         pcs = [await client(running, name, isid=bytes([n] * 6)) for n, name in enumerate(names)]
@@ -283,7 +283,7 @@ async def test_a_client_that_does_not_read_costs_no_turn_of_the_event_loop(
         await lazy.close()
 
 
-async def test_a_login_waits_for_the_writes_of_a_session_whose_connection_was_lost(
+async def test_rule_1_a_login_waits_for_the_writes_of_a_session_whose_connection_was_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rule 1, where the connection ends first: as it does when a PC has lost its link and comes back."""

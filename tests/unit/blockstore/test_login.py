@@ -169,7 +169,9 @@ def test_a_login_without_end_is_refused() -> None:
 
 @pytest.mark.parametrize("stage", ["first", "between"])
 @pytest.mark.parametrize("opcode", [o for o in range(0x40) if o != Opcode.LOGIN_REQUEST])
-def test_before_full_feature_any_other_pdu_ends_the_connection_with_a_login_reject(opcode: int, stage: str) -> None:
+def test_rule_9_before_full_feature_any_other_pdu_ends_the_connection_with_a_login_reject(
+    opcode: int, stage: str
+) -> None:
     bench = Bench()
     if stage == "between":
         bench.send(request(bench.speaker, SECURITY_TO_OPERATIONAL, *names(bench.speaker)))

@@ -23,7 +23,7 @@ def result(answers: list[Pdu]) -> int:
     return response.response
 
 
-def test_an_abort_of_a_running_write_is_answered_after_the_write_is_over() -> None:
+def test_rule_12_an_abort_of_a_running_write_is_answered_after_the_write_is_over() -> None:
     bench = ready()
     bench.disk.slow = True
     command = bench.speaker.command(write_10(0, 1), expected=512, write=True, data=b"x" * 512)
@@ -43,7 +43,7 @@ def test_an_abort_of_a_write_that_waits_for_data_is_answered_at_once_and_late_da
     assert not any(bench.disk.data)
 
 
-def test_an_abort_of_a_task_that_is_over_says_that_there_is_none() -> None:
+def test_rule_12_an_abort_of_a_task_that_is_over_says_that_there_is_none() -> None:
     bench = ready()
     command = bench.speaker.command(read_10(0, 8), expected=4096)
     bench.send(command)
@@ -51,7 +51,7 @@ def test_an_abort_of_a_task_that_is_over_says_that_there_is_none() -> None:
     assert result(answers) == TaskResult.NO_TASK
 
 
-def test_an_abort_of_a_command_that_never_came_fills_its_gap() -> None:
+def test_rule_12_an_abort_of_a_command_that_never_came_fills_its_gap() -> None:
     bench = ready()
     lost = bench.speaker.command(read_10(0, 8), expected=4096)
     waiting = bench.speaker.command(read_10(8, 8), expected=4096)

@@ -76,7 +76,7 @@ def test_the_hit_path_and_the_long_way_answer_alike() -> None:
     assert len(seen) == 1
 
 
-def test_the_window_never_shrinks_and_moves_with_each_command_that_ends() -> None:
+def test_rule_4_the_window_never_shrinks_and_moves_with_each_command_that_ends() -> None:
     bench = ready()
     highest = bench.session._max_cmdsn
     bench.disk.slow = True
@@ -87,7 +87,7 @@ def test_the_window_never_shrinks_and_moves_with_each_command_that_ends() -> Non
     assert [a.maxcmdsn for a in answers if isinstance(a, DataIn)] == [highest + n for n in range(1, 6)]
 
 
-def test_a_command_outside_the_window_is_ignored() -> None:
+def test_rule_4_a_command_outside_the_window_is_ignored() -> None:
     bench = ready()
     speaker = bench.speaker
     for cmdsn in (speaker.cmdsn - 1, speaker.cmdsn + WINDOW, speaker.cmdsn + (1 << 31)):
@@ -144,7 +144,7 @@ def test_commands_that_waited_for_their_turn_stop_at_the_output_limit_too() -> N
     assert seen == [c.itt for c in commands]
 
 
-def test_an_immediate_command_takes_no_number() -> None:
+def test_rule_4_an_immediate_command_takes_no_number() -> None:
     bench = ready()
     expected = bench.session._exp_cmdsn
     good(bench.send(bench.speaker.command(bytes(6), immediate=True)))
@@ -155,7 +155,7 @@ def test_an_immediate_command_takes_no_number() -> None:
 @given(
     st.integers(0xFFFFFFF0, 0xFFFFFFFF), st.lists(st.sampled_from(["read", "tur", "slow", "run", "nop"]), max_size=40)
 )
-def test_numbers_wrap(start: int, steps: list[str]) -> None:
+def test_rule_4_and_5_numbers_wrap(start: int, steps: list[str]) -> None:
     bench = Bench(Speaker(cmdsn=start))
     bench.log_in()
     bench.session._statsn = 0xFFFFFFF8
@@ -232,7 +232,7 @@ def test_a_write_without_immediate_data_is_asked_for() -> None:
     assert bench.disk.data[:4096] == b"a" * 2048 + b"b" * 2048
 
 
-def test_unsolicited_data_up_to_first_burst_and_the_rest_by_several_r2ts() -> None:
+def test_rule_7_unsolicited_data_up_to_first_burst_and_the_rest_by_several_r2ts() -> None:
     bench = ready(InitialR2T="No", FirstBurstLength="8192", MaxBurstLength="8192", MaxOutstandingR2T="2")
     content = bytes(range(256)) * 160  # 40,960 bytes
     command = bench.speaker.command(write_10(0, 80), expected=40960, write=True, data=content[:4096], final=False)
@@ -262,7 +262,7 @@ def test_unsolicited_data_up_to_first_burst_and_the_rest_by_several_r2ts() -> No
     st.integers(1, 300),
     st.data(),
 )
-def test_a_write_arrives_whole_under_every_negotiation(
+def test_rule_7_a_write_arrives_whole_under_every_negotiation(
     initial_r2t: bool, immediate: bool, first: int, burst: int, outstanding: int, sectors: int, data: st.DataObject
 ) -> None:
     bench = ready(
@@ -319,7 +319,9 @@ def test_a_write_arrives_whole_under_every_negotiation(
         ({"ttt": NO_TAG}, (0xB, 0x0C0C)),
     ],
 )
-def test_wrong_data_out_ends_the_command_and_writes_nothing(change: dict[str, object], sense: tuple[int, int]) -> None:
+def test_rule_7_wrong_data_out_ends_the_command_and_writes_nothing(
+    change: dict[str, object], sense: tuple[int, int]
+) -> None:
     bench = ready(ImmediateData="No")
     (r2t,) = bench.send(bench.speaker.command(write_10(0, 8), expected=4096, write=True))
     assert isinstance(r2t, ReadyToTransfer)
@@ -377,7 +379,7 @@ def test_r2ts_wait_for_room() -> None:
     ("expected", "flag", "residual"),
     [(4096, 0, 0), (4608, pdu.UNDERFLOW, 512), (3584, pdu.OVERFLOW, 512), (1, 4, 4095)],
 )
-def test_a_read_moves_no_more_than_was_announced(expected: int, flag: int, residual: int) -> None:
+def test_rule_11_a_read_moves_no_more_than_was_announced(expected: int, flag: int, residual: int) -> None:
     bench = ready()
     (answer,) = bench.send(bench.speaker.command(read_10(0, 8), expected=expected))
     assert isinstance(answer, DataIn)
@@ -394,7 +396,9 @@ def test_a_read_moves_no_more_than_was_announced(expected: int, flag: int, resid
         (700, pdu.OVERFLOW, 324, 512),
     ],
 )
-def test_a_write_touches_no_more_than_was_announced(expected: int, flag: int, residual: int, written: int) -> None:
+def test_rule_11_a_write_touches_no_more_than_was_announced(
+    expected: int, flag: int, residual: int, written: int
+) -> None:
     bench = ready()
     response = good(
         bench.send(bench.speaker.command(write_10(0, 2), expected=expected, write=True, data=b"w" * expected))
@@ -406,7 +410,7 @@ def test_a_write_touches_no_more_than_was_announced(expected: int, flag: int, re
 # Rules 17, 24: logical units and attentions
 
 
-def test_the_first_command_hears_of_the_power_on_once() -> None:
+def test_rule_24_the_first_command_hears_of_the_power_on_once() -> None:
     bench = Bench()
     bench.log_in(attentions=True)
     assert sense_of(bench.send(bench.speaker.command(bytes(6)))) == (6, 0x2900)
@@ -465,7 +469,7 @@ def test_a_ping_is_echoed() -> None:
     assert (pong.itt, pong.ttt, pong.data) == (77, NO_TAG, b"are you there")
 
 
-def test_a_silent_initiator_is_asked_with_a_tag_and_given_up_on_without_an_answer() -> None:
+def test_rule_6_a_silent_initiator_is_asked_with_a_tag_and_given_up_on_without_an_answer() -> None:
     bench = ready()
     bench.session.tick(1.0 + PING_AFTER)
     (ping,) = bench.answers()
@@ -484,7 +488,7 @@ def test_a_silent_initiator_is_asked_with_a_tag_and_given_up_on_without_an_answe
     assert bench.session.closing
 
 
-def test_firmware_is_never_pinged_and_never_given_up_on() -> None:
+def test_rule_6_firmware_is_never_pinged_and_never_given_up_on() -> None:
     bench = Bench(Speaker(keys=IPXE_KEYS))
     bench.log_in()
     for hour in range(1, 5):
@@ -493,7 +497,7 @@ def test_firmware_is_never_pinged_and_never_given_up_on() -> None:
     assert not bench.session.closing
 
 
-def test_logout_is_answered_and_ends_the_session() -> None:
+def test_rule_13_logout_is_answered_and_ends_the_session() -> None:
     bench = ready()
     (bye,) = bench.send(pdu.LogoutRequest(itt=5, cmdsn=bench.speaker.cmdsn, immediate=True))
     assert isinstance(bye, pdu.LogoutResponse)
@@ -501,7 +505,7 @@ def test_logout_is_answered_and_ends_the_session() -> None:
     assert bench.session.closing == "logout"
 
 
-def test_discovery_lists_what_the_initiator_may_open_and_serves_no_disk() -> None:
+def test_rule_14_discovery_lists_what_the_initiator_may_open_and_serves_no_disk() -> None:
     bench = Bench()
     bench.log_in(discovery=True)
     ask = pdu.TextRequest(itt=3, cmdsn=bench.speaker.cmdsn, immediate=True, data=b"SendTargets=All\0")

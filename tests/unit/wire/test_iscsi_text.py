@@ -49,7 +49,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("key", "offer", "answer"), ANSWERS)
-def test_each_key_is_answered_by_its_row(key: str, offer: str, answer: str | None) -> None:
+def test_rule_8_each_key_is_answered_by_its_row(key: str, offer: str, answer: str | None) -> None:
     assert Negotiation().answer([(key, offer)]) == ([] if answer is None else [(key, answer)])
 
 
@@ -76,7 +76,7 @@ def test_nothing_that_open_iscsi_offers_is_rejected() -> None:
     assert not values.flag("InitialR2T")
 
 
-def test_a_key_that_comes_twice_ends_the_login() -> None:
+def test_rule_8_a_key_that_comes_twice_ends_the_login() -> None:
     values = Negotiation()
     values.answer([("MaxBurstLength", "4096")])
     with pytest.raises(TextError, match="twice"):
