@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rigs import crash_states, kills, pdus, power_log, storm
+from rigs import crash_states, disk_formats, kills, pdus, power_log, storm
 from rigs.figures import Figures
 
 
@@ -32,4 +32,10 @@ RIGS: Final = (
     Rig("power-log", "power cuts replayed from the log of a disk below (QEMU's blklogwrites)", 50, power_log.run),
     Rig("storm", "a room restarts at once while a client reads on, all in one process", 200, storm.run),
     Rig("pdus", "iSCSI conversations broken in every way, in memory and over TCP", 100_000, pdus.run),
+    Rig(
+        "disk-formats",
+        "hostile VHD, VHDX and raw files, each refused or served from within the file, in 256 MB",
+        30_000,
+        disk_formats.run,
+    ),
 )

@@ -21,7 +21,7 @@ import operator
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, pairwise, repeat
+from itertools import islice, pairwise
 from typing import Final
 
 from bootlink_disks.errors import DiskError
@@ -137,13 +137,14 @@ class Bitmaps:
     def __init__(self, size: int, block_size: int) -> None:
         self.partial: dict[int, bytes] = {}
         self.sectors = 0  # that are in the file, of blocks that were added
-        self._size = size
         self._block_size = block_size
-        self._read = 0
+        self._sectors = block_size // SECTOR
+        self._last = (size - 1) // block_size
+        self._past = (-size % block_size) // SECTOR  # sectors of the last block that lie past the disk's end
 
     def reserve(self, blocks: int) -> None:
         """DiskError if the bitmaps of that many blocks are more than may be held. Ask before reading them."""
-        if blocks * max(SECTOR, self._block_size // SECTOR // 8) > BITMAP_LIMIT:
+        if blocks * max(SECTOR, self._sectors // 8) > BITMAP_LIMIT:
             raise DiskError(
                 f"it holds parts of {blocks} blocks of {self._block_size} bytes, more than one layer may",
                 "merge it with its parent into one file",
@@ -151,13 +152,14 @@ class Bitmaps:
 
     def add(self, block: int, bits: bytes) -> bool:
         """Take in a block's bits, most significant first. False if none of its sectors is in the file."""
-        sectors = min(self._block_size, self._size - block * self._block_size) // SECTOR
-        count = sectors + 7 >> 3
-        value = int.from_bytes(bits[:count], "big") >> count * 8 - sectors  # bits past the disk's end mean nothing
+        value, sectors = int.from_bytes(bits, "big"), self._sectors
+        if block == self._last:
+            value >>= self._past
+            sectors -= self._past
         found = value.bit_count()
         self.sectors += found
         if 0 < found < sectors:
-            self.partial[block] = bits[:count]
+            self.partial[block] = bits
         return found > 0
 
 
@@ -179,13 +181,11 @@ def prove_apart(places: Sequence[int], unit: int, stride: int, others: list[tupl
             f"its block table names a block that ends at byte {places[-1] * unit + stride}, but the data ends at {end}",
             _CUT,
         )
-    # Distances by C functions, as there may be a million.
-    distances = map(operator.sub, islice(places, 1, None), places)
-    close = list(map(operator.lt, distances, repeat(-(-stride // unit))))
-    if True in close:
-        raise DiskError(
-            f"two of its blocks overlap at byte {places[close.index(True) + 1] * unit} of the file", DAMAGED
-        )
+    apart = -(-stride // unit)
+    # By C functions, as there may be a million.
+    if len(places) > 1 and min(map(operator.sub, islice(places, 1, None), places)) < apart:
+        second = next(after for before, after in pairwise(places) if after - before < apart)
+        raise DiskError(f"two of its blocks overlap at byte {second * unit} of the file", DAMAGED)
     for start, stop in others:
         before = bisect_left(places, -(-stop // unit)) - 1  # the last block that begins before the structure ends
         if before >= 0 and places[before] * unit + stride > start:
