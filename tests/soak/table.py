@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rigs import crash_states, disk_formats, kills, pdus, power_log, storm
+from rigs import crash_states, disk_formats, kills, pdus, power_log, rebuild, storm
 from rigs.figures import Figures
 
 
@@ -38,4 +38,5 @@ RIGS: Final = (
         30_000,
         disk_formats.run,
     ),
+    Rig("rebuild", "the map of what a client wrote, rebuilt after a restart", 65_536, rebuild.run),
 )

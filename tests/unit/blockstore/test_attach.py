@@ -401,6 +401,17 @@ async def test_a_kept_writeback_is_never_put_on_another_layer(tmp_path: Path) ->
 # Refusals
 
 
+async def test_a_manifest_that_names_other_layers_refuses_its_overlay(tmp_path: Path) -> None:
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    plans = Plans({MAC: plan(base, policy="keep")})
+    async with house(tmp_path, plans) as home:
+        await write(await home.login(identity(boot_id(3))), b"k" * 512)
+    (path,) = home.folder.glob("keep*.json")
+    path.write_text(path.read_text().replace("layer-base.img", "layer-another.img"))
+    async with house(tmp_path, plans) as home:
+        assert "lies on other layers" in (await home.refused(identity(boot_id(2)))).cause
+
+
 async def test_every_refusal_names_cause_and_remedy_and_is_an_event(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         home.plans[OTHER] = plan(
