@@ -20,17 +20,13 @@ BUDGET = 32 << 20
 SIZE = 4 * BUDGET
 CLIENTS = 12
 ROUNDS = 3
+IDLE = 1_000
+IDLE_LIMIT = 100 << 10  # bytes
 # Beside the budget: what the reading threads hold (a buffer each, and as much again that was read and is not in the
 # cache yet), what is being sent to each client, and 4 MiB for gaps in the heap and all else.
 READING = 2 * (READERS * RUN_BLOCKS + JOBS * JOB_BLOCKS) * BLOCK
 SENDING = CLIENTS * (128 << 10)
 SLACK = READING + SENDING + (4 << 20)
-
-
-def resident(pid: int) -> int:
-    """RSS in bytes."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Rss:"))
 
 
 async def sequential(pc: Initiator, start: int) -> None:
@@ -53,7 +49,7 @@ async def test_streaming_many_times_the_budget_grows_the_process_by_the_budget_a
     service.start()
     try:
         pcs = [await service.login(BootId.mint(), mac) for mac in macs]
-        start = resident(service.process.pid)
+        start = service.resident
         grown = []
         for number in range(ROUNDS):
             cold = number % 2 == 1
@@ -70,7 +66,7 @@ async def test_streaming_many_times_the_budget_grows_the_process_by_the_budget_a
                     reading = scattered(pc, random.Random(n)) if n % 2 else sequential(pc, n * SIZE // CLIENTS)
                     room.create_task(reading)
             forgetting.cancel()
-            grown.append(resident(service.process.pid) - start)
+            grown.append(service.resident - start)
         for pc in pcs:
             await pc.close()
     finally:
@@ -78,4 +74,30 @@ async def test_streaming_many_times_the_budget_grows_the_process_by_the_budget_a
     mib = [f"{growth / 2**20:.1f}" for growth in grown]
     assert max(grown) <= BUDGET + SLACK, f"grew by {mib} MiB; budget {BUDGET >> 20}, slack {SLACK / 2**20:.1f}"
     assert max(grown) > BUDGET / 2, f"the cache was not filled: {mib} MiB"
+    assert digest(base) == before
+
+
+async def test_a_client_that_is_logged_in_and_idle_costs_less_than_100_kib(tmp_path: Path) -> None:
+    """Of a room of 1,000: session, connection, write-back and all, after a read and a write of each."""
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    before = digest(base)
+    macs = [f"52:54:00:01:{n // 256:02x}:{n % 256:02x}" for n in range(IDLE)]
+    service = Service(tmp_path, *(plan(base, mac=mac) for mac in macs))
+    service.start()
+    try:
+        pcs: list[Initiator] = []
+        for at in range(0, IDLE, 20):
+            pcs += await asyncio.gather(*(service.login(BootId.mint(), mac) for mac in macs[at : at + 20]))
+            if at == 0:
+                start, counted = service.resident, len(pcs)  # what the first ones load is shared by all
+        for pc in pcs:
+            await pc.read(0, 65536)
+            await pc.write(4096, bytes(4096))
+        each = (service.resident - start) / (len(pcs) - counted)
+        assert 2 << 10 < each < IDLE_LIMIT, f"{each / 1024:.1f} KiB each"
+        print(f"{each / 1024:.1f} KiB each")
+        for pc in pcs:
+            await pc.close()
+    finally:
+        service.process.stop()
     assert digest(base) == before

@@ -53,6 +53,12 @@ class Service:
         whole = self.log.read_text() if self.log.exists() else ""
         return whole.rpartition("----\n")[2]
 
+    @property
+    def resident(self) -> int:
+        """RSS in bytes."""
+        lines = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Rss:"))
+
     def kill(self) -> None:
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.kill()
