@@ -6,79 +6,16 @@ the portals here, so it ends at the screens; the boot from a real disk is the en
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import re
-import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from bootlink_events import PLANS_BUCKET, BootPlan, mac_token
 from lab.boot_plans import MAC, plan, refused
 from lab.chassis import bus_on
+from lab.ipxe import GATEWAY, pc
 from lab.nats import NatsServer
 from lab.tftp import address_of, serving
 
-GATEWAY = "10.0.2.2"  # QEMU's user network: the machine that QEMU runs on
-START_SECONDS = 60.0
 CLOSED_PORT = 1  # nothing listens there
-
-
-class Screen:
-    """What the PC has printed on its serial console, without colours and cursor movements."""
-
-    def __init__(self) -> None:
-        self._text = ""
-
-    def add(self, output: bytes) -> None:
-        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode("latin-1"))
-        self._text += plain.replace("\r", "").replace("\n", " ")
-
-    @property
-    def words(self) -> str:
-        return " ".join(self._text.split())
-
-    async def shows(self, *expected: str) -> None:
-        """Wait until all of these were printed. Then forget what was printed so far."""
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                while not all(words in self.words for words in expected):
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            pytest.fail(f"the PC did not show {expected}, but:\n{self.words[-3000:]}")
-        self._text = ""
-
-
-@contextlib.asynccontextmanager
-async def pc(boot_file: str) -> AsyncIterator[Screen]:
-    """A PC that iPXE starts and that is given this boot file by DHCP."""
-    if shutil.which("qemu-system-x86_64") is None:
-        pytest.fail("qemu-system-x86_64 is missing: apt install qemu-system-x86 ipxe-qemu seabios")
-    process = await asyncio.create_subprocess_exec(
-        *("qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-m", "256", "-nographic"),
-        *("-serial", "stdio", "-monitor", "none"),
-        *("-netdev", f"user,id=n0,bootfile={boot_file}"),
-        *("-device", f"virtio-net-pci,netdev=n0,bootindex=1,mac={MAC}"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    assert process.stdout is not None
-    output, screen = process.stdout, Screen()
-
-    async def watch() -> None:
-        while chunk := await output.read(4096):
-            screen.add(chunk)
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield screen
-    finally:
-        process.kill()
-        await process.wait()
-        await watching
 
 
 async def test_debians_ipxe_shows_each_screen_and_boots_on_as_its_plan_changes(
