@@ -59,6 +59,12 @@ class MemoryDisk:
 
         return later() if self.slow else now()
 
+    def write_now(self, offset: int, data: Buffer) -> bool:
+        if self.slow or (offset | len(data)) & 4095:
+            return False
+        self.data[offset : offset + len(data)] = data
+        return True
+
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> Coroutine[Any, Any, None] | None:
         self.stable += fua
         self.zeroed[offset // SECTOR : (offset + len(data)) // SECTOR] = bytes(len(data) // SECTOR)

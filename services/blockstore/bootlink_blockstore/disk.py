@@ -145,6 +145,23 @@ class ClientDisk:
         loop = asyncio.get_running_loop()
         return [await loop.run_in_executor(self._executor, self.overlay.read, offset, length)]
 
+    def write_now(self, offset: int, data: Buffer) -> bool:
+        """Write whole pages, if that needs no waiting. False: `write` does it all again, or says what is wrong."""
+        length = len(data)
+        if self._queued or self._slow or self.failed or self.fenced or (offset | length) & PAGE - 1:
+            return False
+        first, end = offset >> PAGE_BITS, offset + length >> PAGE_BITS
+        growth = end - first - self.overlay.count(first, end, PRESENT)
+        if length > INLINE_WRITE or (growth and not self._allowance.room(growth)):
+            return False
+        started = time.perf_counter()
+        if not self.overlay.write_now(offset, data):
+            return False
+        if growth:
+            self._mark(offset, length)
+        self._slow = time.perf_counter() - started > SLOW_WRITE
+        return True
+
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> Coroutine[Any, Any, None] | None:
         """Write. None: it is done. `fua`: return only when it survives what a flush survives."""
         self._require_writable()

@@ -181,6 +181,13 @@ class Overlay(PageMap):
                     rest = rest[written:]
                     offset += written
 
+    def write_now(self, offset: int, data: Buffer) -> bool:
+        """Write whole pages by one system call. False: not, or not all of them, and `write` must be asked."""
+        try:
+            return os.pwrite(self.fd, data, offset) == len(data)
+        except OSError:
+            return False
+
     def mark_zeros(self, first: int, end: int) -> None:
         """Put down that pages first..end are given back. Blocks; the caller tells the map."""
         marks = memoryview(bytes((ZERO_MARK,)) * (end - first))

@@ -38,7 +38,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from bootlink_blockstore.hits import OPCODE_AT, READS, Hits, Path
+from bootlink_blockstore.hits import OPCODE_AT, READS, WRITE_OP, Hits, Path
 from bootlink_blockstore.login import SEGMENT_LIMIT, Admission, Refusal, refuse_unasked
 from bootlink_blockstore.scsi.device import LogicalUnit, Nexus
 from bootlink_blockstore.sequence import MASK, WINDOW, Host
@@ -99,10 +99,14 @@ class Session(Hits):
                     self.more = True
                     needed = 0
                     break
-                if self._path is not None and data[position + OPCODE_AT] in READS:
-                    position, put = self._answer_hits(self._path, data, position, OUTPUT_LIMIT - out_bytes)
-                    if put:
+                if self._path is not None:
+                    before, op = position, data[position + OPCODE_AT]
+                    if op in READS:
+                        position, put = self._answer_hits(self._path, data, position, OUTPUT_LIMIT - out_bytes)
                         out_bytes += put
+                    elif op == WRITE_OP:
+                        position = self._answer_writes(self._path, data, position)
+                    if position > before:
                         continue
                 ahs, size = pdu.lengths(data, position)
                 self._check_size(data[position], size)
@@ -352,7 +356,8 @@ class Session(Hits):
         if unit is None or nexus is None or unit.disk is None or not unit.readable(nexus):
             return
         if not (self.closing or self._early or self._skipped or self.digests):
-            self._path = Path(unit.disk.hit, unit.disk.hit_blocks, unit.disk.size, nexus)
+            disk = unit.disk
+            self._path = Path(disk.hit, disk.hit_blocks, disk.write_now, disk.size, unit, nexus)
 
     def _unattended(self) -> None:
         if self._path is None:
