@@ -86,7 +86,7 @@ def stages_seen(up: Up, boot_id: BootId, count: int) -> dict[str, Any]:
 
 
 def test_every_listing_show_and_status_prints_one_json_document_and_nothing_else(room: Up) -> None:
-    for command in ("image list", "client list", "link list", "boot list"):
+    for command in ("image list", "client list", "link list", "boot list", "cache"):
         assert isinstance(room.query(*command.split()), list), command
     for command in ("image show golden", "client show desk-1", "link show --default", "status"):
         assert isinstance(room.query(*command.split()), dict), command
@@ -107,6 +107,8 @@ def test_json_fields_that_scripts_read_are_there(room: Up) -> None:
     status = room.query("status")
     assert {"nats", "ready", "services"} <= status.keys()
     assert {"service", "node", "ready", "addresses", "checks", "counters"} <= status["services"][0].keys()
+    (cache,) = room.query("cache")
+    assert {"node", "budget", "used", "hits", "misses", "hit_ratio", "layers"} <= cache.keys()
 
 
 def test_people_see_what_scripts_see(room: Up) -> None:
@@ -116,6 +118,9 @@ def test_people_see_what_scripts_see(room: Up) -> None:
     shown = room.bootlink("client", "show", "desk-1").stdout
     assert re.search(r"boots +golden:production \(version 1\), policy discard", shown)
     assert re.search(r"by +the default link", shown)
+    cache = room.bootlink("cache").stdout
+    assert re.search(r"0\.0 MiB of 1\.0 GiB used, hit ratio -", cache)
+    assert "no layer is open" in cache
     status = room.bootlink("status").stdout
     assert re.search(r"registry .* yes ", status)
     assert "\x1b" not in status  # no colour where no terminal is

@@ -43,7 +43,7 @@ def test_an_absent_api_is_named_with_the_way_to_start_it(command: str) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("command", ["status", "status --json", "events", "events --follow"])
+@pytest.mark.parametrize("command", ["status", "status --json", "cache", "events", "events --follow"])
 def test_an_absent_nats_is_named_with_the_way_to_start_it(command: str) -> None:
     problem, remedy = error_of(bootlink(*command.split(), env=ABSENT))
     assert problem == "no NATS server at nats://127.0.0.1:9"
@@ -91,7 +91,7 @@ def test_the_version_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "up", "image", "image add", "client", "link set", "boot show", "events", "status"]
+    "command", ["", "up", "image", "image add", "client", "link set", "boot show", "events", "status", "cache"]
 )
 def test_help_is_there_for_every_command(here: Run, command: str) -> None:
     done = here(*command.split(), "--help")

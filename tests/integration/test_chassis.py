@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from bootlink_runtime import Chassis, Service, ServiceSettings, StartupError, running, survey
+from bootlink_runtime import Chassis, Service, ServiceSettings, StartupError, ask, running, survey
 from lab.chassis import bus_on
 from lab.nats import NatsServer
 
@@ -117,6 +117,29 @@ async def test_a_survey_finds_the_running_services(nats: NatsServer, tmp_path: P
             while not (reports := await survey(chassis.bus.client)):
                 pass
         assert reports[0]["addresses"]["probe"] == "127.0.0.1:1234"
+
+
+async def test_a_page_of_a_service_is_told_over_http_and_nats(nats: NatsServer, tmp_path: Path) -> None:
+    async def run(chassis: Chassis, settings: ProbeSettings) -> None:
+        chassis.health.page("cache", lambda: {"node": chassis.node, "used": 7})
+        await serve(chassis, settings)
+
+    async with running(Service("probe", ProbeSettings, run), settings(tmp_path, nats.url)) as chassis:
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(f"{health_url(chassis)}/cache")).json() == {"node": "lab", "used": 7}
+            missing = await http.get(f"{health_url(chassis)}/nonsense")
+            assert (missing.status_code, missing.json()) == (404, {"pages": ["cache", "status"]})
+        async with asyncio.timeout(WAIT):
+            await chassis.bus.epoch_after(0)
+            while not (told := await ask(chassis.bus.client, "cache", "probe")):
+                pass
+        assert told == [{"node": "lab", "used": 7}]
+        assert await ask(chassis.bus.client, "cache", "another") == []
+        (status,) = await ask(chassis.bus.client, "status", "probe")
+        assert status["service"] == "probe"
+        refused = await chassis.bus.client.request("bootlink.rpc.nonsense.probe.lab", timeout=WAIT)
+        assert refused.headers is not None
+        assert refused.headers["Nats-Service-Error-Code"] == "404"
 
 
 async def test_a_background_task_that_fails_ends_the_service(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from bootlink_runtime.bus import Bus, connect_once
 from bootlink_runtime.chassis import Chassis, Service, running
 from bootlink_runtime.consumer import consume, follow
-from bootlink_runtime.discovery import survey
+from bootlink_runtime.discovery import ask, survey
 from bootlink_runtime.errors import BusUnavailable, StartupError
 from bootlink_runtime.health import Health
 from bootlink_runtime.http import address_error, listen, serving
@@ -32,6 +32,7 @@ __all__ = [
     "Telemetry",
     "__version__",
     "address_error",
+    "ask",
     "configure",
     "connect_once",
     "consume",

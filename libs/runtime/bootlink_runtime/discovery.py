@@ -1,7 +1,8 @@
 """Who runs, and where: NATS micro services (ADR-32 of NATS).
 
 Each service registers as `bootlink-<name>`. Its `$SRV.STATS` answer carries the health report, so `bootlink
-status`, and any tool that knows NATS micro services, sees every service without a list of addresses.
+status`, and any tool that knows NATS micro services, sees every service without a list of addresses. Its endpoint gives
+the pages of `Health`, `bootlink.rpc.<page>.<service>.<node>`; the report is the page `status`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from bootlink_runtime.version import __version__
 STATUS: Final = "Status"  # header of what the server itself answers
 NO_RESPONDERS: Final = "503"  # nobody subscribes to what was asked
 
+PAGE_TOKEN: Final = 2  # of the subject
 SURVEY_SECONDS: Final = 1.0  # the longest wait for answers
 SURVEY_QUIET: Final = 0.25  # no answer for so long: all have answered
 SURVEY_LIMIT: Final = 1_000  # answers taken from one survey
@@ -38,8 +40,12 @@ async def register(bus: Bus, health: Health, log: Logger) -> None:
     The subscriptions outlive server restarts, but not a client that nats-py gave up.
     """
 
-    async def status(request: Request) -> None:
-        await request.respond(json.dumps(health.report()).encode())
+    async def told(request: Request) -> None:
+        page = health.pages.get(request.subject.split(".")[PAGE_TOKEN])
+        if page is None:
+            await request.respond_error("404", f"the pages are {', '.join(sorted(health.pages))}")
+        else:
+            await request.respond(json.dumps(page()).encode())
 
     name = f"bootlink-{health.service}"
     config = ServiceConfig(
@@ -48,7 +54,7 @@ async def register(bus: Bus, health: Health, log: Logger) -> None:
         description=f"Bootlink's {health.service} service",
         stats_handler=lambda _: health.report(),
     )
-    subject = f"bootlink.rpc.status.{health.service}.{subject_token(health.node)}"
+    subject = _subject("*", health.service, health.node)
     client: Client | None = None
     service: Service | None = None
     epoch = 0
@@ -59,7 +65,7 @@ async def register(bus: Bus, health: Health, log: Logger) -> None:
                 continue
             try:
                 service = await nats.micro.add_service(bus.client, config)
-                await service.add_endpoint(EndpointConfig(name="status", subject=subject, handler=status))
+                await service.add_endpoint(EndpointConfig(name="status", subject=subject, handler=told))
             except (NatsError, OSError, TimeoutError) as error:
                 log.debug("not registered", error=str(error))
                 epoch = 0
@@ -96,6 +102,25 @@ async def survey(client: Client) -> list[dict[str, Any]]:
         with contextlib.suppress(NatsError):
             await subscription.unsubscribe()
     return sorted(reports, key=lambda report: (report["service"], report["node"]))
+
+
+async def ask(client: Client, page: str, service: str) -> list[dict[str, Any]]:
+    """This page of every running service of this name, sorted by node. Who does not answer is passed over."""
+
+    async def one(node: str) -> dict[str, Any] | None:
+        try:
+            message = await client.request(_subject(page, service, node), timeout=SURVEY_SECONDS)
+            told = json.loads(message.data)
+        except (NatsError, TimeoutError, ValueError):
+            return None
+        return told if isinstance(told, dict) else None
+
+    nodes = [report["node"] for report in await survey(client) if report["service"] == service]
+    return [told for told in await asyncio.gather(*map(one, nodes)) if told is not None]
+
+
+def _subject(page: str, service: str, node: str) -> str:
+    return f"bootlink.rpc.{page}.{service}.{subject_token(node)}"
 
 
 def _reports(answer: bytes) -> list[dict[str, Any]]:

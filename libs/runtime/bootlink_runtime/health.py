@@ -2,7 +2,8 @@
 
 *Alive* means that the event loop turns. *Ready* means that `ready()` was called and every required check holds. A
 check that is not required (the connection to NATS, say: a boot does without it) is shown but keeps no traffic away.
-The same report is what `bootlink status` shows; it travels over NATS (see `discovery`).
+The same report is what `bootlink status` shows; it travels over NATS (see `discovery`). A service may tell more of
+itself on *pages* of its own, such as what its cache holds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 Check = Callable[[], tuple[bool, str]]
+Page = Callable[[], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,16 @@ class Health:
         self.serving = False
         self.addresses: list[Address] = []
         self.counters: Counter[str] = Counter()
+        self.pages: dict[str, Page] = {"status": self.report}
         self._checks: dict[str, tuple[Check, bool]] = {}
 
     def check(self, name: str, check: Check, *, required: bool = True) -> None:
         """Add a check: a function that returns whether it holds, and a line of detail. It must not block."""
         self._checks[name] = (check, required)
+
+    def page(self, name: str, page: Page) -> None:
+        """Add what is told as JSON under GET /`name` and over NATS (`ask`). It must not block."""
+        self.pages[name] = page
 
     def count(self, name: str, n: int = 1) -> None:
         """Count something, such as a packet that was dropped. Names come from code, never from input."""
@@ -74,7 +81,7 @@ class Health:
         }
 
     def app(self) -> Starlette:
-        """The HTTP face: /healthz answers while the loop turns, /readyz with 200 or 503 and the report."""
+        """The HTTP face: /healthz answers while the loop turns, /readyz with 200 or 503 and the report; and pages."""
 
         async def healthz(_: Request) -> JSONResponse:
             return JSONResponse({"service": self.service, "alive": True})
@@ -83,4 +90,10 @@ class Health:
             report = self.report()
             return JSONResponse(report, status_code=200 if report["ready"] else 503)
 
-        return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
+        async def page(request: Request) -> JSONResponse:
+            found = self.pages.get(request.path_params["page"])
+            if found is None:
+                return JSONResponse({"pages": sorted(self.pages)}, status_code=404)
+            return JSONResponse(found())
+
+        return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/{page}", page)])

@@ -56,7 +56,7 @@ class ServiceSettings(BaseSettings):
     otlp_endpoint: str = Field(
         default="",
         validation_alias=shared("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint"),
-        description="where spans are sent; empty: nowhere",
+        description="where spans and metrics are sent; empty: nowhere",
     )
     otlp_protocol: Literal["grpc", "http/protobuf"] = Field(
         default="http/protobuf", validation_alias=shared("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol")

@@ -192,6 +192,7 @@ class Image:
         if data is None:
             return None
         self._streams.passed(block)
+        layer.shelf.misses += 1
         return self._land(layer, block, data, at)
 
     async def _miss(self, offset: int, length: int, fresh: frozenset[int]) -> Buffers:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from bootlink_blockstore import usage
 from bootlink_blockstore.access import Access, Plans
 from bootlink_blockstore.attach import Attachments
 from bootlink_blockstore.cache import Cache
@@ -121,6 +122,8 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     reachable = settings.advertise or (own_address() if host in WILDCARDS else host)
     if settings.advertise:
         store.portal.advertise = f"{reachable}:{port}"
+    chassis.health.page("cache", lambda: usage.report(store.cache, store.library, store.attachments, chassis.node))
+    usage.measure(store.cache, store.library, chassis.telemetry)
     pulse = Pulse()
     space = Space(store.root, int(settings.space_reserve))
     chassis.health.check("portal", lambda: (store.portal.listening, f"{host}:{port}"))
