@@ -6,7 +6,7 @@ being sent stays alive by itself. So there is no lock and no pin.
 
 A block has no object around it: what replacement knows of it is one byte in the shelf's `state`, and its place in a
 queue is an integer. Python's collector looks at none of these. With an object per block, one full collection held the
-event loop for 0.4 s at a cache of 16 GiB (ADR 10).
+event loop for over 0.4 s at a cache of 16 GiB (ADR 10).
 
 Replacement is S3-FIFO (Yang and others, SOSP 2023): three queues and no work on a hit but a counter.
 
@@ -22,8 +22,8 @@ does not move forward within the block. The state byte is
     bits 5-0  where the last touch began: its KiB within the block plus 1; 0: nobody has touched it (read ahead)
 
 A block of zeros is one shared object and costs an entry only. The budget counts blocks and entries, so it bounds what
-the cache really holds, apart from blocks that are being sent (bounded per session) and two bytes per block of each
-open layer (64 KiB per GiB of image).
+the cache really holds, apart from blocks that are being sent (bounded per session) and a byte per block of each open
+layer (32 KiB per GiB of disk).
 
 A shelf that is forgotten is out of reach at once; its blocks go in slices (`sweep`), or as soon as room is needed, so
 that a large layer does not hold up the event loop.

@@ -104,22 +104,27 @@ class Image:
         if where <= known & LAST and known < SPENT:
             known += USE
         state[block] = known & SPENT | where
-        return data[at:end] if length <= COPIED else memoryview(data)[at:end]
+        if length <= COPIED:
+            return data[at:end]
+        return data if length == BLOCK else memoryview(data)[at:end]
 
     def hit_blocks(self, offset: int, length: int) -> Buffers | None:
         """The bytes, if all blocks that they lie in are in the cache."""
         first, last = offset >> BLOCK_BITS, offset + length - 1 >> BLOCK_BITS
         owners = self._owners
-        found = []
+        found, shelves = [], []
         for block in range(first, last + 1):
             shelf = self._shelf if owners is None else self._shelves[owners[block]]
             data = shelf.blocks.get(block)
             if data is None:
                 return None
             found.append(data)
-        at = offset & MASK
-        for block in range(first, last + 1):
-            self._use(block, at if block == first else 0)
+            shelves.append(shelf)
+        at = start = offset & MASK
+        for block, shelf in enumerate(shelves, first):
+            shelf.hits += 1
+            shelf.touch(block, start)
+            start = 0
         return _cut(found, at, length)
 
     def read(self, offset: int, length: int) -> Buffers | Coroutine[Any, Any, Buffers]:

@@ -223,3 +223,29 @@ async def test_idle_layers_beyond_the_limit_are_closed_with_their_blocks(
         assert library.cache.entries == 2
         library.close(used)
         library.shut()
+
+
+async def test_a_block_in_which_a_smaller_parent_ends_is_the_child_s_and_the_parent_s_own_stays_as_it_is(
+    tmp_path: Path,
+) -> None:
+    end = BLOCK + 1536
+    base, top = make_image(tmp_path / "base", end), make_image(tmp_path / "top", 3 * BLOCK, seed=2)
+    a, b = base.read_bytes(), top.read_bytes()
+    with ThreadPoolExecutor(2) as executor:
+        for first in ("parent", "child"):
+            cache = Cache(8 << 20)
+            below = differencing(base, cache, end, [Run(Kind.DATA, 0, end)])
+            above = differencing(
+                top, cache, 3 * BLOCK, [Run(Kind.ABSENT, 0, 2 * BLOCK), Run(Kind.DATA, 2 * BLOCK, BLOCK)]
+            )
+            images = {
+                "parent": Image([below], cache, Readers(executor)),
+                "child": Image([above, below], cache, Readers(executor)),
+            }
+            await read(images[first], 0, images[first].size)
+            assert await read(images["parent"], 0, end) == a
+            assert await read(images["child"], 0, 3 * BLOCK) == a + bytes(2 * BLOCK - end) + b[2 * BLOCK :]
+            assert below.shelf.blocks[0] == a[:BLOCK], "the first block is held once for both"
+            assert 0 not in above.shelf.blocks
+            for layer in (below, above):
+                os.close(layer.open.fd)
