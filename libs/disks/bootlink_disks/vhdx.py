@@ -87,6 +87,7 @@ class _Opened:
         elif header.log_guid != NIL:
             more += ("it was not closed well; its log holds nothing to be replayed",)
         self.notes = notes + more
+        prove_apart((), MIB, MIB, sorted(self.structures()), self.file.size)
         region = self.regions[vhdx_header.METADATA]
         self.metadata: Metadata = vhdx_metadata.parse(self._metadata, region.length)
 

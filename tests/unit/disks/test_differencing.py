@@ -202,6 +202,18 @@ def test_a_child_of_another_parent_is_refused(tmp_path: Path) -> None:
     require_chain([one])
 
 
+def test_children_that_name_one_another_as_parents_are_no_disk(tmp_path: Path) -> None:
+    """Nothing follows them, so they cannot loop; and a stack of them ends with one that stands on nothing."""
+    one = create_vhd_differencing(tmp_path / "one.vhd", base(tmp_path), [(0, b"x" * 512)])
+    two = create_vhd_differencing(tmp_path / "two.vhd", one, [(0, b"y" * 512)])
+    assert one.parent is not None
+    assert two.uuid is not None
+    loop = replace(one, parent=replace(one.parent, ids=(two.uuid,), timestamp=0))
+    for stack in ([loop, two], [two, loop], [loop, two] * 5, [loop, loop]):
+        with pytest.raises(DiskError):
+            require_chain(stack)
+
+
 def test_a_parent_that_changed_since_is_refused_by_its_time(tmp_path: Path) -> None:
     parent = base(tmp_path, kind="vhd-fixed")
     child = create_vhd_differencing(tmp_path / "child.vhd", parent, [(0, b"x" * 512)])

@@ -7,11 +7,14 @@ import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bootlink_disks import DiskError, open_layer, probe, vhd
+from bootlink_disks.vhdx_header import HEADERS_AT, TABLE_SIZE, TABLES_AT, sealed
 from lab.disks import DISK_ID, MIB, dynamic_vhd, reseal_footer, reseal_header
+from lab.vhdx import DATA_WRITE, FULL, LOG, PART, RATIO, Vhdx, locator
 
 BLOCKS = [(0, b"a" * 4096), (5, b"b" * 4096), (15, b"c" * 4096)]
 TABLE = 1536
@@ -65,6 +68,50 @@ def at(offset: int, magic: bytes) -> bytes:
     return (bytes(offset) + magic).ljust(64 << 10, b"\0")
 
 
+def child() -> bytearray:
+    """A differencing VHD, right."""
+    data = footer_field(60, ">I", vhd.DIFFERENCING)
+    data[512:1536] = bytes(vhd.DynamicHeader(TABLE, 16, 4096, DISK_ID, 7, "gold.vhd"))
+    return data
+
+
+def cut_in_a_bitmap() -> bytearray:
+    data = child()
+    struct.pack_into(">I", data, TABLE + 4 * 15, len(data) // 512)
+    return data[:-512]
+
+
+def vhdx_bytes(at: int, value: bytes, **fields: Any) -> bytes:
+    """A VHDX with some bytes changed, and its checksums right."""
+    data = bytearray(bytes(Vhdx(**fields)))
+    data[at : at + len(value)] = value
+    for start, length in [(start, 4096) for start in HEADERS_AT] + [(start, TABLE_SIZE) for start in TABLES_AT]:
+        data[start : start + length] = sealed(bytes(data[start : start + length]))
+    return bytes(data)
+
+
+def vhdx_regions(at: int, format_: str, value: int) -> bytes:
+    """A VHDX with one field of the region tables changed: the BAT's entry is at 16, that of the metadata at 48."""
+    data = bytearray(bytes(Vhdx()))
+    for start in TABLES_AT:
+        struct.pack_into(format_, data, start + at, value)
+    return vhdx_bytes(0, bytes(data))
+
+
+def vhdx_entry(block: int, value: int, **fields: Any) -> bytes:
+    """A VHDX with one entry of its block table changed."""
+    return vhdx_bytes(3 * MIB + 8 * block, value.to_bytes(8, "little"), **fields)
+
+
+def vhdx_log_at(offset: int) -> bytes:
+    """A VHDX that was not closed well, and whose log is said to be elsewhere."""
+    data = bytearray(bytes(Vhdx(log_guid=LOG)))
+    for start in HEADERS_AT:
+        struct.pack_into("<Q", data, start + 72, offset)
+    return vhdx_bytes(0, bytes(data))
+
+
+TWO: dict[int, tuple[int, bytes]] = {0: (FULL, b"a"), 1: (FULL, b"b")}
 ENDS = len(good())
 
 WRONG: dict[str, tuple[str, Callable[[], bytes | bytearray], str, str]] = {
@@ -120,6 +167,96 @@ WRONG: dict[str, tuple[str, Callable[[], bytes | bytearray], str, str]] = {
     "blocks the same": ("a.vhd", lambda: table_entry(1, 4), "two of its blocks overlap", "damaged"),
     "blocks overlap": ("a.vhd", lambda: table_entry(5, 12), "two of its blocks overlap", "damaged"),
     "block over the footer copy": ("a.vhd", lambda: table_entry(0, 0), "overlaps the structure at byte 0", "damaged"),
+    "child, cut in a bitmap": ("a.vhd", cut_in_a_bitmap, "names a block that ends at", "cut short"),
+    "child, blocks overlap": (
+        "a.avhd",
+        lambda: child()[:1536] + table_entry(5, 12)[1536:-512] + child()[-512:],
+        "two of its blocks overlap",
+        "damaged",
+    ),
+    "child, bad header": ("a.vhd", lambda: child()[:530] + b"?" + child()[531:], "checksum of the dynamic", "copy it"),
+    "vhdx by name only": ("a.vhdx", lambda: at(510, b"\x55\xaa"), "no VHD footer", "copy it again"),
+    "vhdx, only its mark": ("a.vhdx", lambda: at(0, b"vhdxfile"), "both its VHDX headers are damaged", "copy it again"),
+    "vhdx, cut in the headers": ("a.vhdx", lambda: bytes(Vhdx())[: 200 << 10], "region tables are damaged", "copy it"),
+    "vhdx, cut in the metadata": ("a.vhdx", lambda: bytes(Vhdx())[: 2 * MIB + 9], "structures ends at", "cut short"),
+    "vhdx, cut in the table": ("a.vhdx", lambda: bytes(Vhdx())[: 3 * MIB + 8], "structures ends at", "cut short"),
+    "vhdx, cut in a block": ("a.vhdx", lambda: bytes(Vhdx(blocks=TWO))[:-512], "names a block that ends", "cut short"),
+    "vhdx, unknown version": ("a.vhdx", lambda: vhdx_bytes((64 << 10) + 66, b"\x02"), "VHDX version 2", "convert"),
+    "vhdx, too many regions": ("a.vhdx", lambda: vhdx_regions(8, "<I", 2048), "claims 2048 entries", "damaged"),
+    "vhdx, metadata past 2^63": ("a.vhdx", lambda: vhdx_regions(64, "<Q", 2**64 - MIB), "structures ends at", "cut"),
+    "vhdx, table past 2^63": ("a.vhdx", lambda: vhdx_regions(32, "<Q", 1 << 63), "structures ends at", "cut"),
+    "vhdx, regions overlap": ("a.vhdx", lambda: vhdx_regions(32, "<Q", 2 * MIB), "structures overlap", "damaged"),
+    "vhdx, region over the log": ("a.vhdx", lambda: vhdx_regions(32, "<Q", MIB), "structures overlap", "damaged"),
+    "vhdx, too many items": (
+        "a.vhdx",
+        lambda: vhdx_bytes(2 * MIB + 10, b"\xff\xff"),
+        "metadata claims 65535 entries",
+        "damaged",
+    ),
+    "vhdx, item within the table": (
+        "a.vhdx",
+        lambda: vhdx_bytes(2 * MIB + 32 + 16, bytes(4)),
+        "8 bytes at 0 for the item",
+        "damaged",
+    ),
+    "vhdx, item past the region": (
+        "a.vhdx",
+        lambda: vhdx_bytes(2 * MIB + 32 + 16, b"\xff" * 4),
+        "8 bytes at 4294967295 for the item",
+        "damaged",
+    ),
+    "vhdx, 4K sectors": ("a.vhdx", lambda: bytes(Vhdx(sector=4096)), "4096-byte sectors", "512-byte sectors"),
+    "vhdx, block size 0": ("a.vhdx", lambda: bytes(Vhdx(block_size=0)), "block size is 0", "qemu-img convert"),
+    "vhdx, block past the end": ("a.vhdx", lambda: vhdx_entry(1, 99 * MIB | FULL, blocks=TWO), "ends at byte", "cut"),
+    "vhdx, block past everything": (
+        "a.vhdx",
+        lambda: vhdx_entry(1, 2**64 - MIB | FULL, blocks=TWO),
+        "past the end of any file",
+        "damaged",
+    ),
+    "vhdx, blocks the same": (
+        "a.vhdx",
+        lambda: vhdx_entry(1, 4 * MIB | FULL, blocks=TWO),
+        "two of its blocks overlap",
+        "damaged",
+    ),
+    "vhdx, block over the table": (
+        "a.vhdx",
+        lambda: vhdx_entry(1, 3 * MIB | FULL, blocks=TWO),
+        "overlaps the structure at byte 3145728",
+        "damaged",
+    ),
+    "vhdx, block over the headers": (
+        "a.vhdx",
+        lambda: vhdx_entry(1, FULL, blocks=TWO),
+        "overlaps the structure at byte 0",
+        "damaged",
+    ),
+    "vhdx child, bitmap over a block": (
+        "a.avhdx",
+        lambda: vhdx_entry(RATIO, 4 * MIB | FULL, blocks={0: (PART, b"a")}, bits={0: 1}, parent=locator(DATA_WRITE)),
+        "overlaps the structure at byte 4194304",
+        "damaged",
+    ),
+    "vhdx child, no bitmap": (
+        "a.avhdx",
+        lambda: bytes(Vhdx(blocks={0: (PART, b"a")}, parent=locator(DATA_WRITE))),
+        "no sector bitmap for chunk 0",
+        "damaged",
+    ),
+    "vhdx child, parent a path": (
+        "a.avhdx",
+        lambda: bytes(Vhdx(parent=locator(DATA_WRITE, parent_linkage="/etc/shadow\x1b[2J"))),
+        "names the parent by no GUID",
+        "damaged",
+    ),
+    "vhdx, log past the end": (
+        "a.vhdx",
+        lambda: vhdx_log_at(1 << 40),
+        "log lies past the end",
+        "damaged",
+    ),
+    "vhdx, log nowhere": ("a.vhdx", lambda: vhdx_log_at(4096), "no place in a VHDX", "damaged"),
     "block over the table": ("a.vhd", lambda: table_entry(0, 3), "overlaps the structure at byte 1536", "damaged"),
 }
 
@@ -142,6 +279,13 @@ def test_the_files_that_the_refusals_are_made_of_are_sound(tmp_path: Path) -> No
     (tmp_path / "b.vhd").write_bytes(fixed())
     assert probe(tmp_path / "a.vhd").format == "vhd-dynamic"
     assert probe(tmp_path / "b.vhd").format == "vhd-fixed"
+    for name, data, format_ in (
+        ("c.vhd", child(), "vhd-differencing"),
+        ("d.vhdx", vhdx_bytes(0, b"", blocks=TWO), "vhdx"),
+        ("e.vhdx", bytes(Vhdx(blocks={0: (PART, b"a")}, bits={0: 1}, parent=locator(DATA_WRITE))), "vhdx-differencing"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert probe(tmp_path / name).format == format_
 
 
 def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
