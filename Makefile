@@ -5,7 +5,7 @@ VENV := .venv/bin
 SOURCES := libs services cli tests
 export PYTHON
 
-.PHONY: help setup demo run check test soak bench lock docs clean
+.PHONY: help setup demo run check test soak bench conformance lock docs clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -34,6 +34,9 @@ soak: setup ## the full counts of every rig (about 20 minutes); writes figures a
 
 bench: setup ## measure the speed beside tgt and write docs/performance.md; ONLY=reads,writes measures those and prints
 	@PYTHONPATH=tests $(VENV)/python -m bench $(ONLY)
+
+conformance: setup ## run libiscsi's tests against Bootlink and tgt, and write docs/conformance.md
+	@PYTHONPATH=tests $(VENV)/python -m conformance
 
 docs: setup ## write docs/events.md and docs/asyncapi.yaml anew
 	@$(VENV)/python -m bootlink_events.docs docs

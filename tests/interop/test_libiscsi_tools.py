@@ -97,6 +97,25 @@ async def test_qemu_io_reads_what_it_wrote(tmp_path: Path) -> None:
     assert digest(base) == before, "the image's bytes have changed"
 
 
+async def test_what_qemu_discards_reads_as_zeros_and_not_as_the_image(tmp_path: Path) -> None:
+    base = make_image(tmp_path / "base.img", SIZE)
+    before = digest(base)
+    async with serving(tmp_path, plan(base)) as lab:
+        steps = [
+            *("discard 0 64k", "read -P 0 0 64k"),  # never written: the image's bytes must not show again
+            *("write -P 0x5a 1M 1M", "discard 1M 512k", "read -P 0 1M 512k", "read -P 0x5a 1536k 512k"),
+            *("write -z 4M 3M", "read -P 0 4M 3M", "write -z -u 8M 1025k", "read -P 0 8M 1025k"),  # WRITE SAME
+            *("discard 9728k 512", "read -P 0 9728k 512"),
+        ]
+        words = [word for step in steps for word in ("-c", step)]
+        said = await tool("qemu-io", "-d", "unmap", "-f", "raw", *words, lab.url())
+        assert "Pattern verification failed" not in said
+        assert "failed" not in said
+        said = await tool("qemu-img", "map", "--output=json", "-f", "raw", lab.url())
+        assert re.search(r'"start": 0, "length": 65536.*"zero": true', said), said
+    assert digest(base) == before, "the image's bytes have changed"
+
+
 async def test_qemu_img_finds_a_raw_image_identical(tmp_path: Path) -> None:
     base = make_image(tmp_path / "base.img", SIZE)
     before = digest(base)

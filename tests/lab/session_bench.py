@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from itertools import groupby
 from typing import Any
 
 from bootlink_blockstore.chap import Chap
@@ -32,6 +33,7 @@ class MemoryDisk:
         self.data = bytearray(size)
         self.slow = False
         self.hits = 0
+        self.writes_now = 0
         self.flushes = 0
         self.stable = 0  # writes with FUA
         self.zeroed = bytearray(size // SECTOR)  # 1 where a block was zeroed and not written since
@@ -62,6 +64,7 @@ class MemoryDisk:
     def write_now(self, offset: int, data: Buffer) -> bool:
         if self.slow or (offset | len(data)) & 4095:
             return False
+        self.writes_now += 1
         self.data[offset : offset + len(data)] = data
         return True
 
@@ -102,8 +105,10 @@ class MemoryDisk:
         return later()
 
     def mapped(self, offset: int, length: int) -> Iterator[tuple[bool, int, int]]:
-        for at in range(offset, offset + length, SECTOR):
-            yield not self.zeroed[at // SECTOR], at, at + SECTOR
+        states = self.zeroed[offset // SECTOR : (offset + length) // SECTOR]
+        for state, run in groupby(range(len(states)), key=lambda at: states[at]):
+            places = list(run)
+            yield not state, offset + places[0] * SECTOR, offset + (places[-1] + 1) * SECTOR
 
 
 def unit(disk: MemoryDisk, lun: int = 0, luns: tuple[int, ...] = (0,)) -> LogicalUnit:

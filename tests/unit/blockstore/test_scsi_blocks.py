@@ -149,6 +149,13 @@ def test_unmap_is_bounded_in_blocks_and_in_ranges(lab: UnitBench) -> None:
     assert lab.code(*unmap(*[(0, 1)] * 257)) == 0x2600
 
 
+def test_a_parameter_list_that_is_longer_than_what_was_announced_is_refused(lab: UnitBench) -> None:
+    cdb, data = unmap((0, 1))
+    assert lab.code(cdb, data[:16]) == 0x1A00
+    cdb, data = out(0, 0, 1)
+    assert lab.code(cdb, data[:16]) == 0x1A00
+
+
 def test_nothing_can_be_anchored(lab: UnitBench) -> None:
     cdb, data = unmap((0, 1))
     assert lab.code(cdb[:1] + b"\x01" + cdb[2:], data) == 0x2400

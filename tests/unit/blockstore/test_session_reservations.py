@@ -39,6 +39,13 @@ class Room:
         taken = self.disk.hits > before
         return (answer.status if isinstance(answer, pdu.ScsiResponse) else 0), taken
 
+    def written(self, bench: Bench) -> tuple[int, bool]:
+        """The status of a plain write, and whether it took the short cut."""
+        before = self.disk.writes_now
+        answer = bench.send(bench.speaker.command(write_10(0, 8), expected=4096, write=True, data=b"x" * 4096))[-1]
+        assert isinstance(answer, pdu.ScsiResponse)
+        return answer.status, self.disk.writes_now > before
+
 
 def persist(bench: Bench, action: int, key: int, action_key: int = 0, *, kind: int = 0) -> list[Pdu]:
     cdb = struct.pack(">BBBxxIx", 0x5F, action, kind, 24)
@@ -70,6 +77,33 @@ def test_a_reservation_shuts_the_short_cut_of_the_others_and_of_nobody_else(room
 def test_a_reservation_that_lets_others_read_shuts_nothing(room: Room) -> None:
     room.reserve(kind=1)
     assert room.hit(room.b) == (0, True)
+
+
+def test_a_reservation_that_lets_others_read_shuts_their_short_cut_for_writes(room: Room) -> None:
+    assert room.written(room.b) == (0, True)
+    room.reserve(kind=1)
+    assert room.written(room.b) == (CONFLICT, False)
+    assert room.written(room.a) == (0, True)
+    persist(room.a, RELEASE, 1, kind=1)
+    assert room.written(room.b) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("page", "status"),
+    [
+        (bytes((0x08, 0x12, 0x00)) + bytes(17), 0),  # no write cache: each write must be stable
+        (bytes((0x0A, 0x0A, 0x00, 0x10, 0x08)) + bytes(7), 2),  # write protected
+    ],
+)
+def test_changed_modes_shut_the_short_cut_for_writes_of_all_sessions(room: Room, page: bytes, status: int) -> None:
+    data = bytes(4) + page
+    cdb = bytes((0x15, 0x10, 0, 0, len(data), 0))
+    (answer,) = room.a.send(room.a.speaker.command(cdb, expected=len(data), write=True, data=data))
+    assert isinstance(answer, pdu.ScsiResponse)
+    assert answer.status == 0
+    assert room.written(room.a) == (status, False)
+    room.b.send(room.b.speaker.command(bytes(6)))  # told of the change
+    assert room.written(room.b) == (status, False)
 
 
 @pytest.mark.parametrize("how", ["release", "clear", "unregister"])

@@ -113,7 +113,7 @@ class Command:
     access: Access  # what reservations and write protection make of it
     data_out: Callable[[LogicalUnit, bytes], int] | None = None  # bytes of blocks to come; raises CheckCondition
     parameters: Callable[[LogicalUnit, bytes], int] | None = None  # the same for a parameter list
-    reads: Callable[[LogicalUnit, bytes], int] | None = None  # bytes read from the disk; raises CheckCondition
+    reads: Callable[[LogicalUnit, bytes], int] | None = None  # bytes of the disk that it holds while it runs; the same
     whole: bool = False  # the initiator must announce exactly the data that the CDB asks for
     despite_attention: bool = False  # INQUIRY, REPORT LUNS, REQUEST SENSE (SAM-5, section 5.14)
 
@@ -160,6 +160,8 @@ class LogicalUnit:
             raise CheckCondition(sense.SOFTWARE_WRITE_PROTECTED)
         size = command.data_out or command.parameters
         needed = size(self, cdb) if size else 0
+        if command.parameters and announced < needed:
+            raise CheckCondition(sense.PARAMETER_LIST_LENGTH)
         if command.whole and announced != needed:
             raise CheckCondition(sense.INVALID_FIELD.at(len(command.usage) - 2))
         return command, needed

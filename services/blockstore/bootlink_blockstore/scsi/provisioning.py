@@ -11,7 +11,6 @@ a command may fail half way, as any WRITE may.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
@@ -35,6 +34,7 @@ from bootlink_wire.scsi_sense import CheckCondition
 
 PIECE: Final = 1 << 20  # bytes of a pattern that are written at once
 STATUS_DESCRIPTORS: Final = 256  # of GET LBA STATUS: who wants more asks again from where it ends
+STATUS_SPAN: Final = 1 << 34  # bytes that it looks at, some milliseconds; the same
 
 
 def list_size(_unit: LogicalUnit, cdb: bytes) -> int:
@@ -74,6 +74,11 @@ def write_same_size(unit: LogicalUnit, cdb: bytes) -> int:
     return 0 if _no_data(cdb) else SECTOR
 
 
+def piece_size(unit: LogicalUnit, cdb: bytes) -> int:
+    """Bytes that a WRITE SAME holds."""
+    return min(PIECE, _same(unit, cdb)[1])
+
+
 def _no_data(cdb: bytes) -> bool:
     return cdb[0] == Op.WRITE_SAME_16 and bool(cdb[1] & cdbs.NO_DATA)
 
@@ -90,17 +95,17 @@ def _same(unit: LogicalUnit, cdb: bytes) -> tuple[int, int]:
 
 def write_same(unit: LogicalUnit, _nexus: Nexus, cdb: bytes, data: Buffer) -> Running:
     offset, length = _same(unit, cdb)
-    return _fill(unit, offset, length, bytes(SECTOR) if _no_data(cdb) else bytes(data))
+    return _fill_and_settle(unit, offset, length, bytes(SECTOR) if _no_data(cdb) else bytes(data))
 
 
-async def _fill(unit: LogicalUnit, offset: int, length: int, block: bytes) -> Outcome:
-    await fill(unit, offset, length, block)
+async def _fill_and_settle(unit: LogicalUnit, offset: int, length: int, block: bytes) -> Outcome:
+    await _fill(unit, offset, length, block)
     if not unit.modes.write_cache:
         await settle(disk_of(unit).flush())
     return GOOD
 
 
-async def fill(unit: LogicalUnit, offset: int, length: int, block: bytes) -> None:
+async def _fill(unit: LogicalUnit, offset: int, length: int, block: bytes) -> None:
     """Let a range hold this block again and again."""
     disk = disk_of(unit)
     if not any(block):
@@ -117,19 +122,6 @@ def get_lba_status(unit: LogicalUnit, _nexus: Nexus, cdb: bytes, _data: Buffer) 
     if lba >= unit.sectors:
         raise CheckCondition(sense.LBA_OUT_OF_RANGE)
     wanted = min(max((allocation - 8) // 16, 1), STATUS_DESCRIPTORS)
-    return cut(codec.lba_status(islice(_runs(unit, lba), wanted)), allocation)
-
-
-def _runs(unit: LogicalUnit, lba: int) -> Iterator[tuple[bool, Extent]]:
-    """Runs as the disk gives them, those of one state joined, each as long as a descriptor can say."""
-    known: bool | None = None
-    start = stop = lba * SECTOR
-    for mapped, low, high in disk_of(unit).mapped(start, unit.sectors * SECTOR - start):
-        if mapped == known and high - start < 0xFFFFFFFF * SECTOR:
-            stop = high
-            continue
-        if known is not None:
-            yield known, Extent(start // SECTOR, (stop - start) // SECTOR)
-        known, start, stop = mapped, low, high
-    if known is not None:
-        yield known, Extent(start // SECTOR, (stop - start) // SECTOR)
+    runs = disk_of(unit).mapped(lba * SECTOR, min(unit.sectors * SECTOR - lba * SECTOR, STATUS_SPAN))
+    found = ((mapped, Extent(low // SECTOR, (high - low) // SECTOR)) for mapped, low, high in islice(runs, wanted))
+    return cut(codec.lba_status(found), allocation)

@@ -51,7 +51,11 @@ _WRITES: Final[dict[str, Any]] = {"data_out": blocks.transfer_size}
 _VERIFY: Final[dict[str, Any]] = {"data_out": blocks.byte_check_size, "reads": reading.verify_reads}
 _WRITE_VERIFY: Final[dict[str, Any]] = {"data_out": writing.write_and_verify_size, "reads": reading.verify_reads}
 _PREFETCH: Final[dict[str, Any]] = {"reads": reading.prefetched}
-_SAME: Final[dict[str, Any]] = {"data_out": provisioning.write_same_size, "whole": True}
+_SAME: Final[dict[str, Any]] = {
+    "data_out": provisioning.write_same_size,
+    "reads": provisioning.piece_size,
+    "whole": True,
+}
 _SELECT: Final[dict[str, Any]] = {"parameters": modes.select_size}
 
 TABLE: Final[dict[int, Command]] = dict(
