@@ -97,38 +97,34 @@ class BlockMap:
         bits = self._partial.get(block)
         if bits is None:
             return [Run(Kind.DATA, start + within, length)]
-        return list(_sector_runs(bits, start, within, length))
+        return _sector_runs(bits, start, within, length)
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """(block number, offset in the file of its place) of each block that is in the file, in disk order."""
         return ((block, place * self._unit) for block, place in enumerate(self._places) if place < ZEROED)
 
 
-def _sector_runs(bits: bytes, start: int, within: int, length: int) -> Iterator[Run]:
+def _sector_runs(bits: bytes, start: int, within: int, length: int) -> list[Run]:
     """The runs of a block's bytes [within, within + length) by its bitmap; its data starts at `start` in the file."""
     end = within + length
-    position = run = within  # `run` is where the run that is being measured began
-    here = None
-    while position < end:
-        sector = position // SECTOR
-        left = min(-(-end // SECTOR) - sector, _STEP)
+    sector, stop = within // SECTOR, -(-end // SECTOR)
+    runs: list[Run] = []
+    begin, here = within, bool(bits[sector >> 3] & 0x80 >> (sector & 7))  # of the run that is being measured
+    while sector < stop:
+        left = min(stop - sector, _STEP)
         low, high = sector >> 3, sector + left + 7 >> 3
         value = int.from_bytes(bits[low:high], "big") >> high * 8 - sector - left & (1 << left) - 1
-        while left:
-            first = bool(value >> left - 1)
-            same = left - (value ^ (1 << left) - 1 if first else value).bit_length()  # sectors alike from here on
-            if first is not here:
-                if position > run:
-                    yield _run(here, start, run, position)
-                here, run = first, position
-            sector, left = sector + same, left - same
-            value &= (1 << left) - 1
-            position = min(sector * SECTOR, end)
-    yield _run(here, start, run, end)
-
-
-def _run(here: bool | None, start: int, run: int, stop: int) -> Run:
-    return Run(Kind.DATA, start + run, stop - run) if here else Run(Kind.ABSENT, 0, stop - run)
+        if here:
+            value ^= (1 << left) - 1  # so that what is alike is always zeros
+        while value:
+            other = value.bit_length()  # bits from the first one that is not alike
+            at = (sector + left - other) * SECTOR
+            runs.append(Run(Kind.DATA, start + begin, at - begin) if here else Run(Kind.ABSENT, 0, at - begin))
+            begin, here = at, not here
+            value ^= (1 << other) - 1
+        sector += left
+    runs.append(Run(Kind.DATA, start + begin, end - begin) if here else Run(Kind.ABSENT, 0, end - begin))
+    return runs
 
 
 class Bitmaps:

@@ -115,14 +115,13 @@ def _parse(pread: Pread, file_size: int, *, differencing: bool) -> Structure:
     bitmap_blocks = _bitmap_blocks(partial, chunks, CHUNK // block_size)
     used = sorted(places)
     del used[bisect_left(used, ZEROED) :]
-    # (A block that claims to lie at 4 PiB less a few MiB is taken for one that is zeros, as no file is so long.)
     structures = opened.structures() + [(at, at + BITMAP_BLOCK) for at in bitmap_blocks.values()]
     prove_apart(used, MIB, block_size, sorted(structures), file.size)
     bitmaps = Bitmaps(size, block_size)
     bitmaps.reserve(len(partial))
+    length = block_size // SECTOR // 8
     for block in partial:
         chunk, index = divmod(block, CHUNK // block_size)
-        length = block_size // SECTOR // 8
         bits = file.pread(bitmap_blocks[chunk] + index * length, length)
         if not bitmaps.add(block, bits.translate(_MIRROR)):
             places[block] = NOWHERE
@@ -182,7 +181,10 @@ def _places(payload: array[int], differencing: bool) -> tuple[array[int], list[i
     try:
         places = array("I", [place if state >= FULLY_PRESENT else _EMPTY[state] for state, place in entries])
     except OverflowError:
-        raise DiskError("its block table puts a block past the end of any file", DAMAGED) from None
+        places = array("I")
+    empty = sum(map(states.count, range(len(_EMPTY))))
+    if places.count(NOWHERE) + places.count(ZEROED) != empty or not places:
+        raise DiskError("its block table puts a block past the end of any file", DAMAGED)
     return places, [block for block, state in enumerate(states) if state == PARTIALLY_PRESENT] if differencing else []
 
 

@@ -178,9 +178,10 @@ def replay(pread: Pread, file_size: int, region: Region, guid: uuid.UUID) -> Rep
     if not sequence:
         return Replayed(pread, file_size, file_size)
     head = sequence[-1]
-    if file_size < max(entry.flushed for entry in sequence):
+    flushed = max(entry.flushed for entry in sequence)
+    if file_size < flushed:
         raise DiskError(
-            f"the file has {file_size} bytes, and by its log it had {head.flushed}",
+            f"the file has {file_size} bytes, and by its log it had {flushed}",
             "it is cut short; copy it again from where it came",
         )
     changes = [change for entry in sequence for change in entry.changes]
