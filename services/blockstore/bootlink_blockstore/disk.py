@@ -15,10 +15,13 @@ All writes of one disk, and all that it gives back, happen in the order they cam
 cannot undo each other. There are two ways:
 
     inline   a small write that needs no waiting: `pwritev` into the page cache on the event loop takes 2 to 5 µs
-    queued   everything else: behind all earlier ones, in a thread. Taken when a copy-up misses the cache, when the
-             write is large, and as long as the last one was slow (the kernel throttles writers when its disk cannot
-             follow); a fast one in the thread brings the inline way back. What is given back always goes this way,
-             and so does `update`, which reads before it writes
+    queued   everything else: behind all earlier ones. Taken when a copy-up misses the cache, when the write is large,
+             and as long as the last one was slow (the kernel throttles writers when its disk cannot follow). What is
+             given back always goes this way, and so does `update`, which reads before it writes
+
+In the queue, what is large, or was slow lately, is written by a thread, and the rest by the event loop: so one fast
+write in the thread empties the queue at once, and brings the inline way back also for a client that always has some on
+their way. How long a write took is looked at where it runs; how long the event loop took to hear of it says nothing.
 
 While anything is queued, nothing goes inline. Reads never wait for writes.
 
@@ -35,6 +38,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from typing import Any, Final
@@ -88,8 +92,8 @@ class ClientDisk:
         self.on_failure: Callable[[str], Awaitable[None] | None] = lambda _why: None
         self.fenced = False
         self._executor = executor
-        self._queue = asyncio.Lock()  # first come, first served
-        self._queued = 0
+        self._queue: deque[tuple[Coroutine[Any, Any, None], asyncio.Future[None]]] = deque()  # the first is under way
+        self._worker: asyncio.Task[None] | None = None  # while there is a queue
         self._syncing = asyncio.Lock()
         self._slow = False
         self._allowance = Allowance() if allowance is None else allowance
@@ -148,7 +152,7 @@ class ClientDisk:
     def write_now(self, offset: int, data: Buffer) -> bool:
         """Write whole pages, if that needs no waiting. False: `write` does it all again, or says what is wrong."""
         length = len(data)
-        if self._queued or self._slow or self.failed or self.fenced or (offset | length) & PAGE - 1:
+        if self._queue or self._slow or self.failed or self.fenced or (offset | length) & PAGE - 1:
             return False
         first, end = offset >> PAGE_BITS, offset + length >> PAGE_BITS
         growth = end - first - self.overlay.count(first, end, PRESENT)
@@ -166,7 +170,7 @@ class ClientDisk:
         """Write. None: it is done. `fua`: return only when it survives what a flush survives."""
         self._require_writable()
         sync = fua and self.durable
-        if not (self._queued or self._slow or sync) and len(data) <= INLINE_WRITE:
+        if not (self._queue or self._slow or sync) and len(data) <= INLINE_WRITE:
             started = time.perf_counter()
             edges = self._edges(offset, len(data))
             fillings = self._edges_now(edges)
@@ -185,7 +189,7 @@ class ClientDisk:
     def zero(self, offset: int, length: int) -> Coroutine[Any, Any, None] | None:
         """The range reads as zeros from now on, and its whole pages give their space back. None: it did so already."""
         self._require_writable()
-        if not self._queued and length <= CHUNK << PAGE_BITS and self._reads_zeros(offset, length):
+        if not self._queue and length <= CHUNK << PAGE_BITS and self._reads_zeros(offset, length):
             return None
         return self._queue_up(self._zero(offset, length))
 
@@ -216,20 +220,35 @@ class ClientDisk:
             yield held
 
     def _queue_up(self, doing: Coroutine[Any, Any, None], *, sync: bool = False) -> Coroutine[Any, Any, None]:
-        self._queued += 1  # from here on, not only once the coroutine runs: the next write must not overtake
-        return self._queued_up(doing, sync)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._queue.append((doing, done))  # now, not only once the coroutine runs: the next write must not overtake
+        if self._worker is None:
+            self._worker = loop.create_task(self._work(), name=f"writes {self.overlay.path.name}")
+        return self._queued_up(done, sync)
 
-    async def _queued_up(self, doing: Coroutine[Any, Any, None], sync: bool) -> None:
-        """One that waits for its turn, takes it, and syncs, if it must, outside of the queue."""
-        try:
-            async with self._queue:
-                self._require_writable()
-                await doing
-        finally:
-            doing.close()  # no harm to one that has run
-            self._queued -= 1
+    async def _queued_up(self, done: asyncio.Future[None], sync: bool) -> None:
+        """One that waits until it was done in its turn, and syncs, if it must, outside of the queue."""
+        await done
         if sync:
             await self._sync()
+
+    async def _work(self) -> None:
+        """Do what is in the queue, one after the other, until it is empty."""
+        while self._queue:
+            doing, done = self._queue[0]
+            try:
+                self._require_writable()
+                await doing
+            except Exception as error:
+                if not done.cancelled():
+                    done.set_exception(error)
+            else:
+                if not done.cancelled():
+                    done.set_result(None)
+            doing.close()  # no harm to one that has run
+            self._queue.popleft()
+        self._worker = None
 
     # In the queue, one at a time
 
@@ -239,14 +258,21 @@ class ClientDisk:
         start, pieces = _whole_pages(offset, data, edges, fillings)
         growth = self._require_room(offset, len(data))
         self._allowance.promise(growth)
-        started = time.perf_counter()
         try:
-            await self._in_thread(self.overlay.write, start, pieces)
+            if self._slow or len(data) > INLINE_WRITE:
+                await self._in_thread(self._write_timed, start, pieces)
+            else:
+                self._write_timed(start, pieces)
         except OSError as error:
             raise self._write_fault(error, start, sum(map(len, pieces))) from error
         finally:
             self._allowance.promise(-growth)
         self._mark(offset, len(data))
+
+    def _write_timed(self, start: int, pieces: Buffers) -> None:
+        """Write, and note whether that was slow. On the event loop or in the thread of the one write under way."""
+        started = time.perf_counter()
+        self.overlay.write(start, pieces)
         self._slow = time.perf_counter() - started > SLOW_WRITE
 
     async def _update(self, offset: int, length: int, change: Change) -> None:
@@ -332,7 +358,9 @@ class ClientDisk:
     async def fence(self) -> None:
         """No write lands from now on: those that have not begun fail, and what is under way is waited for."""
         self.fenced = True
-        async with self._queue, self._syncing:
+        if self._worker is not None:
+            await asyncio.wait((self._worker,))
+        async with self._syncing:
             pass
 
     def _require_writable(self) -> None:
