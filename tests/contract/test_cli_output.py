@@ -165,6 +165,8 @@ def test_a_link_can_be_set_for_client_group_and_default_by_channel_or_version(ro
     link = room.query("link", "set", "--group", "desks", "golden", "--version", "1")
     assert (link["scope"], link["name"], link["channel"], link["version"]) == ("group", "desks", None, 1)
     assert room.query("link", "show", "desk-1")["policy"] == "keep"
+    asked = room.query("link", "set", MAC, "golden:production", "--chap", "mutual")
+    assert (asked["chap"], asked["policy"]) == ("mutual", "discard")
     assert room.query("link", "show", "--group", "desks")["version"] == 1
 
 

@@ -23,6 +23,14 @@ class Policy(StrEnum):
     keep = "keep"
 
 
+class Chap(StrEnum):
+    """What a login must prove."""
+
+    off = "off"
+    one_way = "one-way"
+    mutual = "mutual"
+
+
 @app.command("set")
 def set_link(
     words: Annotated[
@@ -33,6 +41,10 @@ def set_link(
     policy: Annotated[
         Policy, typer.Option(help="discard: fresh at every boot; keep: survives reboots.")
     ] = Policy.discard,
+    chap: Annotated[
+        Chap,
+        typer.Option(help="one-way: only who has the boot's secret gets the disk; mutual: and the disk proves itself."),
+    ] = Chap.off,
     version: Annotated[int | None, typer.Option(help="Pin this version instead of a channel.", min=1)] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,6 +65,7 @@ def set_link(
         "channel": channel or None,
         "version": version,
         "policy": policy.value,
+        "chap": chap.value,
     }
     _print(api.from_environment().put("links", body=body), as_json=as_json)
 
@@ -109,6 +122,7 @@ def _print(link: dict[str, Any], *, as_json: bool) -> None:
             "image": link["image"],
             "channel" if link["channel"] else "version": link["channel"] or link["version"],
             "policy": link["policy"],
+            "CHAP": link["chap"],
             "changed": moment(link["changed"]),
         }
     )

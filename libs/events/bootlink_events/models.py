@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from bootlink_events.bootid import BootId
 from bootlink_events.names import Mac
-from bootlink_events.plans import Policy
+from bootlink_events.plans import Chap, Policy
 
 InitiatorKind = Literal["firmware", "os"]
 Lun = Annotated[int, Field(ge=0, le=255)]
@@ -168,6 +168,7 @@ class LinkChanged(EventData):
     channel: str | None = None
     version: int | None = Field(default=None, description="a pinned version, where the link names one")
     policy: Policy
+    chap: Chap = Field(default="off", description="whether the disk asks for CHAP")
     removed: bool = Field(
         default=False, description="true where the link was taken away; the other fields tell what it was"
     )

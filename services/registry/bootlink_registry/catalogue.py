@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Literal
 
-from bootlink_events import LayerFormat, Policy
+from bootlink_events import Chap, LayerFormat, Policy
 
 Scope = Literal["client", "group", "default"]
 Fault = Literal["missing", "changed"]
@@ -52,6 +52,7 @@ class Link:
     channel: str | None
     version: int | None  # pinned; exactly one of channel and version is set
     policy: Policy = "discard"
+    chap: Chap = "off"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ def version_of(catalogue: Catalogue, link: Link) -> int | None:
 def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> BootPlan:
     """The boot plan of one client."""
     refusal, disks = _decide(catalogue, client)
+    link = resolve(catalogue, client)
     return BootPlan(
         mac=client.mac,
         client=client.name,
@@ -41,6 +42,7 @@ def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> 
         target=target_iqn(client.mac),
         portals=catalogue.portals,
         disks=disks,
+        chap="off" if link is None else link.chap,
         refusal=refusal,
     )
 

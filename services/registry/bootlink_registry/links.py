@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from bootlink_events import LinkChanged, Policy
+from bootlink_events import Chap, LinkChanged, Policy
 from bootlink_registry import outbox, rows
 from bootlink_registry.catalogue import DEFAULT_CHANNEL, Link, Scope
 from bootlink_registry.clients import find_client
@@ -39,6 +39,7 @@ async def put_link(
     channel: str | None,
     version: int | None,
     policy: Policy,
+    chap: Chap = "off",
     source: str,
 ) -> NamedLink:
     """Set a link. Names neither channel nor version: the channel `production`. Raises Problem.
@@ -52,15 +53,15 @@ async def put_link(
     key = await _key(connection, scope, name)
     await _lock(connection, scope, key)
     await _require(connection, image, channel, version)
-    link = Link(scope=scope, key=key, image=image, channel=channel, version=version, policy=policy)
+    link = Link(scope=scope, key=key, image=image, channel=channel, version=version, policy=policy, chap=chap)
     former = await find_link(connection, scope, key)
     if former is not None and former.link == link:
         return former
     await connection.execute(
         """
-        INSERT INTO links (scope, key, image, channel, version, policy) VALUES ($1, $2, $3, $4, $5, $6)
+        INSERT INTO links (scope, key, image, channel, version, policy, chap) VALUES ($1, $2, $3, $4, $5, $6, $7)
         ON CONFLICT (scope, key) DO UPDATE SET image = excluded.image, channel = excluded.channel,
-            version = excluded.version, policy = excluded.policy, changed = now()
+            version = excluded.version, policy = excluded.policy, chap = excluded.chap, changed = now()
         """,
         scope,
         key,
@@ -68,6 +69,7 @@ async def put_link(
         channel,
         version,
         policy,
+        chap,
     )
     now = await find_link(connection, scope, key)
     assert now is not None
@@ -170,6 +172,7 @@ async def _tell(connection: Connection, named: NamedLink, *, removed: bool, sour
         channel=link.channel,
         version=link.version,
         policy=link.policy,
+        chap=link.chap,
         removed=removed,
         at=datetime.now(UTC),
     )

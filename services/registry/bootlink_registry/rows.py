@@ -37,6 +37,7 @@ def link_of(row: Any) -> Link:
         channel=row["channel"],
         version=row["version"],
         policy=row["policy"],
+        chap=row["chap"],
     )
 
 

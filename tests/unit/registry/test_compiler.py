@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from bootlink_events import RefusalCause
+from bootlink_events import Chap, RefusalCause
 from bootlink_registry.catalogue import Catalogue, Client, Fault, Link, Scope, Version
 from bootlink_registry.compiler import compile_plan, resolve
 
@@ -84,6 +84,13 @@ def test_a_plan_holds_all_that_the_boot_path_needs() -> None:
     (layer,) = disk.layers
     assert (layer.id, layer.path, layer.format) == ("layer-win11-1", "/images/win11-1.vhd", "vhd-dynamic")
     assert (layer.virtual_size, layer.file_size, layer.mtime_ns) == (1 << 30, 1 << 20, 1_700_000_000_000_000_000)
+
+
+@pytest.mark.parametrize("chap", ["off", "one-way", "mutual"])
+def test_a_plan_asks_for_chap_as_the_link_that_decides_does(chap: Chap) -> None:
+    asks = dataclasses.replace(OWN, chap=chap)
+    assert compile_plan(catalogue(asks, EVERYBODY), PC).chap == chap
+    assert compile_plan(catalogue(dataclasses.replace(EVERYBODY, chap="mutual"), OWN), PC).chap == "off"
 
 
 def test_layers_come_top_first_and_base_last() -> None:

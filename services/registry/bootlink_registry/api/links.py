@@ -25,6 +25,7 @@ async def set_link(body: NewLink, registry: Registry) -> LinkAnswer:
             channel=body.channel,
             version=body.version,
             policy=body.policy,
+            chap=body.chap,
             source=registry.source,
         )
     return LinkAnswer.of(link)

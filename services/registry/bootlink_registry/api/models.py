@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from bootlink_events import BootPlan, DiskPlan, LayerFormat, Mac, Policy, Refusal
+from bootlink_events import BootPlan, Chap, DiskPlan, LayerFormat, Mac, Policy, Refusal
 from bootlink_registry.catalogue import Fault, Link, Scope
 from bootlink_registry.clients import ClientRow
 from bootlink_registry.images import ImageRow, VersionRow
@@ -141,6 +141,9 @@ class NewLink(Wish):
     channel: Name | None = Field(default=None, description="default: production")
     version: int | None = Field(default=None, ge=1, le=2**31 - 1, description="a pinned version, instead of a channel")
     policy: Policy = "discard"
+    chap: Chap = Field(
+        default="off", description="whether the disk asks for the boot's CHAP secret, and proves its own"
+    )
 
     @model_validator(mode="after")
     def _names_a_group(self) -> Self:
@@ -156,6 +159,7 @@ class LinkAnswer(Answer):
     channel: str | None
     version: int | None
     policy: Policy
+    chap: Chap
     changed: datetime
 
     @classmethod
@@ -168,6 +172,7 @@ class LinkAnswer(Answer):
             channel=link.channel,
             version=link.version,
             policy=link.policy,
+            chap=link.chap,
             changed=named.changed,
         )
 
@@ -224,10 +229,18 @@ class ResolvedLink(Answer):
     channel: str | None
     version: int | None
     policy: Policy
+    chap: Chap
 
     @classmethod
     def of(cls, link: Link, version: int | None) -> ResolvedLink:
-        return cls(scope=link.scope, image=link.image, channel=link.channel, version=version, policy=link.policy)
+        return cls(
+            scope=link.scope,
+            image=link.image,
+            channel=link.channel,
+            version=version,
+            policy=link.policy,
+            chap=link.chap,
+        )
 
 
 class PlanAnswer(Answer):
