@@ -42,7 +42,6 @@ def test_page_b0_is_long_enough_for_unmap_limits_and_states_them(lab: UnitBench)
     assert int.from_bytes(data[32:36], "big") == 1 << 31  # from block 0
     assert int.from_bytes(data[36:44], "big") == LIMITS.write_same
     assert data[5] == 255  # COMPARE AND WRITE
-    assert int.from_bytes(data[44:48], "big") == LIMITS.atomic
 
 
 def test_page_b2_is_long_enough_and_says_thin_unmap_and_zeros(lab: UnitBench) -> None:

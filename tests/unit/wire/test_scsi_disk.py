@@ -11,9 +11,7 @@ from bootlink_wire import scsi_vpd as vpd
 from bootlink_wire.scsi_cdb import Blocks, blocks, length, lun, lun_field
 from bootlink_wire.scsi_vpd import Identity, Limits
 
-LIMITS = Limits(
-    transfer=8192, unmap=1 << 20, unmap_descriptors=256, write_same=1 << 16, compare_and_write=255, atomic=256
-)
+LIMITS = Limits(transfer=8192, unmap=1 << 20, unmap_descriptors=256, write_same=1 << 16, compare_and_write=255)
 PC_1, PC_2 = Identity("52:54:00:00:00:01", 0), Identity("52:54:00:00:00:02", 0)
 
 
@@ -95,6 +93,10 @@ def test_windows_finds_the_lengths_that_it_insists_on() -> None:
     assert len(page(0xB0)) - 4 == 0x3C
     assert len(page(0xB2)) >= 8
     assert page(0xB1)[4:6] == b"\0\1"  # no rotation: an SSD
+
+
+def test_block_limits_offer_no_atomic_writes_as_a_crash_may_leave_half_of_one() -> None:
+    assert not any(page(0xB0)[44:64])
 
 
 def test_block_limits_state_the_largest_transfer() -> None:

@@ -1,7 +1,7 @@
 """Ranges of blocks that CDBs name, the limits on them, and the common ways to answer.
 
-Every limit bounds what one command may hold in memory or how long it may take; page B0 states them all but
-`ORWRITE_LIMIT`, for which it has no field.
+Every limit bounds what one command may hold in memory or how long it may take. Page B0 states those of `LIMITS`; it has
+no field for `ORWRITE_LIMIT`, and those for atomic writes are left empty on purpose (`scsi_vpd`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ LIMITS: Final = Limits(
     unmap=UNMAP_LIMIT,
     unmap_descriptors=UNMAP_DESCRIPTORS,
     write_same=WRITE_SAME_LIMIT,
-    atomic=ATOMIC_LIMIT,
 )
 
 
