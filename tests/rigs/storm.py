@@ -65,7 +65,9 @@ class Reader:
     def figures(self) -> tuple[float, float]:
         """99th percentile and longest so far, in milliseconds, and begin anew."""
         seconds, self.seconds = self.seconds, []
-        return round(statistics.quantiles(seconds, n=100)[98] * 1000, 1), round(max(seconds) * 1000, 1)
+        return round(statistics.quantiles(seconds, n=100, method="inclusive")[98] * 1000, 1), round(
+            max(seconds) * 1000, 1
+        )
 
 
 async def _reboot(running: Lab, macs: list[str], boot_id: BootId, image: bytes) -> float:

@@ -35,7 +35,7 @@ RIGS: Final = (
     Rig(
         "disk-formats",
         "hostile VHD, VHDX and raw files, each refused or served from within the file, in 256 MB",
-        30_000,
+        8_000,
         disk_formats.run,
     ),
     Rig("rebuild", "the map of what a client wrote, rebuilt after a restart", 65_536, rebuild.run),

@@ -154,15 +154,12 @@ class ClientDisk:
         length = len(data)
         if self._queue or self._slow or self.failed or self.fenced or (offset | length) & PAGE - 1:
             return False
-        first, end = offset >> PAGE_BITS, offset + length >> PAGE_BITS
-        growth = end - first - self.overlay.count(first, end, PRESENT)
-        if length > INLINE_WRITE or (growth and not self._allowance.room(growth)):
+        if length > INLINE_WRITE or not self._allowance.fits(length >> PAGE_BITS):  # `write` looks closer
             return False
         started = time.perf_counter()
         if not self.overlay.write_now(offset, data):
             return False
-        if growth:
-            self._mark(offset, length)
+        self._mark(offset, length)
         self._slow = time.perf_counter() - started > SLOW_WRITE
         return True
 
@@ -418,11 +415,15 @@ class ClientDisk:
         await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
 
     def _require_room(self, offset: int, length: int) -> int:
-        """How many pages a write adds. DiskFault if the client may not have as many."""
+        """How many pages a write adds at most. DiskFault if the client may not have as many."""
         first, end = offset >> PAGE_BITS, -(-(offset + length) >> PAGE_BITS)
+        allowance = self._allowance
+        if allowance.fits(end - first):
+            return end - first
         growth = end - first - self.overlay.count(first, end, PRESENT)
-        if growth and not self._allowance.room(growth):
-            raise DiskFault("space", f"the write-back has reached its limit of {self._allowance.limit} bytes")
+        if growth and not allowance.fits(growth):
+            allowance.refuse()
+            raise DiskFault("space", f"the write-back has reached its limit of {allowance.limit} bytes")
         return growth
 
     def _mark(self, offset: int, length: int) -> None:

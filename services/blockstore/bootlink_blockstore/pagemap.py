@@ -43,6 +43,9 @@ class PageMap:
 
     def mark(self, first: int, end: int, state: int = PRESENT) -> None:
         """Pages first..end are in this state."""
+        chunk = self.chunks.get(first >> CHUNK_BITS)
+        if end - first == 1 and chunk is not None and chunk[first & CHUNK - 1] == state:
+            return  # what most writes find
         for number, at, until in _by_chunk(first, end):
             self._mark(number, at, until, state)
 
@@ -96,6 +99,8 @@ class PageMap:
             chunk = self.chunks.get(number)
             if chunk is None:
                 return False
+            if first == last:
+                return chunk[first & CHUNK - 1] != ABSENT
             at, until = first & CHUNK - 1, (last & CHUNK - 1) + 1
             return chunk.count(ABSENT, at, until) != until - at
         return self.count(first, last + 1, ABSENT) != last + 1 - first
@@ -112,6 +117,9 @@ class PageMap:
                 state, end = ABSENT, CHUNK
             else:
                 state = chunk[at]
+                if page == last:
+                    yield state, position, stop
+                    return
                 run = _RUN.match(chunk, at, min(CHUNK, last + 1 - (number << CHUNK_BITS)))
                 assert run is not None
                 end = run.end()

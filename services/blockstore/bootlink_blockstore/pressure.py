@@ -35,12 +35,13 @@ class Allowance:
         self._level = 0  # how many of LEVELS were told
         self._tell = tell
 
-    def room(self, pages: int) -> bool:
+    def fits(self, pages: int) -> bool:
         """Whether so many more pages may be written."""
-        if not self.limit or self.pages + self._promised + pages <= self._limit:
-            return True
+        return self.pages + self._promised + pages <= self._limit or not self.limit
+
+    def refuse(self) -> None:
+        """A write is refused: the last level is reached."""
         self._reach(LEVELS[-1])
-        return False
 
     def promise(self, pages: int) -> None:
         """Hold room for a write that is under way; a negative number gives it back."""

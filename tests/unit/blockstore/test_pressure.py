@@ -46,14 +46,15 @@ def test_there_is_room_up_to_the_limit_and_what_is_under_way_counts() -> None:
     told: list[int] = []
     allowance = Allowance(LIMIT, told.append)
     allowance.changed(90)
-    assert allowance.room(10)
+    assert allowance.fits(10)
     allowance.promise(5)
-    assert not allowance.room(6)
-    assert not allowance.room(6)
+    assert not allowance.fits(6)
+    for _ in range(2):
+        allowance.refuse()
     assert told == [80, 95, 100]
     allowance.promise(-5)
-    assert allowance.room(10)
-    assert Allowance().room(1 << 60), "no limit"
+    assert allowance.fits(10)
+    assert Allowance().fits(1 << 60), "no limit"
 
 
 def test_the_reserve_is_told_once_per_crossing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
