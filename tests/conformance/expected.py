@@ -33,8 +33,8 @@ SKIPS: Final[dict[str, str]] = {
     **{f"PreventAllow.{test}": NOT_REMOVABLE for test in _PREVENT_ALLOW},
     "StartStopUnit.Simple": NOT_REMOVABLE,
     "ReadOnly.ReadOnlySBC": (
-        "It asks for a disk that is write protected from the start. A PC's disk is its own to write; that a "
-        "write-protected one (SWP) refuses every write is shown by a unit test."
+        "It needs a disk that is write protected, and a PC's disk is its own to write. On one that was protected by "
+        "MODE SELECT (SWP) it passes, as `test_the_read_only_test_passes_on_a_disk_that_is_write_protected` shows."
     ),
     **{f"Sanitize.{test}": NO_SANITIZE for test in _SANITIZE},
     "WriteSame10.ZeroBlocks": ZERO_COUNT,

@@ -80,6 +80,43 @@ async def test_no_compare_and_write_of_several_sessions_is_lost(tmp_path: Path, 
     assert digest(base) == before
 
 
+async def test_plain_writes_into_the_same_page_and_compare_and_writes_lose_nothing_of_each_other(
+    tmp_path: Path,
+) -> None:
+    base = make_image(tmp_path / "base.img")
+    before = digest(base)
+    async with serving(tmp_path, plan(base)) as lab:
+        counter, writer, trimmer = [
+            await Initiator.logged_in(lab.host, lab.port, isid=ISID[:-1] + bytes((n,))) for n in range(3)
+        ]
+        image = await counter.read(0, 4096)
+
+        async def count() -> None:
+            for number in range(ROUNDS):
+                held = image[512:1024] if number == 0 else number.to_bytes(8, "big") * 64
+                assert await compare_and_write(counter, 1, held, (number + 1).to_bytes(8, "big") * 64)
+
+        async def write() -> None:
+            for number in range(ROUNDS):
+                await writer.write(1024, bytes((number,)) * 1024)
+
+        async def trim() -> None:
+            for _ in range(ROUNDS):
+                data = struct.pack(">HH4xQI4x", 22, 16, 4, 4)
+                cdb = struct.pack(">B6xHx", 0x42, len(data))
+                trimmer.send(trimmer.command(cdb, expected=len(data), write=True, data=data))
+                answer = await trimmer.receive()
+                assert isinstance(answer, pdu.ScsiResponse)
+                assert answer.status == 0
+
+        await asyncio.gather(count(), write(), trim())
+        wanted = image[:512] + ROUNDS.to_bytes(8, "big") * 64 + bytes((ROUNDS - 1,)) * 1024 + bytes(2048)
+        assert await counter.read(0, 4096) == wanted
+        for who in (counter, writer, trimmer):
+            await who.close()
+    assert digest(base) == before
+
+
 async def test_an_atomic_write_is_never_mixed_with_another(tmp_path: Path) -> None:
     base = make_image(tmp_path / "base.img")
     before = digest(base)

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from bootlink_wire import scsi_modes as codec
 from bootlink_wire import scsi_vpd
+from bootlink_wire.iscsi_pdu import ScsiResponse
+from bootlink_wire.scsi_cdb import Op
 from conformance import page, tool
 from conformance.expected import DEFECTS, SKIPS, SKIPS_LIMIT
 from conformance.tool import FAILED, PASSED, SKIPPED, Verdict
 from lab.blockstore import Lab, digest, plan, serving
+from lab.iscsi import Initiator
 
 SUITES = sorted({name.partition(".")[0] for name in tool.tests()})
 
@@ -64,6 +68,21 @@ async def test_the_reset_test_passes_once_another_has_set_its_flag(tmp_path: Pat
         assert await tool.alone(name, lab.url()) == Verdict(FAILED, (DEFECTS[name].asserts,))
         both = await tool.together("iSCSITMF", lab.url())
         assert both == {"iSCSITMF.AbortTaskSimpleAsync": Verdict(PASSED), name: Verdict(PASSED)}
+
+
+async def test_the_read_only_test_passes_on_a_disk_that_is_write_protected(tmp_path: Path) -> None:
+    base = tool.disk(tmp_path / "base.img")
+    page_0a = bytes((0x0A, 0x0A, 0x00, 0x10, codec.SWP)) + bytes(7)
+    data = bytes(4) + page_0a
+    async with serving(tmp_path, plan(base)) as lab:
+        who = await Initiator.logged_in(lab.host, lab.port)
+        cdb = bytes((Op.MODE_SELECT_6, 0x10, 0, 0, len(data), 0))
+        who.send(who.command(cdb, expected=len(data), write=True, data=data))
+        answer = await who.receive()
+        assert isinstance(answer, ScsiResponse)
+        assert answer.status == 0
+        assert await tool.alone("ReadOnly.ReadOnlySBC", lab.url()) == Verdict(PASSED)
+        await who.close()
 
 
 async def test_the_unmap_test_passes_where_physical_blocks_are_logical_ones(

@@ -14,8 +14,8 @@ A command runs in two steps:
 Each error ends in a status and sense data: `CheckCondition` from a handler, a `DiskFault` by the table below, or
 `ReservationConflict`. Neither step raises anything else for whatever bytes a CDB or its data may hold.
 
-The session has a short cut around both steps for plain reads. `readable` says whether it may be taken, and every
-nexus's `on_change` is called when that answer may be another one.
+The session has short cuts around both steps for plain reads and writes. `readable` and `writable` say whether they may
+be taken, and every nexus's `on_change` is called when the first answer may be another one.
 
 Deliberately not here: transport (lengths, residuals and aborts are the session's), and storage.
 """

@@ -37,15 +37,11 @@ STATUS_DESCRIPTORS: Final = 256  # of GET LBA STATUS: who wants more asks again 
 STATUS_SPAN: Final = 1 << 34  # bytes that it looks at, some milliseconds; the same
 
 
-def list_size(_unit: LogicalUnit, cdb: bytes) -> int:
-    """Bytes of the parameter list of a CDB that has its length in bytes 7 and 8."""
-    return int.from_bytes(cdb[7:9], "big")
-
-
-def unmap_size(unit: LogicalUnit, cdb: bytes) -> int:
+def unmap_size(_unit: LogicalUnit, cdb: bytes) -> int:
+    """Bytes of the parameter list."""
     if cdb[1] & 0x01:
         raise CheckCondition(sense.INVALID_FIELD.at(1))  # ANCHOR
-    return list_size(unit, cdb)
+    return int.from_bytes(cdb[7:9], "big")
 
 
 def unmap(unit: LogicalUnit, _nexus: Nexus, _cdb: bytes, data: Buffer) -> Running:
