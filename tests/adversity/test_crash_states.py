@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.blockstore import Policy
 from rigs import crash_states
 from rigs.figures import Violation
 
@@ -14,11 +15,17 @@ def test_no_power_cut_loses_what_was_flushed_or_shows_what_never_was(tmp_path: P
     assert crash_states.run(600, 20261124, tmp_path)["crash states"] == 600
 
 
-# Where a workload comes soon that shows it; all others show in the first.
-SEEDS = {"a flush syncs no marks": 22, "a flush syncs no marks of the boot before": 110}
+# A workload that shows it, and its policy; all others show in the first with the policy keep.
+SHOWN_BY: dict[str, tuple[int, Policy]] = {
+    "a flush syncs no marks": (22, "keep"),
+    "a flush syncs no marks of the boot before": (110, "keep"),
+    "an overlay is removed before its manifest is": (5, "discard"),
+}
 
 
 @pytest.mark.parametrize("fault", crash_states.FAULTS)
 def test_the_rig_finds_each_fault_that_is_planted(fault: str, tmp_path: Path) -> None:
+    seed, policy = SHOWN_BY.get(fault, (1, "keep"))
+    assert crash_states.workload(seed, tmp_path, 10_000, policy) > 0, "without the fault nothing is found"
     with crash_states.planted(fault), pytest.raises(Violation):
-        crash_states.run(600, SEEDS.get(fault, 1), tmp_path)
+        crash_states.workload(seed, tmp_path, 10_000, policy)

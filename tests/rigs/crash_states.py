@@ -1,9 +1,10 @@
 """Power cuts of kept write-backs: random workloads, each cut after every one of its system calls.
 
 One workload is a client with the policy keep: it boots, writes, trims, updates, flushes, boots again, with some
-commands at once. `files` records what that asks of the file system and gives the states that a power cut after each
-call may leave. In each such state a new block store looks at its folder, a newer boot begins, and all of the disk is
-read. What must hold for each sector (K1, K2):
+commands at once. One in ten has the policy discard, and what it discards is removed on the way. `files` records what
+that asks of the file system and gives the states that a power cut after each call may leave. In each such state a new
+block store looks at its folder, a newer boot begins, and all of the disk is read. What must hold for each sector (K1,
+K2):
 
     it is what the last command made of it that was acknowledged before the last completed flush began (or that said
     FUA and was acknowledged), or what a command made of it that came later, and that was at least sent
@@ -159,9 +160,13 @@ async def _record(seed: int, folder: Path, policy: Policy) -> tuple[Log, Expecta
         library = Library(Cache(1 << 20), executor)
         opened = await library.open(boots.disks[0].layers)
         work = Workload(random, image, log)
+        former: list[Manifest] = []
         for number in range(random.choice((1, 1, 2, 3))):
             begun = await asyncio.to_thread(Writebacks(root).begin, boots, BootId.mint(now_ms=1_000_000 + number))
             work.expected.admitted = min(work.expected.admitted, log.now)
+            for manifest in former if policy == "discard" else ():
+                await asyncio.to_thread(Writebacks(root).remove, manifest)
+            former = [manifest for manifest, _ in begun]
             disk = ClientDisk(opened, begun[0][1], executor, durable=policy != "discard")
             await work.run(disk)
             await disk.fence()
@@ -336,6 +341,17 @@ def _size_not_synced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writebacks, "_overlay", reopen_or_make)
 
 
+def _overlay_removed_before_its_manifest_is(patch: pytest.MonkeyPatch) -> None:
+    real = Writebacks.remove
+
+    def remove(self: Writebacks, manifest: Manifest) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(writeback, "_sync_folder", lambda _folder: None)
+            real(self, manifest)
+
+    patch.setattr(Writebacks, "remove", remove)
+
+
 def _image_around_what_was_given_back(patch: pytest.MonkeyPatch) -> None:
     real = ClientDisk._edges
 
@@ -358,6 +374,7 @@ FAULTS: Final[dict[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "pages are punched without marks": _punch_without_marks,
     "a manifest takes its name before it is safe": _manifest_renamed_before_it_is_safe,
     "the size of a new overlay is not synced": _size_not_synced,
+    "an overlay is removed before its manifest is": _overlay_removed_before_its_manifest_is,
     "a write into what was given back brings the image back": _image_around_what_was_given_back,
     "a page is written in part": _pages_written_in_part,
 }

@@ -123,7 +123,7 @@ class Writebacks:
         return self.root / mac_token(manifest.mac) / manifest.file
 
     def scan(self) -> tuple[list[Manifest], list[str]]:
-        """All manifests, and what could not be read, one line each. Removes overlays that were never used."""
+        """All manifests, and what could not be read, one line each. Removes what was never used, and drafts."""
         manifests, problems = [], []
         for path in sorted(self.root.glob("*/*.json")):
             try:
@@ -136,6 +136,8 @@ class Writebacks:
                 problems.append(f"{path}: {error}")
             else:
                 manifests.append(manifest)
+        for path in self.root.glob("*/*.tmp"):
+            path.unlink()
         for suffix in (".overlay", ".zeros"):
             for path in self.root.glob(f"*/*{suffix}"):
                 if not path.with_suffix(".json").exists():
@@ -231,6 +233,7 @@ class Writebacks:
         """Give the space of an overlay back."""
         path = self.path(manifest)
         path.with_suffix(".json").unlink(missing_ok=True)
+        _sync_folder(path.parent)  # or a power cut could leave a manifest of nothing
         _unlink(path)
 
 
