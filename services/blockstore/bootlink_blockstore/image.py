@@ -37,7 +37,7 @@ from typing import Any, Final
 
 from bootlink_blockstore import readahead
 from bootlink_blockstore.cache import BLOCK, BLOCK_BITS, LAST, PIECE_BITS, SPENT, USE, ZEROS, Cache, Shelf
-from bootlink_blockstore.readahead import JOB_BLOCKS, Streams, Window
+from bootlink_blockstore.readahead import JOB_BLOCKS, WINDOW_LEAST, Streams, Window
 from bootlink_blockstore.reading import RUN_BLOCKS, Extent, Flight, Job, Layer, Readers, Stamp, read_now, resolve
 from bootlink_disks import DiskError, OpenLayer, open_layer, require_chain
 from bootlink_events import LayerPlan
@@ -52,6 +52,8 @@ HELD_LOOK: Final = 16  # held blocks behind a miss that a sequence may go throug
 IDLE_LAYERS: Final = 64  # layers that stay open without a client; each costs a descriptor and its map
 SWEEP_PAUSE: Final = 0.002  # seconds between slices of a forgotten layer's blocks, for others to be served
 LAYERS_LIMIT: Final = 255  # of one image: what one byte per block can name
+LOCATED_LIMIT: Final = 64  # blocks whose places are known and not yet asked for: those of a long read
+LOOK_UPS: Final = 128  # in layers' maps for one window: with stacks of differencing disks each takes some 10 µs
 UNKNOWN: Final = 0  # in Image._owners
 
 
@@ -61,6 +63,7 @@ class Image:
     __slots__ = (
         "_blocks",
         "_cache",
+        "_located",
         "_owners",
         "_readers",
         "_scratch",
@@ -82,6 +85,7 @@ class Image:
         self._shelves = (Shelf(0, 0), *(layer.shelf for layer in layers))
         self._shelf = layers[0].shelf
         self._owners = bytearray(self._blocks) if len(layers) > 1 else None
+        self._located: dict[int, list[Extent]] = {}
         self._scratch = memoryview(bytearray(BLOCK))
 
     def hit(self, offset: int, length: int) -> Buffer | None:
@@ -177,11 +181,17 @@ class Image:
         if owners is None:
             return self.layers[0]
         if owners[block] == UNKNOWN:
-            self._extents(block)
+            if len(self._located) >= LOCATED_LIMIT:
+                self._located.clear()
+            self._located[block] = self._locate(block)
         return self.layers[owners[block] - 1]
 
     def _extents(self, block: int) -> list[Extent]:
-        """Where the bytes of a block live, in order; and note whose it is."""
+        """Where the bytes of a block live, in order. Whoever asked whose it is asks this next, so that is at hand."""
+        return self._located.pop(block, None) or self._locate(block)
+
+    def _locate(self, block: int) -> list[Extent]:
+        """Where they live, by the layers' maps; and note whose the block is."""
         start = block << BLOCK_BITS
         extents, top = resolve(self.layers, 0, start, min(BLOCK, self.size - start))
         if self._owners is not None:
@@ -243,6 +253,8 @@ class Image:
                         found[block] = landed.blocks[block]
                         if flight not in own and self._held(block) is not None:
                             self._layer(block).shelf.touch(block, at if block == first else 0)
+            if len(found) <= last - first:
+                await asyncio.sleep(0)  # a read that has just ended is taken out of `flights` by a callback
         return _cut([found[block] for block in range(first, last + 1)], at, length)
 
     def _next_absent(self, block: int) -> int:
@@ -261,7 +273,8 @@ class Image:
 
     def _read_ahead(self, window: Window) -> None:
         """Read what is absent of the window, as far as threads are free."""
-        block, stop = window.start, min(window.start + window.size, self._blocks)
+        size = min(window.size, max(WINDOW_LEAST, LOOK_UPS // len(self.layers)))
+        block, stop = window.start, min(window.start + size, self._blocks)
         launched: list[int] = []
         while block < stop:
             jobs: list[Job] = []
