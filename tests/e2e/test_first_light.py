@@ -68,20 +68,27 @@ async def test_the_demo_boots_two_pcs_twice_and_exits_with_0() -> None:
 async def test_an_unlinked_pc_is_told_so_on_its_screen_and_boots_by_itself_once_it_is_linked(
     system: System, tmp_path: Path
 ) -> None:
+    """Its link asks for CHAP both ways: firmware and operating system log in with the secrets that came in its script,
+    the latter by way of the iBFT."""
     async with PC(system.lan, MAC, tmp_path, name="pc") as pc:
         await pc.power_on()
         await pc.console.expect(r"no image link", stage="screen", timeout=WAIT)
         await pc.console.expect(r"bootlink link set", stage="what to do", timeout=WAIT)
         (client,) = await system.query("client", "list")
         assert client["mac"] == MAC, "the unknown PC was enrolled"
-        await system.command("link", "set", client["name"], "demo")
+        await system.command("link", "set", client["name"], "demo", "--chap", "mutual")
         await until_grub(pc)
+        await pc.console.expect(r"guest: initramfs: .* logged in to", stage="login of Linux", timeout=2 * WAIT)
     told = [event for event in await events_of(system) if event["data"].get("mac") == MAC]
     boots = {event["data"]["boot_id"] for event in told if event["type"].startswith("bootlink.v1.boot.")}
     assert len(boots) == 1, "from the first DISCOVER to the disk it is one boot"
     (boot,) = boots
     assert {event["traceparent"].split("-")[1] for event in told} == {boot.replace("-", "")}
     kinds = [event["type"].removeprefix("bootlink.v1.") for event in told]
+    attached = [event["data"]["initiator"] for event in told if event["type"].endswith("boot.disk_attached")]
+    assert (attached[0], attached[-1]) == ("firmware", "os")
+    failed = [event["data"] for event in told if event["type"].endswith("boot.failed")]
+    assert not [data for data in failed if data["stage"] == "disk"], failed
     assert {"boot.started", "boot.addressed", "boot.loader_sent", "boot.script_served", "boot.disk_attached"} <= {
         *kinds
     }
