@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rigs import crash_states, disk_formats, kills, pdus, power_log, rebuild, storm
+from rigs import crash_states, disk_formats, image_reads, kills, pdus, power_log, rebuild, storm
 from rigs.figures import Figures
 
 
@@ -37,6 +37,12 @@ RIGS: Final = (
         "hostile VHD, VHDX and raw files, each refused or served from within the file, in 256 MB",
         8_000,
         disk_formats.run,
+    ),
+    Rig(
+        "image-reads",
+        "rounds of reads by 12 clients at once of stacks that share layers, from disks that are slow, warm or broken",
+        2_000,
+        image_reads.run,
     ),
     Rig("rebuild", "the map of what a client wrote, rebuilt after a restart", 65_536, rebuild.run),
 )
