@@ -200,7 +200,7 @@ def prove_safe(structure: Structure, file_size: int) -> None:
     if disk.size <= 0 or disk.size % 512:
         raise Violation(f"a disk of {disk.size} bytes")
     for offset in {0, disk.size // 2 // 512 * 512, disk.size - 512}:
-        length = min(4 * MIB, disk.size - offset)
+        length = min(256 << 10, disk.size - offset)
         runs = disk.locate(offset, length)
         if sum(run.length for run in runs) != length or min(run.length for run in runs) <= 0:
             raise Violation("runs that do not add up")
