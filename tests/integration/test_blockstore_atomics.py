@@ -128,10 +128,10 @@ async def test_an_atomic_write_is_never_mixed_with_another(tmp_path: Path) -> No
 
         async def write(who: Initiator, mark: int) -> None:
             for _ in range(ROUNDS // 4):
-                await write_atomic(who, 3, bytes((mark,)) * size)
+                await write_atomic(who, 8, bytes((mark,)) * size)
 
         await asyncio.gather(*(write(who, n + 1) for n, who in enumerate(sessions)))
-        assert len(set(await sessions[0].read(3 * 512, size))) == 1
+        assert len(set(await sessions[0].read(8 * 512, size))) == 1
         for who in sessions:
             await who.close()
     assert digest(base) == before

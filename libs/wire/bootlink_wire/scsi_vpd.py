@@ -113,12 +113,12 @@ def _extended(_identity: Identity, _limits: Limits) -> bytes:
 def _block_limits(_identity: Identity, limits: Limits) -> bytes:
     """Page B0 (SBC-4, section 6.6.4). UNMAP gives whole 4 KiB pages back, and they begin at block 0.
 
-    No limits of atomic writes are told, although WRITE ATOMIC is there: Linux would offer them to databases, which take
-    for granted that no crash leaves a half of one.
+    Of atomic writes it tells one page, and no more: Linux offers what stands here to databases, which then take for
+    granted that no crash leaves a half of one.
     """
     page = 1 << PHYSICAL_EXPONENT
     return pack(
-        ">BBHIIIIIIIQ20x",
+        ">BBHIIIIIIIQIII8x",
         ZERO_COUNT_REFUSED,
         limits.compare_and_write,
         page,
@@ -130,6 +130,9 @@ def _block_limits(_identity: Identity, limits: Limits) -> bytes:
         page,
         GRANULARITY_VALID,
         limits.write_same,
+        page,  # atomic writes: at most,
+        page,  # beginning at multiples of,
+        page,  # and in multiples of; no boundaries
     )
 
 

@@ -76,12 +76,15 @@ def test_orwrite_sets_bits_and_clears_none(lab: UnitBench) -> None:
     assert lab.code(form_16(0x8B, 0, ORWRITE_LIMIT + 1), bytes((ORWRITE_LIMIT + 1) * 512)) == 0x2400
 
 
-def test_write_atomic_writes_up_to_its_limit_and_has_no_boundary(lab: UnitBench) -> None:
-    assert lab(atomic(3, ATOMIC_LIMIT), A * ATOMIC_LIMIT) == Outcome()
-    assert lab.at(3, ATOMIC_LIMIT) == A * ATOMIC_LIMIT
-    assert lab.code(atomic(3, ATOMIC_LIMIT + 1), A * (ATOMIC_LIMIT + 1)) == 0x2400
-    assert lab.code(atomic(0, 1, boundary=8), A) == 0x2400
-    assert lab.code(atomic(0, 2), A) == 0x2400
+def test_write_atomic_writes_whole_pages_up_to_its_limit_and_has_no_boundary(lab: UnitBench) -> None:
+    assert lab(atomic(8, ATOMIC_LIMIT), A * ATOMIC_LIMIT) == Outcome()
+    assert lab.at(8, ATOMIC_LIMIT) == A * ATOMIC_LIMIT
+    assert lab.code(atomic(0, ATOMIC_LIMIT + 8), A * (ATOMIC_LIMIT + 8)) == 0x2400
+    assert lab.code(atomic(0, 8, boundary=8), A * 8) == 0x2400
+    assert lab.code(atomic(0, 16), A * 8) == 0x2400
+    assert lab.code(atomic(0, 1), A) == 0x2400
+    assert lab.code(atomic(1, 8), A * 8) == 0x2400
+    assert lab.code(atomic(SECTORS, 8), A * 8) == 0x2100
 
 
 @pytest.mark.parametrize("flags", [0x00, 0x08])
@@ -212,7 +215,7 @@ def test_a_write_protected_disk_refuses_every_write_and_nothing_else(lab: UnitBe
         (form_10(0x2E, 0, 1), A),
         (form_16(0x89, 0, 1), A + B),
         (form_16(0x8B, 0, 1), A),
-        (atomic(0, 1), A),
+        (atomic(0, 8), A * 8),
         (form_16(0x93, 0, 1), A),
         unmap((0, 1)),
     ):

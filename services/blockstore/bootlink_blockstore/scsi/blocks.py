@@ -1,7 +1,7 @@
 """Ranges of blocks that CDBs name, the limits on them, and the common ways to answer.
 
 Every limit bounds what one command may hold in memory or how long it may take. Page B0 states those of `LIMITS`; it has
-no field for `ORWRITE_LIMIT`, and those for atomic writes are left empty on purpose (`scsi_vpd`).
+no field for `ORWRITE_LIMIT`, and of atomic writes it states less than `ATOMIC_LIMIT` on purpose (`scsi_vpd`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bootlink_wire.scsi_vpd import Limits
 TRANSFER_LIMIT: Final = 8_192  # sectors (4 MiB) per command: bounds what one command may hold in memory
 COMPARE_LIMIT: Final = 255  # sectors of a COMPARE AND WRITE: its count has one byte
 ATOMIC_LIMIT: Final = 256  # sectors of a WRITE ATOMIC: 128 KiB go to the overlay in one system call
+ATOMIC_UNIT: Final = 8  # sectors that one begins at a multiple of, and is a multiple of: a page of the overlay
 ORWRITE_LIMIT: Final = 256  # sectors of an ORWRITE: it is computed on the event loop, in about a millisecond
 UNMAP_LIMIT: Final = 1 << 20  # sectors (512 MiB) that one UNMAP may name in all
 UNMAP_DESCRIPTORS: Final = 256  # ranges that one UNMAP may name, each a system call of its own
