@@ -137,8 +137,8 @@ class Overlay(PageMap):
                     raise ValueError(f"{zeros_path(self.path)}: damaged near byte {position}")
                 for run in _MARKED.finditer(marks):
                     self.mark(position + run.start(), position + run.end(), ZEROED)
-        for start, stop in extents(self.fd, offset + length, offset):
-            self.mark(start >> PAGE_BITS, -(-stop >> PAGE_BITS))
+        found = extents(self.fd, offset + length, offset)
+        self.fill((start >> PAGE_BITS, -(-stop >> PAGE_BITS)) for start, stop in found)
 
     def read_now(self, offset: int, length: int) -> bytes | None:
         """Bytes of present pages, if they are in the page cache."""

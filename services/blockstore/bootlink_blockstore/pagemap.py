@@ -15,7 +15,7 @@ a guest that trims a whole disk of 60 GB costs a dictionary of 3,840 entries, an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 PAGE_BITS: Final = 12
@@ -66,6 +66,31 @@ class PageMap:
             self.chunks.pop(number, None)
         else:
             self.chunks[number] = uniform
+
+    def fill(self, runs: Iterable[tuple[int, int]]) -> None:
+        """Pages first..end of each run are present: `mark`, for as many runs as a large overlay has. In order."""
+        number, chunk, held = -1, bytearray(), 0
+        for first, end in runs:
+            if first >> CHUNK_BITS != number:
+                self._filled(number, chunk, held)
+                number = first >> CHUNK_BITS
+                chunk = bytearray(self.chunks.get(number, _UNIFORM[ABSENT]))
+                held = chunk.count(PRESENT)
+            at, until = first & CHUNK - 1, end - (number << CHUNK_BITS)
+            if until - at == 1:
+                chunk[at] = PRESENT
+            elif until <= CHUNK:
+                chunk[at:until] = _UNIFORM[PRESENT][at:until]
+            else:
+                self._filled(number, chunk, held)
+                number = -1
+                self.mark(first, end)
+        self._filled(number, chunk, held)
+
+    def _filled(self, number: int, chunk: bytearray, held: int) -> None:
+        if number >= 0:
+            self.pages += chunk.count(PRESENT) - held
+            self.chunks[number] = _UNIFORM[PRESENT] if chunk == _UNIFORM[PRESENT] else chunk
 
     def mask(self, first: int, end: int) -> None:
         """Pages first..end read as zeros where they are absent, and stay what they are elsewhere."""

@@ -42,6 +42,27 @@ def test_a_page_map_is_a_list_of_states(
     assert pages.touches(offset, length) == any(state != ABSENT for state, _, _ in runs)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 60) | st.integers(1, 6000)), max_size=20), STEPS)
+def test_filling_is_marking_run_by_run(
+    gaps: list[tuple[int, int]], before: list[tuple[tuple[int, int], int | None]]
+) -> None:
+    runs, position = [], 0
+    for gap, length in gaps:
+        if position + gap + length <= PAGES:
+            runs.append((position + gap, position + gap + length))
+            position += gap + length
+    filled, marked = PageMap(PAGES * PAGE), PageMap(PAGES * PAGE)
+    for pages in (filled, marked):
+        for (first, end), state in before:
+            pages.mark(first, end, ZEROED if state is None else state)
+    filled.fill(runs)
+    for first, end in runs:
+        marked.mark(first, end)
+    assert filled.pages == marked.pages
+    assert {n: bytes(c) for n, c in filled.chunks.items()} == {n: bytes(c) for n, c in marked.chunks.items()}
+
+
 def test_a_large_disk_that_is_given_back_or_written_whole_costs_next_to_nothing() -> None:
     gigabytes = 60 << 30
     tracemalloc.start()
