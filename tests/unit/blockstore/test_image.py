@@ -7,7 +7,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -15,7 +15,9 @@ from bootlink_blockstore.cache import BLOCK, Cache
 from bootlink_blockstore.image import Image, Library
 from bootlink_blockstore.reading import Layer, Readers
 from bootlink_disks import DiskError, Kind, create_vhd_differencing, create_vhd_dynamic
-from bootlink_disks.layer import Run
+from bootlink_disks.layer import Format, Run
+from bootlink_disks.open import FORMATS
+from bootlink_events import LayerFormat
 from lab.blockstore import digest, layer_plan, make_image
 from lab.disks import apply_changes
 
@@ -101,6 +103,10 @@ async def test_a_chain_of_vhds_is_one_disk_and_a_block_of_the_base_is_cached_onc
         assert library.cache.entries == held, "the blocks that only the base holds were there already"
         library.shut()
     assert [digest(info.path) for info in infos] == before
+
+
+def test_a_plan_can_name_every_format_that_is_read_and_no_other() -> None:
+    assert get_args(LayerFormat) == get_args(Format) == tuple(FORMATS)
 
 
 async def test_layers_that_do_not_belong_together_are_no_image(tmp_path: Path) -> None:
