@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import idle, machine, reads, replacement, report, storm, writes
+from bench import fairness, idle, machine, reads, replacement, report, storm, writes
 from bench.report import Section
 
 MEASURES: Final[dict[str, Callable[[Path], Section]]] = {
     "reads": reads.random_reads,
     "sequential": reads.sequential_reads,
     "writes": writes.random_writes,
+    "fairness": fairness.hits_beside_others,
     "storm": storm.boot_storm,
     "replacement": replacement.virus_scans,
     "idle": idle.idle_sessions,

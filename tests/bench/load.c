@@ -7,6 +7,7 @@
  *     rand, seq   READ(10) or WRITE(10) of SIZE bytes within the first REGION bytes, DEPTH at a time per session, for
  *                 WARM seconds that do not count and SECONDS that do
  *     trace       each session reads what FILE says ("OFFSET LENGTH" a line) in that order, once
+ *     deaf        READ(10) as for rand, DEPTH of them once, and no answer is taken for SECONDS
  *     idle        nothing: "ready" is printed, and the sessions are held until stdin ends
  *
  * Every sector of the disk holds its own number in its first 8 bytes (big-endian), on the disk and in what is written
@@ -30,7 +31,7 @@
 enum { SESSIONS_LIMIT = 4096, DEPTH_LIMIT = 64, CHUNK = 1 << 20, IMMEDIATE_LIMIT = 8192 };
 enum { SHIFT = 6, BUCKETS = (64 - SHIFT) << SHIFT }; /* of the histogram: 64 per power of two, so within 1.6 % */
 
-enum mode { RAND, SEQ, TRACE, IDLE };
+enum mode { RAND, SEQ, TRACE, DEAF, IDLE };
 
 struct read_of_trace { uint64_t offset; uint32_t length; };
 
@@ -319,7 +320,7 @@ static void run_for(double duration)
 {
     uint64_t until = clock_ns(CLOCK_MONOTONIC) + (uint64_t)(duration * 1e9);
     struct epoll_event events[256];
-    while (clock_ns(CLOCK_MONOTONIC) < until && !(mode == TRACE && !alive)) {
+    while (clock_ns(CLOCK_MONOTONIC) < until && !(mode == TRACE && !alive) && mode != DEAF) {
         int count = epoll_wait(epoll_fd, events, 256, 100);
         for (int i = 0; i < count; i++) {
             if (events[i].events & EPOLLOUT) issue(events[i].data.ptr);
@@ -346,7 +347,7 @@ int main(int argc, char **argv)
     char host[64], initiator[256], target[256];
     int port, pid = 0;
     unsigned long long lun;
-    static const char *modes[] = {"rand", "seq", "trace", "idle"};
+    static const char *modes[] = {"rand", "seq", "trace", "deaf", "idle"};
     clockid_t target_clock = 0;
 
     for (int option; (option = getopt(argc, argv, "m:s:d:r:t:u:p:f:w")) != -1;) switch (option) {
@@ -361,7 +362,7 @@ int main(int argc, char **argv)
         case 'p': pid = atoi(optarg); break;
         case 'f': load_trace(optarg); break;
         case 'w': writing = 1; break;
-        default: die("usage: load -m rand|seq|trace|idle -s SIZE -d DEPTH -r REGION -t SECONDS -u WARM -p PID [-f FILE] [-w]");
+        default: die("usage: load -m rand|seq|trace|deaf|idle -s SIZE -d DEPTH -r REGION -t SECONDS -u WARM -p PID [-f FILE] [-w]");
         }
     if (mode > IDLE || depth < 1 || depth > DEPTH_LIMIT || size % SECTOR || (writing && size > IMMEDIATE_LIMIT))
         die("mode, depth or size is out of range");
@@ -380,18 +381,22 @@ int main(int argc, char **argv)
         if (mode == IDLE) { printf("ready\n"); fflush(stdout); }
     }
     if (mode == IDLE) return 0;
+    if (mode == DEAF) {
+        for (int i = 0; i < session_count; i++) issue(&sessions[i]);
+        usleep(seconds * 1e6);
+    }
     if (pid && clock_getcpuclockid(pid, &target_clock)) die("process %d has no CPU clock", pid);
     for (int i = 0; i < session_count; i++)
         if (mode == SEQ) sessions[i].position = region / size * i / session_count * size;
     alive = session_count;
-    counting = mode == TRACE || warm == 0;
+    counting = mode == TRACE || mode == DEAF || warm == 0;
     for (int i = 0; i < session_count && !counting; i++) issue(&sessions[i]);
     if (!counting) run_for(warm);
     int was_counting = counting;
     counting = 1;
     uint64_t began = clock_ns(CLOCK_MONOTONIC), own = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     uint64_t theirs = pid ? clock_ns(target_clock) : 0;
-    for (int i = 0; i < session_count && was_counting; i++) issue(&sessions[i]);
+    for (int i = 0; i < session_count && was_counting && mode != DEAF; i++) issue(&sessions[i]);
     run_for(seconds);
     uint64_t ended = clock_ns(CLOCK_MONOTONIC);
     own = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - own;

@@ -34,20 +34,23 @@ def load_average() -> str:
     return f"{os.getloadavg()[0]:.1f}"
 
 
-def built(name: str) -> Path:
+def built(name: str, *options: str) -> Path:
     """The program made of `name`.c, newer than its sources."""
     folder = Path(__file__).parent
     source, header, program = folder / f"{name}.c", folder / "iscsi.h", CACHE / name
     CACHE.mkdir(parents=True, exist_ok=True)
     newest = max(source.stat().st_mtime, header.stat().st_mtime)
     if not program.exists() or program.stat().st_mtime < newest:
-        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source], check=True)
+        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", program, source], check=True)
     return program
 
 
 def pinned(core: int, *command: str | Path) -> list[str]:
-    """The command, kept on one core. A machine with a single one has no choice."""
-    return ["taskset", "-c", str(core % (os.cpu_count() or 1)), *map(str, command)]
+    """The command, kept on one core. A machine with a single one has no choice.
+
+    In a session of its own: the kernel shares a core out among sessions (autogroup), and tgtd makes itself one.
+    """
+    return ["setsid", "taskset", "-c", str(core % (os.cpu_count() or 1)), *map(str, command)]
 
 
 def _said(*command: str) -> str:

@@ -65,7 +65,6 @@ def store(
     *,
     clients: int = 64,
     cache: int = CACHE_BYTES,
-    preload: Path | None = None,
     environment: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """The block store, with a plan for each of `clients`. `folder` is made and holds its data."""
@@ -88,8 +87,6 @@ def store(
         "BOOTLINK_LOG_FORMAT": "json",
     }
     environment = {**os.environ, **settings, **(environment or {})}
-    if preload is not None:
-        environment["LD_PRELOAD"] = str(preload)
     log = folder / "log"
     process = Process(pinned(SERVER_CORE, sys.executable, "-m", "bootlink_blockstore"), log=log, env=environment)
     process.start(lambda: '"event": "ready"' in log.read_text() if log.exists() else False)

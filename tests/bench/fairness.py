@@ -1,0 +1,93 @@
+"""What one client's hits are delayed by others: who writes flat out, who misses on a slow disk, who takes nothing.
+
+The image's disk, or the write-backs', is made slow by `slow.c`: each system call on it takes DELAY_MS longer. The
+reader has one read outstanding, of blocks that are cached; its 99th percentile is looked at while each of the others is
+at it. It goes before them on the client's core, or it would wait for them there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench import servers
+from bench.load import Load, Sample, Work, measured
+from bench.machine import built
+from bench.report import Goal, Section, table
+from bench.servers import Server
+from lab.blockstore import digest
+
+DISK = 256 << 20
+HOT = 16 << 20
+CACHE = 64 << 20  # a fourth of the disk, so that who reads all of it misses mostly
+DELAY_MS = 50
+SHARE = 10  # a tenth of the disk's delay: one that passes through to hits shows at once
+OTHERS = 5  # clients of each kind
+ROUNDS = 3
+SECONDS = 2.0
+LONGER = SECONDS + 1.0  # the others begin before the reader, and end after it
+
+READER = Work("rand", 4096, 1, HOT, SECONDS, 0.3)
+FILL = Work("seq", 32768, 32, HOT, 6.0, 0.0)
+WRITER = Work("rand", 4096, 32, DISK, LONGER, 0.0, writes=True)
+MISSER = Work("rand", 32768, 8, DISK, LONGER, 0.0)
+GREEDY = Work("rand", 32768, 32, HOT, LONGER, 0.0)
+DEAF = Work("deaf", 262144, 32, HOT, LONGER, 0.0)
+CASES: tuple[tuple[str, str, tuple[Work, ...]], ...] = (
+    ("image", "nobody", ()),
+    ("image", "who write 4 KiB flat out", (WRITER,)),
+    ("image", "who miss on a slow image", (MISSER,)),
+    ("image", "who write flat out, and who miss on a slow image", (WRITER, MISSER)),
+    ("image", "who read 32 KiB flat out", (GREEDY,)),
+    ("image", "who do not take what they asked for", (DEAF,)),
+    ("overlay", "who write 4 KiB flat out on a slow disk", (WRITER,)),
+)
+SLOW = {"image": "image.raw", "overlay": ".overlay"}  # part of the path of what is slow
+
+
+def hits_beside_others(folder: Path) -> Section:
+    image = servers.make_disk(folder / "image.raw", DISK)
+    before = digest(image)
+    found: list[tuple[str, Sample]] = []
+    for slow, part in SLOW.items():
+        environment = {
+            "SLOW_PATH": part,
+            "SLOW_MS": str(DELAY_MS),
+            "LD_PRELOAD": str(built("slow", "-shared", "-fPIC")),
+        }
+        with servers.store(folder / f"{slow}-slow", image, cache=CACHE, environment=environment) as server:
+            measured(server.pid, server.logins(1), FILL)
+            for what, name, others in CASES:
+                if what == slow:
+                    samples = [_beside(server, others) for _ in range(ROUNDS)]
+                    found.append((name, sorted(samples, key=lambda sample: sample.p99)[ROUNDS // 2]))
+    if digest(image) != before:
+        raise RuntimeError("the golden image was changed")
+    limit, worst = DELAY_MS * 1000 / SHARE, max(sample.p99 for _, sample in found)
+    text = (
+        f"One client reads cached blocks of 4 KiB, one at a time, beside {OTHERS} others of each kind. What is slow "
+        f"takes {DELAY_MS} ms more for each system call.\n\n"
+    )
+    rows = [
+        (name, *(f"{figure:,.0f}" for figure in (sample.rate, sample.p50, sample.p99, sample.longest)))
+        for name, sample in found
+    ]
+    return Section(
+        "Hits beside others",
+        text + table(("beside others", "reads per s", "p50 µs", "p99 µs", "longest µs"), rows),
+        (
+            Goal(
+                "no write, miss or slow client delays others' hits: p99 within a tenth of a slow disk's delay",
+                worst <= limit,
+                f"at most {worst / 1000:.1f} ms of {limit / 1000:g} ms",
+            ),
+        ),
+    )
+
+
+def _beside(server: Server, others: tuple[Work, ...]) -> Sample:
+    """What the reader sees."""
+    running = [Load(server.pid, server.logins(OTHERS, 10 * (n + 1)), work) for n, work in enumerate(others)]
+    sample = Load(server.pid, server.logins(1), READER, ahead=True).result()
+    for load in running:
+        load.result()
+    return sample
