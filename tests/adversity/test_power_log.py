@@ -11,7 +11,7 @@ import pytest
 
 from bootlink_blockstore.cache import Cache
 from bootlink_blockstore.disk import ClientDisk, DiskFault
-from bootlink_blockstore.image import Library
+from bootlink_blockstore.library import Library
 from bootlink_blockstore.overlay import Overlay
 from lab.blockstore import layer_plan, make_image
 from lab.fuse import exported

@@ -36,7 +36,7 @@ import pytest
 from bootlink_blockstore import writeback
 from bootlink_blockstore.cache import Cache
 from bootlink_blockstore.disk import ClientDisk
-from bootlink_blockstore.image import Library
+from bootlink_blockstore.library import Library
 from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.pagemap import ABSENT, PAGE, PRESENT
 from bootlink_blockstore.writeback import Manifest, Writebacks

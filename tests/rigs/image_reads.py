@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from bootlink_blockstore import reading
 from bootlink_blockstore.cache import BLOCK, ENTRY_COST, Cache
-from bootlink_blockstore.image import Image, Library
+from bootlink_blockstore.image import Image
+from bootlink_blockstore.library import Library
 from bootlink_blockstore.readahead import JOBS, limit_in_flight
 from bootlink_disks import ImageInfo, create_vhd_differencing, create_vhd_dynamic
 from lab.blockstore import digest, layer_plan, make_image

@@ -20,7 +20,7 @@ from typing import Final
 
 from bootlink_blockstore.cache import Cache
 from bootlink_blockstore.disk import ClientDisk
-from bootlink_blockstore.image import Library
+from bootlink_blockstore.library import Library
 from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.pagemap import PAGE
 from lab.blockstore import digest, layer_plan, make_image

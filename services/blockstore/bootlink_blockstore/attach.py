@@ -36,8 +36,9 @@ from typing import Final, NoReturn, Protocol, TypeVar
 from bootlink_blockstore.access import Access, NotAdmitted, Plans
 from bootlink_blockstore.chap import Chap
 from bootlink_blockstore.disk import OUT_OF_SPACE, ClientDisk
-from bootlink_blockstore.image import Image, Library
+from bootlink_blockstore.image import Image
 from bootlink_blockstore.journal import Journal
+from bootlink_blockstore.library import Library
 from bootlink_blockstore.login import Admission
 from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.pagemap import PAGE

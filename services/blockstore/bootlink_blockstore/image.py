@@ -16,31 +16,21 @@ So the event loop never waits for a disk, and concurrent misses on one block rea
 for another's counts as a use of the block, as a hit does. A read that fails leaves nothing in the cache; all who
 waited for the block that failed are told, and the next read tries again.
 
-`Library` holds the open layers by their id, and the images that stand on them: clients of one stack share one `Image`.
-A layer stays open after its last client left, with its blocks, since the next boot of a room asks for the same; the
-longest unused goes first. A layer's file is checked against its plan at every attachment, not only when it is opened;
-and where it is another file by then, or was touched at all, it is opened anew and nothing that was read of the former
-one is served to newcomers (a damaged file that was restored looks by size and time as it did before).
-
-Deliberately not here: writes (an image is immutable), how files are read (`reading`), what goes from the cache
-(`cache`) and how far to read ahead (`readahead`).
+Deliberately not here: writes (an image is immutable), which layers are open (`library`), how files are read
+(`reading`), what goes from the cache (`cache`) and how far to read ahead (`readahead`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Coroutine, Iterator, Sequence
-from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Final
 
 from bootlink_blockstore import readahead
 from bootlink_blockstore.cache import BLOCK, BLOCK_BITS, LAST, PIECE_BITS, SPENT, USE, ZEROS, Cache, Shelf
 from bootlink_blockstore.readahead import JOB_BLOCKS, WINDOW_LEAST, Streams, Window
-from bootlink_blockstore.reading import RUN_BLOCKS, Extent, Flight, Job, Layer, Readers, Stamp, read_now, resolve
-from bootlink_disks import DiskError, OpenLayer, open_layer, require_chain
-from bootlink_events import LayerPlan
+from bootlink_blockstore.reading import RUN_BLOCKS, Extent, Flight, Job, Layer, Readers, read_now, resolve
 
 Buffer = bytes | memoryview
 Buffers = list[Buffer]
@@ -49,9 +39,6 @@ MASK: Final = BLOCK - 1
 COPIED: Final = 4_096  # bytes: copying so few is cheaper than the two objects of a view
 INLINE_BLOCKS: Final = 8  # blocks that one read may copy from the page cache on the event loop: about 80 µs
 HELD_LOOK: Final = 16  # held blocks behind a miss that a sequence may go through (512 KiB)
-IDLE_LAYERS: Final = 64  # layers that stay open without a client; each costs a descriptor and its map
-SWEEP_PAUSE: Final = 0.002  # seconds between slices of a forgotten layer's blocks, for others to be served
-LAYERS_LIMIT: Final = 255  # of one image: what one byte per block can name
 LOCATED_LIMIT: Final = 64  # blocks whose places are known and not yet asked for: those of a long read
 LOOK_UPS: Final = 128  # in layers' maps for one window: with stacks of differencing disks each takes some 10 µs
 UNKNOWN: Final = 0  # in Image._owners
@@ -345,112 +332,3 @@ def _runs(blocks: list[int]) -> list[list[int]]:
         else:
             runs.append([block])
     return runs
-
-
-class Library:
-    """The layers that are open, and the images that stand on them."""
-
-    def __init__(self, cache: Cache, executor: Executor, ahead: Executor | None = None) -> None:
-        """`executor` has the threads that open and read layers, `ahead` (JOBS threads) those that read ahead."""
-        self.cache = cache
-        self._executor = executor
-        self._readers = Readers(executor, ahead, readahead.limit_in_flight(cache.budget))
-        self._layers: dict[str, Layer] = {}  # in the order of their last use
-        self._former: list[Layer] = []  # whose file is another by now; for those that still use them
-        self._images: dict[tuple[Layer, ...], Image] = {}
-        self._lock = asyncio.Lock()
-
-    @property
-    def layers(self) -> list[Layer]:
-        return list(self._layers.values())
-
-    async def open(self, plans: Sequence[LayerPlan]) -> Image:
-        """The image with these layers, top first. DiskError if a file is not what its plan says. `close` it."""
-        if len(plans) > LAYERS_LIMIT:
-            raise DiskError(
-                f"{plans[0].path} stands on {len(plans) - 1} layers; an image may have {LAYERS_LIMIT} in all",
-                "make one layer of the lower ones",
-            )
-        loop = asyncio.get_running_loop()
-        async with self._lock:
-            layers = []
-            for plan in plans:
-                held = self._layers.pop(plan.id, None)
-                if held is not None:
-                    self._layers[plan.id] = held
-                    stamp = await loop.run_in_executor(self._executor, _require_unchanged, plan)
-                    if stamp != held.stamp:
-                        self._former.append(self._layers.pop(plan.id))
-                        held = None
-                if held is None:
-                    opened, stamp = await loop.run_in_executor(self._executor, _open, plan)
-                    shelf = self.cache.shelf(-(-opened.size >> BLOCK_BITS))
-                    held = self._layers[plan.id] = Layer(plan.id, shelf, opened, stamp)
-                layers.append(held)
-            require_chain([layer.open.info for layer in layers])
-            for layer in layers:
-                layer.users += 1
-            self._close_idle(IDLE_LAYERS)
-        stack = tuple(layers)
-        image = self._images.get(stack)
-        if image is None:
-            image = self._images[stack] = Image(stack, self.cache, self._readers)
-        return image
-
-    def close(self, image: Image) -> None:
-        """One user of the image less. Its layers stay open for the next."""
-        for layer in image.layers:
-            layer.users -= 1
-
-    def shut(self) -> None:
-        """Close every layer. Only when nothing reads any more."""
-        for layer in (*self._layers.values(), *self._former):
-            layer.open.close()
-        self._layers.clear()
-        self._former.clear()
-        self._images.clear()
-
-    def _close_idle(self, keep: int) -> None:
-        idle = [layer for layer in self._layers.values() if layer.users == 0]
-        for layer in idle[: max(0, len(idle) - keep)]:
-            if self._close_layer(layer):
-                del self._layers[layer.id]
-        self._former = [layer for layer in self._former if layer.users or not self._close_layer(layer)]
-
-    def _close_layer(self, layer: Layer) -> bool:
-        """Close a layer that nobody uses, and forget its blocks. False while one of them is still being read."""
-        if layer.flights:
-            return False
-        self._images = {stack: image for stack, image in self._images.items() if layer not in stack}
-        self.cache.forget(layer.shelf)
-        self._sweep()
-        layer.open.close()
-        return True
-
-    def _sweep(self) -> None:
-        if self.cache.sweep():
-            asyncio.get_running_loop().call_later(SWEEP_PAUSE, self._sweep)
-
-
-def _open(plan: LayerPlan) -> tuple[OpenLayer, Stamp]:
-    opened = open_layer(
-        plan.path, plan.format, virtual_size=plan.virtual_size, file_size=plan.file_size, mtime_ns=plan.mtime_ns
-    )
-    return opened, _stamp(os.fstat(opened.fd))
-
-
-def _stamp(state: os.stat_result) -> Stamp:
-    return state.st_dev, state.st_ino, state.st_ctime_ns
-
-
-def _require_unchanged(plan: LayerPlan) -> Stamp:
-    try:
-        now = os.stat(plan.path)  # noqa: PTH116  (one system call, in a thread)
-    except OSError as error:
-        raise DiskError(f"{plan.path}: {error.strerror}", "restore the file") from error
-    if (now.st_size, now.st_mtime_ns) != (plan.file_size, plan.mtime_ns):
-        raise DiskError(
-            f"{plan.path}: the file was changed after it was added",
-            "restore the file as it was, or add the changed one as a new version",
-        )
-    return _stamp(now)

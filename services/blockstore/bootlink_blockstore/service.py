@@ -17,8 +17,8 @@ from bootlink_blockstore.access import Access, Plans
 from bootlink_blockstore.attach import Attachments
 from bootlink_blockstore.cache import Cache
 from bootlink_blockstore.disk import OUT_OF_SPACE
-from bootlink_blockstore.image import Library
 from bootlink_blockstore.journal import Journal
+from bootlink_blockstore.library import Library
 from bootlink_blockstore.memory import settle
 from bootlink_blockstore.overlay import HoleError, probe
 from bootlink_blockstore.portal import DRAIN_SECONDS, Portal, ticking

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from bootlink_blockstore.attach import Attachments
 from bootlink_blockstore.cache import Cache, Shelf
-from bootlink_blockstore.image import Library
+from bootlink_blockstore.library import Library
 
 
 class Meter(Protocol):

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from bootlink_blockstore import overlay as module
 from bootlink_blockstore.cache import BLOCK, ENTRY_COST, Cache
 from bootlink_blockstore.disk import ClientDisk, DiskFault
-from bootlink_blockstore.image import Buffer, Buffers, Library
+from bootlink_blockstore.image import Buffer, Buffers
+from bootlink_blockstore.library import Library
 from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.pagemap import CHUNK, PAGE, PRESENT, ZEROED
 from lab.blockstore import digest, layer_plan, make_image

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from bootlink_blockstore import disk as module
 from bootlink_blockstore.cache import BLOCK, ENTRY_COST, Cache
 from bootlink_blockstore.disk import ClientDisk
-from bootlink_blockstore.image import Library
+from bootlink_blockstore.library import Library
 from bootlink_blockstore.overlay import Overlay
 from lab.blockstore import digest, layer_plan
 from lab.disks import dynamic_vhd

@@ -12,7 +12,8 @@ from typing import Any, get_args
 import pytest
 
 from bootlink_blockstore.cache import BLOCK, Cache
-from bootlink_blockstore.image import Image, Library
+from bootlink_blockstore.image import Image
+from bootlink_blockstore.library import Library
 from bootlink_blockstore.reading import Layer, Readers
 from bootlink_disks import DiskError, Kind, create_vhd_differencing, create_vhd_dynamic
 from bootlink_disks.layer import Format, Run
@@ -164,7 +165,7 @@ async def test_a_layer_that_cannot_be_opened_anew_is_held_once(tmp_path: Path, m
         image = await library.open([plan])
         base.chmod(0o444)  # touched: nobody can tell that its bytes are the same
         with monkeypatch.context() as patch:
-            patch.setattr("bootlink_blockstore.image._open", broken)
+            patch.setattr("bootlink_blockstore.library._open", broken)
             with pytest.raises(DiskError):
                 await library.open([plan])
         assert library.layers == []
@@ -217,7 +218,7 @@ async def test_a_layer_is_opened_once_and_stays_for_the_next_boot(tmp_path: Path
 async def test_idle_layers_beyond_the_limit_are_closed_with_their_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bootlink_blockstore.image.IDLE_LAYERS", 1)
+    monkeypatch.setattr("bootlink_blockstore.library.IDLE_LAYERS", 1)
     with ThreadPoolExecutor(2) as executor:
         library = Library(Cache(8 << 20), executor)
         for number in range(3):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bootlink_blockstore.cache import BLOCK, ENTRY_COST, USE, Cache
-from bootlink_blockstore.image import LAYERS_LIMIT, Image, Library
+from bootlink_blockstore.image import Image
+from bootlink_blockstore.library import LAYERS_LIMIT, Library
 from bootlink_blockstore.readahead import JOBS
 from bootlink_disks import DiskError, create_vhd_differencing, create_vhd_dynamic
 from lab import boot_reads

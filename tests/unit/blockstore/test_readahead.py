@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from bootlink_blockstore.cache import BLOCK, Cache
-from bootlink_blockstore.image import Image, Library
+from bootlink_blockstore.image import Image
+from bootlink_blockstore.library import Library
 from bootlink_blockstore.readahead import (
     JOB_BLOCKS,
     JOBS,
