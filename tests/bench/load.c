@@ -14,7 +14,8 @@
  * here, and the first sector of every answer is looked at: an answer that is quick and wrong ends the measurement.
  *
  * The last line on stdout is JSON: operations, seconds, latencies in µs, CPU seconds of this process and of the
- * target's (PID; all its threads, by its CPU clock) while it counted.
+ * target's (PID; all its threads, by its CPU clock) while it counted, and seconds that each could have run but another
+ * process did.
  */
 #define _GNU_SOURCE
 #include "iscsi.h"
@@ -68,6 +69,17 @@ static uint64_t clock_ns(clockid_t clock)
     struct timespec now;
     clock_gettime(clock, &now);
     return now.tv_sec * 1000000000ull + now.tv_nsec;
+}
+
+static double delayed(int pid) /* seconds that a process' main thread was ready to run and another one ran */
+{
+    char path[64];
+    unsigned long long ran = 0, waited = 0;
+    snprintf(path, sizeof path, "/proc/%d/schedstat", pid);
+    FILE *file = fopen(path, "r");
+    if (file && fscanf(file, "%llu %llu", &ran, &waited) != 2) waited = 0;
+    if (file) fclose(file);
+    return waited / 1e9;
 }
 
 static uint64_t random_next(void) /* xorshift64 (Marsaglia) */
@@ -396,15 +408,17 @@ int main(int argc, char **argv)
     counting = 1;
     uint64_t began = clock_ns(CLOCK_MONOTONIC), own = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     uint64_t theirs = pid ? clock_ns(target_clock) : 0;
+    double own_delay = delayed(getpid()), their_delay = delayed(pid);
     for (int i = 0; i < session_count && was_counting && mode != DEAF; i++) issue(&sessions[i]);
     run_for(seconds);
     uint64_t ended = clock_ns(CLOCK_MONOTONIC);
     own = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - own;
     theirs = pid ? clock_ns(target_clock) - theirs : 0;
     if (mode == TRACE && alive) die("%d sessions have not come to the end of the trace in %.0f s", alive, seconds);
-    printf("{\"ops\": %llu, \"seconds\": %.6f, \"client_cpu\": %.6f, \"server_cpu\": %.6f, \"p50\": %.1f, \"p99\": %.1f, "
-           "\"p999\": %.1f, \"longest\": %.1f}\n",
-           (unsigned long long)ops, (ended - began) / 1e9, own / 1e9, theirs / 1e9, percentile(0.5), percentile(0.99),
+    printf("{\"ops\": %llu, \"seconds\": %.6f, \"client_cpu\": %.6f, \"server_cpu\": %.6f, "
+           "\"client_delay\": %.6f, \"server_delay\": %.6f, \"p50\": %.1f, \"p99\": %.1f, \"p999\": %.1f, \"longest\": %.1f}\n",
+           (unsigned long long)ops, (ended - began) / 1e9, own / 1e9, theirs / 1e9,
+           delayed(getpid()) - own_delay, delayed(pid) - their_delay, percentile(0.5), percentile(0.99),
            percentile(0.999), longest / 1e3);
     return 0;
 }

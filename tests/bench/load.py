@@ -11,7 +11,7 @@ from statistics import median
 
 from bench.machine import CLIENT_CORE, built, pinned
 
-BUSY = 0.9  # share of its core's time at which the client counts as the limit
+BUSY = 0.9  # share of the time that a side had its core from which it counts as the limit
 GRACE_SECONDS = 60.0  # for logins, beside the measured time
 
 
@@ -50,12 +50,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one measurement saw. Latencies in µs, CPU in seconds, while it counted."""
+    """What one measurement saw while it counted. Latencies in µs, the rest in seconds.
+
+    `delay` is how long each side could have run and another process did: on a busy machine, no side's fault.
+    """
 
     ops: int
     seconds: float
     client_cpu: float
     server_cpu: float
+    client_delay: float
+    server_delay: float
     p50: float
     p99: float
     p999: float
@@ -74,7 +79,12 @@ class Sample:
     @property
     def client_limited(self) -> bool:
         """The client had no time left, so the server could have done more."""
-        return self.client_cpu / self.seconds >= BUSY > self.server_cpu / self.seconds
+        return self.client_cpu / (self.seconds - self.client_delay) >= BUSY and not self.server_limited
+
+    @property
+    def server_limited(self) -> bool:
+        """The server had no time left."""
+        return self.server_cpu / (self.seconds - self.server_delay) >= BUSY
 
 
 class Load:

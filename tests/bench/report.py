@@ -15,7 +15,8 @@ HEAD = """\
 
 Written by `make bench`; do not edit. Everything here was measured in one run: the block store with all that it does in
 production, tgt as Debian brings it, and a bare epoll loop in C (`tests/bench/loop.c`) that answers the same reads from
-memory and does nothing else. One core serves and another one asks, over loopback. Figures are medians of rounds in
+memory and does nothing else; *uvloop* is the same in Python (`tests/bench/bare.py`), the floor of what the block store
+is made with. One core serves and another one asks, over loopback. Figures are medians of rounds in
 which the servers took turns. *CPU* is the server's time on its core, user and system, per operation.
 """
 

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,16 +142,27 @@ def tgt(folder: Path, image: Path) -> Iterator[Server]:
             (Path("/var/run/tgtd") / left).unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def loop(folder: Path, image: Path) -> Iterator[Server]:
+def loop(folder: Path, image: Path) -> AbstractContextManager[Server]:
     """The bare epoll loop, with the image in its memory."""
+    return _bare("bare loop", [str(built("loop")), str(image)], folder)
+
+
+def bare(folder: Path, image: Path) -> AbstractContextManager[Server]:
+    """The same in Python on uvloop."""
+    return _bare("bare uvloop", [sys.executable, "-m", "bench.bare", str(image)], folder)
+
+
+@contextlib.contextmanager
+def _bare(name: str, command: list[str], folder: Path) -> Iterator[Server]:
+    """A server that says on which port it listens."""
     folder.mkdir(parents=True)
     log = folder / "log"
-    process = Process(pinned(SERVER_CORE, built("loop"), image), log=log)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = Process(pinned(SERVER_CORE, *command), log=log, env=environment)
     process.start(lambda: log.exists() and log.read_text().endswith("\n"))
     port = int(log.read_text().split()[1])
     try:
-        yield Server("bare loop", process.pid, lambda n: Login("127.0.0.1", port, f"{TGT_IQN}:{n}", TGT_IQN, 0))
+        yield Server(name, process.pid, lambda n: Login("127.0.0.1", port, f"{TGT_IQN}:{n}", TGT_IQN, 0))
     finally:
         process.kill()
 

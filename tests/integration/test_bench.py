@@ -24,7 +24,7 @@ def image(tmp_path: Path) -> Path:
     return servers.make_disk(tmp_path / "disk.raw", DISK)
 
 
-@pytest.mark.parametrize("serving", [servers.store, servers.tgt, servers.loop])
+@pytest.mark.parametrize("serving", [servers.store, servers.tgt, servers.loop, servers.bare])
 def test_every_server_answers_the_load_client_with_the_sectors_it_asked_for(
     serving: Serving, image: Path, tmp_path: Path
 ) -> None:
