@@ -78,7 +78,13 @@ async def test_an_unlinked_pc_is_told_so_on_its_screen_and_boots_by_itself_once_
         assert client["mac"] == MAC, "the unknown PC was enrolled"
         await system.command("link", "set", client["name"], "demo", "--chap", "mutual")
         await until_grub(pc)
-        await pc.console.expect(r"guest: initramfs: .* logged in to", stage="login of Linux", timeout=2 * WAIT)
+        await pc.console.expect(r"^\S+ login: ", stage="login prompt", timeout=2 * WAIT)
+        await pc.console.login()
+        assert (await pc.console.run("echo before >/root/before && sync")).status == 0
+        # A block store that is restarted asks Linux to log out; its root disk must come back, by CHAP again.
+        os.kill(system.pids["blockstore"], signal.SIGTERM)
+        after = await pc.console.run("sleep 1; echo after >/root/after && sync && cat /root/*", timeout=2 * WAIT)
+        assert (after.status, after.text.split()) == (0, ["after", "before"])
     told = [event for event in await events_of(system) if event["data"].get("mac") == MAC]
     boots = {event["data"]["boot_id"] for event in told if event["type"].startswith("bootlink.v1.boot.")}
     assert len(boots) == 1, "from the first DISCOVER to the disk it is one boot"
@@ -87,6 +93,8 @@ async def test_an_unlinked_pc_is_told_so_on_its_screen_and_boots_by_itself_once_
     kinds = [event["type"].removeprefix("bootlink.v1.") for event in told]
     attached = [event["data"]["initiator"] for event in told if event["type"].endswith("boot.disk_attached")]
     assert (attached[0], attached[-1]) == ("firmware", "os")
+    reasons = [event["data"]["reason"] for event in told if event["type"].endswith("boot.disk_detached")]
+    assert "logout" in reasons, reasons
     failed = [event["data"] for event in told if event["type"].endswith("boot.failed")]
     assert not [data for data in failed if data["stage"] == "disk"], failed
     assert {"boot.started", "boot.addressed", "boot.loader_sent", "boot.script_served", "boot.disk_attached"} <= {
