@@ -451,3 +451,32 @@ async def test_slow_writes_go_to_a_thread_until_they_are_fast_again(
         assert waiting is not None
         await waiting
         assert disk.write(0, b"x" * PAGE) is None
+
+
+async def test_writing_goes_on_inline_after_a_slow_write_though_some_are_always_on_their_way(tmp_path: Path) -> None:
+    async with disk_over(tmp_path) as disk:
+        disk._slow = True
+        writing = [disk.write(page * PAGE, bytes([page]) * PAGE) for page in range(8)]
+        assert None not in writing
+        jobs = [asyncio.ensure_future(job) for job in writing if job is not None]
+        later: list[Coroutine[Any, Any, None] | None] = []
+        jobs[0].add_done_callback(lambda _: later.append(disk.write(8 * PAGE, b"\x08" * PAGE)))
+        await asyncio.gather(*jobs)
+        assert later == [None], "the first answer was given when the queue was empty"
+        assert not disk._queue
+        for page in range(9):
+            assert await read(disk, page * PAGE, PAGE) == bytes([page]) * PAGE
+
+
+async def test_a_write_now_is_a_write_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with disk_over(tmp_path) as disk:
+        assert disk.write_now(PAGE, b"a" * PAGE)
+        assert await read(disk, PAGE, PAGE) == b"a" * PAGE
+        assert not disk.write_now(512, b"b" * PAGE), "no whole page"
+        monkeypatch.setattr(os, "pwrite", lambda *_: 512)
+        assert not disk.write_now(2 * PAGE, b"c" * PAGE), "not all of it"
+        monkeypatch.undo()
+        assert disk.overlay.count(0, 8, PRESENT) == 1
+        disk.fenced = True
+        assert not disk.write_now(PAGE, b"d" * PAGE)
+        assert await read(disk, PAGE, PAGE) == b"a" * PAGE

@@ -256,3 +256,26 @@ async def test_a_block_in_which_a_smaller_parent_ends_is_the_child_s_and_the_par
             assert 0 not in above.shelf.blocks
             for layer in (below, above):
                 os.close(layer.open.fd)
+
+
+async def test_a_hit_over_several_blocks_gives_what_a_read_gives_and_nothing_where_one_is_missing(
+    tmp_path: Path,
+) -> None:
+    path = make_image(tmp_path / "image", 5 * BLOCK + 4096)
+    content = path.read_bytes()
+    with ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(64 << 20), executor)
+        image = await library.open([layer_plan(path)])
+        await read(image, 0, 3 * BLOCK)
+        await read(image, 4 * BLOCK, BLOCK + 4096)
+        shelf = image.layers[0].shelf
+        for offset, length in ((0, 3 * BLOCK), (4096, 2 * BLOCK), (BLOCK - 512, 1024), (4 * BLOCK + 512, BLOCK + 3584)):
+            hits = shelf.hits
+            found = image.hit_blocks(offset, length)
+            assert found is not None
+            assert b"".join(found) == content[offset : offset + length]
+            assert shelf.hits - hits == len(found)
+        hits = shelf.hits
+        assert image.hit_blocks(2 * BLOCK, 2 * BLOCK) is None
+        assert shelf.hits == hits
+        library.shut()
