@@ -91,9 +91,8 @@ class Load:
     """A load client that runs: `result` waits for its end. One that is `ahead` goes before others on its core."""
 
     def __init__(self, pid: int, logins: Sequence[Login], work: Work, *, ahead: bool = False) -> None:
-        first = ("nice", "-n", "-20") if ahead else ()
         self._child = subprocess.Popen(
-            pinned(CLIENT_CORE, *first, built("load"), *work.options(pid)),
+            pinned(CLIENT_CORE, built("load"), *work.options(pid), *(["-a"] if ahead else [])),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
