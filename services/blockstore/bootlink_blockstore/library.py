@@ -5,7 +5,9 @@ blocks, since the next boot of a room asks for the same; the longest unused goes
 
 A layer's file is checked against its plan at every attachment, not only when it is opened; and where it is another file
 by then, or was touched at all, it is opened anew and nothing that was read of the former one is served to newcomers (a
-damaged file that was restored looks by size and time as it did before).
+damaged file that was restored looks by size and time as it did before). The same holds for all that stands on it: a
+block of an upper layer may have bytes of the lower ones in it. For that reason, too, no layer is closed while a block
+of one above it is being read.
 """
 
 from __future__ import annotations
@@ -52,22 +54,12 @@ class Library:
                 f"{plans[0].path} stands on {len(plans) - 1} layers; an image may have {LAYERS_LIMIT} in all",
                 "make one layer of the lower ones",
             )
-        loop = asyncio.get_running_loop()
         async with self._lock:
-            layers = []
-            for plan in plans:
-                held = self._layers.pop(plan.id, None)
-                if held is not None:
-                    self._layers[plan.id] = held
-                    stamp = await loop.run_in_executor(self._executor, _require_unchanged, plan)
-                    if stamp != held.stamp:
-                        self._former.append(self._layers.pop(plan.id))
-                        held = None
-                if held is None:
-                    opened, stamp = await loop.run_in_executor(self._executor, _open, plan)
-                    shelf = self.cache.shelf(-(-opened.size >> BLOCK_BITS))
-                    held = self._layers[plan.id] = Layer(plan.id, shelf, opened, stamp)
-                layers.append(held)
+            layers: list[Layer] = []
+            for plan in reversed(plans):
+                layers.insert(0, await self._layer(plan, layers[0] if layers else None))
+            for layer in layers:  # an upper one is older than what it stands on, and goes before it
+                self._layers[layer.id] = self._layers.pop(layer.id)
             require_chain([layer.open.info for layer in layers])
             for layer in layers:
                 layer.users += 1
@@ -77,6 +69,20 @@ class Library:
         if image is None:
             image = self._images[stack] = Image(stack, self.cache, self._readers)
         return image
+
+    async def _layer(self, plan: LayerPlan, below: Layer | None) -> Layer:
+        """The layer, open, and as its file and those below it are now."""
+        loop = asyncio.get_running_loop()
+        held = self._layers.get(plan.id)
+        if held is not None:
+            stamp = await loop.run_in_executor(self._executor, _require_unchanged, plan)
+            if stamp == held.stamp and held.below is below:
+                return held
+            self._former.append(self._layers.pop(plan.id))
+        opened, stamp = await loop.run_in_executor(self._executor, _open, plan)
+        shelf = self.cache.shelf(-(-opened.size >> BLOCK_BITS))
+        layer = self._layers[plan.id] = Layer(plan.id, shelf, opened, stamp, below)
+        return layer
 
     def close(self, image: Image) -> None:
         """One user of the image less. Its layers stay open for the next."""
@@ -99,9 +105,10 @@ class Library:
         self._former = [layer for layer in self._former if layer.users or not self._close_layer(layer)]
 
     def _close_layer(self, layer: Layer) -> bool:
-        """Close a layer that nobody uses, and forget its blocks. False while one of them is still being read."""
-        if layer.flights:
-            return False
+        """Close a layer that nobody uses, and forget its blocks. False while it may still be read from."""
+        for other in (*self._layers.values(), *self._former):
+            if other.flights and other.stands_on(layer):
+                return False
         self._images = {stack: image for stack, image in self._images.items() if layer not in stack}
         self.cache.forget(layer.shelf)
         self._sweep()

@@ -49,16 +49,24 @@ Flight = asyncio.Future[Landed]
 class Layer:
     """One open layer, with its shelf in the cache."""
 
-    __slots__ = ("flights", "id", "nowait", "open", "shelf", "stamp", "users")
+    __slots__ = ("below", "flights", "id", "nowait", "open", "shelf", "stamp", "users")
 
-    def __init__(self, plan_id: str, shelf: Shelf, opened: OpenLayer, stamp: Stamp) -> None:
+    def __init__(self, plan_id: str, shelf: Shelf, opened: OpenLayer, stamp: Stamp, below: Layer | None = None) -> None:
         self.id = plan_id
         self.shelf = shelf
         self.open = opened
         self.stamp = stamp
+        self.below = below  # the layer that it stands on: its blocks may have bytes of that one in them
         self.users = 0
         self.flights: dict[int, Flight] = {}  # blocks that are on their way
         self.nowait = True  # until its file system says that it knows no RWF_NOWAIT
+
+    def stands_on(self, other: Layer) -> bool:
+        """Whether a read of this layer's blocks may read from the other one's file: its own, or one below."""
+        layer: Layer | None = self
+        while layer is not None and layer is not other:
+            layer = layer.below
+        return layer is other
 
 
 class Readers:

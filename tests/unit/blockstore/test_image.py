@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from bootlink_disks.open import FORMATS
 from bootlink_events import LayerFormat
 from lab.blockstore import digest, layer_plan, make_image
 from lab.disks import apply_changes
+from lab.slow_disk import SlowDisk
 
 
 async def read(image: Image, offset: int, length: int) -> bytes:
@@ -199,6 +201,58 @@ async def test_a_layer_that_was_damaged_and_restored_is_read_anew(tmp_path: Path
         library.close(await library.open([plan]))
         assert early.layers[0].open.fd == -1 != fd
         assert await read(late, 0, late.size) == good
+        library.shut()
+
+
+async def test_what_stands_on_a_layer_that_was_restored_is_read_anew_where_a_block_holds_bytes_of_both(
+    tmp_path: Path,
+) -> None:
+    """Such a block is on the upper layer's shelf, and the upper layer's own file has not changed."""
+    raw = make_image(tmp_path / "base.img", 2 * BLOCK)
+    base = create_vhd_dynamic(tmp_path / "base.vhd", raw)
+    tops = [create_vhd_differencing(tmp_path / f"{n}.vhd", base, [(512, bytes((n,)) * 512)]) for n in (1, 2)]
+    good, plan, whole = base.path.read_bytes(), layer_plan(base.path), raw.read_bytes()
+    stacks = [[layer_plan(top.path), plan] for top in tops]
+    base.path.write_bytes(good.replace(whole[1024:4096], b"damaged!" * 384))
+    os.utime(base.path, ns=(0, plan.mtime_ns))
+    with ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(8 << 20), executor)
+        early = [await library.open(stack) for stack in stacks]
+        for image in early:
+            assert (await read(image, 1024, 8)) == b"damaged!"
+        base.path.write_bytes(good)
+        os.utime(base.path, ns=(0, plan.mtime_ns))
+        late = [await library.open(stack) for stack in stacks]
+        for number, image in enumerate(late, 1):
+            assert await read(image, 0, 2 * BLOCK) == whole[:512] + bytes((number,)) * 512 + whole[1024:]
+        again = [await library.open(stack) for stack in stacks]
+        assert again == late, "and stays open from then on"
+        for image in (*early, *late, *again):
+            library.close(image)
+        library.shut()
+
+
+async def test_a_layer_stays_open_while_a_block_of_one_that_stands_on_it_is_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its descriptor could be another file's by the time that the thread reads."""
+    monkeypatch.setattr("bootlink_blockstore.library.IDLE_LAYERS", 0)
+    raw, other = make_image(tmp_path / "base.img", 2 * BLOCK), make_image(tmp_path / "other.img", 2 * BLOCK, seed=2)
+    base = create_vhd_dynamic(tmp_path / "base.vhd", raw)
+    top = create_vhd_differencing(tmp_path / "top.vhd", base, [(512, bytes(512))])
+    with SlowDisk(0.2), ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(8 << 20), executor)
+        image = await library.open([layer_plan(top.path), layer_plan(base.path)])
+        for layer in image.layers:
+            layer.nowait = False
+        reading = asyncio.ensure_future(read(image, 0, 4096))
+        await asyncio.sleep(0)
+        library.close(image)
+        library.close(await library.open([layer_plan(other)]))
+        assert [layer.open.fd != -1 for layer in image.layers] == [True, True]
+        assert (await reading)[1024:] == raw.read_bytes()[1024:4096]
+        library.close(await library.open([layer_plan(other)]))
+        assert [layer.open.fd for layer in image.layers] == [-1, -1]
         library.shut()
 
 
