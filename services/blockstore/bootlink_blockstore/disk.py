@@ -253,7 +253,8 @@ class ClientDisk:
         edges = self._edges(offset, len(data))
         fillings = [await self._gather([self._around(edge)]) for edge in edges]
         start, pieces = _whole_pages(offset, data, edges, fillings)
-        growth = self._require_room(offset, len(data))
+        self._require_room(offset, len(data))
+        growth = self._growth(offset, len(data))
         self._allowance.promise(growth)
         try:
             if self._slow or len(data) > INLINE_WRITE:
@@ -283,11 +284,11 @@ class ClientDisk:
         first = -(-offset >> PAGE_BITS)
         end = -(-stop >> PAGE_BITS) if stop == self.size else stop >> PAGE_BITS  # the last page may be a part of one
         parts = [(offset, stop)] if first >= end else [(offset, first << PAGE_BITS), (end << PAGE_BITS, stop)]
+        if first < end:  # before the rest, as this makes room for it
+            await self._zero_pages(first, end)
         for low, high in parts:
             if low < high and not self._reads_zeros(low, high - low):
                 await self._put(low, bytes(high - low))
-        if first < end:
-            await self._zero_pages(first, end)
 
     async def _zero_pages(self, first: int, end: int) -> None:
         """Mark, sync the marks if the disk is durable, and punch: in pieces, so that no thread is held for long."""
@@ -414,17 +415,20 @@ class ClientDisk:
     async def _in_thread(self, work: Callable[..., None], *arguments: Any) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
 
-    def _require_room(self, offset: int, length: int) -> int:
-        """How many pages a write adds at most. DiskFault if the client may not have as many."""
-        first, end = offset >> PAGE_BITS, -(-(offset + length) >> PAGE_BITS)
+    def _require_room(self, offset: int, length: int) -> None:
+        """DiskFault if the client may not have as many pages as a write adds."""
         allowance = self._allowance
-        if allowance.fits(end - first):
-            return end - first
-        growth = end - first - self.overlay.count(first, end, PRESENT)
+        if allowance.fits(-(-(offset + length) >> PAGE_BITS) - (offset >> PAGE_BITS)):  # whatever is there already
+            return
+        growth = self._growth(offset, length)
         if growth and not allowance.fits(growth):
             allowance.refuse()
             raise DiskFault("space", f"the write-back has reached its limit of {allowance.limit} bytes")
-        return growth
+
+    def _growth(self, offset: int, length: int) -> int:
+        """How many pages a write adds."""
+        first, end = offset >> PAGE_BITS, -(-(offset + length) >> PAGE_BITS)
+        return end - first - self.overlay.count(first, end, PRESENT)
 
     def _mark(self, offset: int, length: int) -> None:
         self.overlay.mark(offset >> PAGE_BITS, -(-(offset + length) >> PAGE_BITS))

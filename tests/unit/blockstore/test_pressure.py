@@ -126,6 +126,39 @@ async def test_writes_at_once_do_not_go_beyond_the_limit_together(tmp_path: Path
         await client.close()
 
 
+async def test_a_large_write_into_pages_that_are_there_takes_no_room_from_another_disk(tmp_path: Path) -> None:
+    base, second = make_image(tmp_path / "base.img"), make_image(tmp_path / "second.img", seed=2)
+    async with serving(tmp_path, plan(base, second), limit=LIMIT) as running:
+        client = await pc(running)
+        disks = running.store.attachments.boots[0].disks
+        await client.write(0, b"x" * (50 * PAGE))
+        again = disks[0].disk.write(0, b"y" * (50 * PAGE))
+        assert again is not None
+        waiting = asyncio.ensure_future(again)
+        await asyncio.sleep(0)  # it is being written in a thread
+        assert disks[1].disk.write(0, b"z" * PAGE) is None
+        await waiting
+        await client.close()
+
+
+async def test_a_client_at_its_limit_may_give_back_also_what_ends_within_pages(tmp_path: Path) -> None:
+    """The zeros at the ends take pages of their own, and the pages between make room for them."""
+    base = make_image(tmp_path / "base.img")
+    async with serving(tmp_path, plan(base), limit=LIMIT) as running:
+        client = await pc(running)
+        disk: ClientDisk = running.store.attachments.boots[0].disks[0].disk
+        await client.write(PAGE, b"x" * (100 * PAGE))
+        giving = disk.zero(512, 102 * PAGE - 1024)
+        assert giving is not None
+        await giving
+        image = base.read_bytes()
+        assert (
+            await client.read(0, 102 * PAGE) == image[:512] + bytes(102 * PAGE - 1024) + image[102 * PAGE - 512 :][:512]
+        )
+        assert disk.overlay.pages == 2
+        await client.close()
+
+
 async def test_the_limit_counts_what_was_written_before_a_restart(tmp_path: Path) -> None:
     base, boot_id = make_image(tmp_path / "base.img"), BootId.mint()
     for offset in (0, 50 * PAGE):
