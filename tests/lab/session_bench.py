@@ -87,7 +87,7 @@ class MemoryDisk:
         if doing is not None:
             await doing
 
-    def flush(self) -> None:
+    def flush(self, *, queued: bool = False) -> None:
         self.flushes += 1
 
     def zero(self, offset: int, length: int) -> Coroutine[Any, Any, None] | None:

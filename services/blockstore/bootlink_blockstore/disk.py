@@ -334,11 +334,13 @@ class ClientDisk:
         """Whether nothing but zeros can be read of a range, as far as the maps say."""
         return not any(mapped for mapped, _, _ in self.mapped(offset, length))
 
-    def flush(self) -> Coroutine[Any, Any, None] | None:
-        """All writes that returned survive a power cut, if the disk is durable."""
+    def flush(self, *, queued: bool = False) -> Coroutine[Any, Any, None] | None:
+        """All writes that returned survive a power cut, if the disk is durable; or also those that are `queued`."""
         if self.failed:
             raise DiskFault("failed", self.failed)
-        return self._sync() if self.durable else None
+        if not self.durable:
+            return None
+        return self._queue_up(asyncio.sleep(0), sync=True) if queued and self._queue else self._sync()
 
     async def _sync(self, work: Callable[[], None] | None = None) -> None:
         # One at a time: the kernel tells an error to one caller only, and the other must not say yes before that.

@@ -158,7 +158,7 @@ def test_every_usage_names_its_own_command() -> None:
 @pytest.mark.parametrize("slow", [False, True])
 def test_each_fault_of_the_disk_has_its_sense(kind: str, expected: tuple[int, int], slow: bool) -> None:
     class Broken(MemoryDisk):
-        def flush(self) -> None:
+        def flush(self, **_: bool) -> None:
             raise DiskFault(kind, "broken")
 
         def read(self, offset: int, length: int) -> Buffers | Coroutine[Any, Any, Buffers]:

@@ -23,6 +23,9 @@ from bootlink_blockstore.image import Buffer, Buffers
 from bootlink_blockstore.library import Library
 from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.pagemap import CHUNK, PAGE, PRESENT, ZEROED
+from bootlink_blockstore.scsi.device import LogicalUnit, Nexus, Outcome
+from bootlink_blockstore.scsi.table import TABLE
+from bootlink_wire.scsi_vpd import Identity
 from lab.blockstore import digest, layer_plan, make_image
 from lab.disks import dynamic_vhd, sparse_disk
 from lab.slow_disk import SlowDisk
@@ -254,6 +257,33 @@ async def test_flush_and_fua_reach_the_disk_only_where_it_is_promised(
         await write(disk, 0, b"x" * 4096, fua=True)
         assert disk.flush() is None
         assert len(synced) == 2
+
+
+async def test_turning_the_write_cache_off_makes_stable_also_what_is_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a write was taken under a cache, and is answered when there is none any more: nobody flushes after it."""
+    events: list[str] = []
+    async with disk_over(tmp_path, durable=True) as disk:
+        write_pages = disk.overlay.write
+
+        def slowly(offset: int, buffers: Sequence[Buffer]) -> None:
+            time.sleep(0.05)
+            write_pages(offset, buffers)
+            events.append("written")
+
+        monkeypatch.setattr(Overlay, "write", lambda _self, offset, buffers: slowly(offset, buffers))
+        monkeypatch.setattr(os, "fdatasync", lambda _fd: events.append("synced"))
+        writing = disk.write(0, b"x" * (1 << 19))
+        unit, nexus = LogicalUnit(TABLE, Identity("52:54:00:00:00:01", 0), (0,), disk), Nexus(attentions=[])
+        caching = bytes(4) + bytes((0x08, 0x12, 0x00)) + bytes(17)
+        cdb = bytes((0x15, 0x10, 0, 0, len(caching), 0)).ljust(16, b"\0")
+        selecting = unit.execute(unit.prepare(nexus, cdb, len(caching))[0], nexus, cdb, caching)
+        assert writing is not None
+        assert not isinstance(selecting, Outcome)
+        assert await asyncio.gather(selecting, writing) == [Outcome(), None]
+        assert events[:2] == ["written", "synced"]
+        assert not unit.modes.write_cache
 
 
 async def test_a_layer_that_fails_is_a_read_fault(tmp_path: Path) -> None:

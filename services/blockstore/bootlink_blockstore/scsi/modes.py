@@ -1,7 +1,8 @@
 """MODE SENSE and MODE SELECT, in both lengths.
 
 The pages belong to the unit: what one initiator changes holds for all, and the others are told by a unit attention.
-Turning the write cache off makes stable first what was written so far.
+Turning the write cache off makes stable first what was written so far, and what is on its way: that was taken under a
+cache, and is answered when there is none.
 """
 
 from __future__ import annotations
@@ -60,4 +61,5 @@ def select(unit: LogicalUnit, nexus: Nexus, cdb: bytes, data: Buffer) -> Running
     if unit.modes == former:
         return GOOD
     unit.attend(sense.MODE_PARAMETERS_CHANGED, but=nexus)
-    return after(disk_of(unit).flush()) if former.write_cache and not unit.modes.write_cache else GOOD
+    uncached = former.write_cache and not unit.modes.write_cache
+    return after(disk_of(unit).flush(queued=True)) if uncached else GOOD
