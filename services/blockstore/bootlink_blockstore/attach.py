@@ -237,8 +237,9 @@ class Attachments:
         """End all sessions and close all files."""
         for mac, boot in list(self._boots.items()):
             async with self._locks.setdefault(mac, asyncio.Lock()):
-                await self._evict_all(boot, "the block store stops")
-                await self._close(boot)
+                if self._boots.get(mac) is boot:  # else it was closed as idle meanwhile
+                    await self._evict_all(boot, "the block store stops")
+                    await self._close(boot)
 
     def superseded(self) -> list[Manifest]:
         """Discard overlays of boots that are over."""

@@ -20,6 +20,7 @@ from bootlink_blockstore.access import NotAdmitted
 from bootlink_blockstore.attach import Attachments, Boot
 from bootlink_blockstore.disk import DiskFault
 from bootlink_blockstore.login import Admission
+from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.service import BlockStore
 from bootlink_events import BootFailed, BootId, Refusal, WritebackDiscarded, WritebackKept, target_iqn
 from bootlink_wire.iscsi_pdu import LoginStatus
@@ -488,3 +489,24 @@ async def test_an_idle_boot_is_closed_and_resumed(tmp_path: Path, monkeypatch: p
         assert home.attachments.boots == []
         assert boot.disks[0].disk.overlay.fd == -1
         assert await read(await home.login(name)) == b"f" * 512
+
+
+async def test_a_boot_that_is_closed_as_idle_while_the_block_store_stops_is_closed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    async with house(tmp_path, Plans({MAC: plan(base), OTHER: plan(base, mac=OTHER)})) as home:
+        busy = await home.login(identity(boot_id()))
+        idle = await home.login(identity(boot_id(), OTHER), mac=OTHER)
+        idle.seats.clear()
+        monkeypatch.setattr(Overlay, "write", lambda *_: time.sleep(0.2))
+        writing = busy.disks[0].disk.write(0, b"x" * (1 << 19))
+        assert writing is not None
+        closing = asyncio.ensure_future(home.attachments.close())
+        while busy in home.attachments.boots:
+            await asyncio.sleep(0)
+        assert home.attachments.boots == [idle], "the first one's write is still under way"
+        monkeypatch.setattr(module, "IDLE_SECONDS", -1.0)
+        await home.attachments.close_idle()
+        await asyncio.gather(closing, writing)
+        assert home.attachments.boots == []
