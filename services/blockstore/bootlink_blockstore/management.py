@@ -140,6 +140,8 @@ class Management(Tasks):
         for session in sessions:
             hit = [task for task in session.tasks.values() if task.unit in units]
             session.kill(hit, one_done)
+            if session is not self and session.out:  # it has room now for data that it waited to ask for
+                session.host.wake()
 
     def _respond(self, task: Task, outcome: Outcome) -> None:
         """PREEMPT AND ABORT is answered once the tasks of the preempted sessions are dead."""
@@ -160,6 +162,8 @@ class Management(Tasks):
             session = nexus.session
             assert isinstance(session, Management)
             session.kill([other for other in session.tasks.values() if other.nexus is nexus], one_done)
+            if session.out:
+                session.host.wake()
 
     def _complete(self, request: pdu.TaskRequest) -> None:
         """What the function hit is dead."""

@@ -8,7 +8,7 @@ from bootlink_blockstore.management import FUNCTIONS_LIMIT
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire.iscsi_pdu import DataIn, Pdu, ReadyToTransfer, ScsiResponse, TaskFunction, TaskResponse, TaskResult
 from lab.iscsi import Speaker, read_10, write_10
-from lab.session_bench import Bench
+from lab.session_bench import Bench, MemoryDisk, unit
 
 
 def ready(bench: Bench | None = None) -> Bench:
@@ -102,6 +102,23 @@ def test_a_reset_kills_every_sessions_tasks_and_tells_every_session() -> None:
         assert isinstance(told, ScsiResponse)
         assert (told.data[4] & 15, told.data[14]) == (6, 0x29)
         assert isinstance(bench.send(bench.speaker.command(read_10(0, 8), expected=4096))[0], DataIn)
+
+
+def test_what_a_reset_by_another_session_makes_room_for_is_asked_for_at_once() -> None:
+    """Or its PC would wait for the next tick of a clock."""
+    disk = MemoryDisk()
+    units = {lun: unit(disk, lun, (0, 1)) for lun in (0, 1)}
+    one, two = Bench(units=units), Bench(Speaker(isid=bytes(6)), units)
+    ready(one)
+    ready(two)
+
+    while two.send(two.speaker.command(write_10(0, 512), expected=1 << 18, write=True)):
+        pass
+    waiting = two.speaker.command(write_10(0, 512), expected=1 << 18, write=True, lun=1)
+    assert two.send(waiting) == [], "no room is left for its data"
+    one.send(one.speaker.task(TaskFunction.LOGICAL_UNIT_RESET))
+    assert two.woken
+    assert waiting.itt in [asked.itt for asked in two.answers() if isinstance(asked, ReadyToTransfer)]
 
 
 def test_functions_that_wait_are_few_and_more_are_rejected() -> None:
