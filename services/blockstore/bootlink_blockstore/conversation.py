@@ -153,10 +153,15 @@ class Conversation(Management):
         self._ended(header)
         reason = request.reason & 0x7F
         # 0 ends the session and 1 its only connection; 2 would leave it for recovery, which there is not.
-        refused = reason not in (0, 1)
-        response = pdu.LogoutResponse(itt=request.itt, response=2 if refused else 0, **self._numbers())
-        self.out.append(response.encode())
-        if not refused:
+        if reason not in (0, 1):
+            self.out.append(pdu.LogoutResponse(itt=request.itt, response=2, **self._numbers()).encode())
+        else:
+            self.kill(list(self.tasks.values()), lambda: self._leave(request))
+
+    def _leave(self, request: pdu.LogoutRequest) -> None:
+        """No task can write any more, which is what the response says (section 11.15)."""
+        if not self.closing:
+            self.out.append(pdu.LogoutResponse(itt=request.itt, response=0, **self._numbers()).encode())
             self.close("logout")
 
     def _task_request(self, header: bytes, _data: memoryview, _ahs: bytes) -> None:

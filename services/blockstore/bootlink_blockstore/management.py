@@ -2,6 +2,7 @@
 
 A function is answered when the tasks it hits are dead, not before: nothing of them may reach the disk after the
 initiator was told so. A task that still takes data dies at once; one that runs dies when it comes back, unanswered.
+That of a session which has ended meanwhile is waited for as any other.
 
     function                    hits                                  besides
     ABORT TASK                  one task                              a command that never came counts as received
@@ -82,6 +83,7 @@ class Management(Tasks):
         abort = Abort(tasks, done)
         for task in tasks:
             task.aborted = True
+        for task in tasks:
             if not task.running:
                 self._forget(task)
         abort.arm()
@@ -120,7 +122,8 @@ class Management(Tasks):
     def _reset(self, request: pdu.TaskRequest, units: list[LogicalUnit], *, cold: bool = False) -> None:
         """Every session's tasks on these units die, and every session is told, this one too (SAM-5, section 6.3.3);
         or, where it is cold, ends."""
-        sessions = {s for unit in units for nexus in unit.nexuses if isinstance(s := nexus.session, Management)}
+        nexuses = [nexus for unit in units for nexus in (*unit.nexuses, *unit.ending)]
+        sessions = {session for nexus in nexuses if isinstance(session := nexus.session, Management)}
         left = len(sessions)
         self._functions += 1
 

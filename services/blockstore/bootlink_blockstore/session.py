@@ -224,6 +224,8 @@ class Session(Hits):
             task.aborted = True
             if not task.running:
                 self._forget(task)
+            elif task.nexus.session is self:
+                task.unit.ending.add(task.nexus)
         self._early.clear()
         self._thirsty.clear()
 

@@ -50,6 +50,8 @@ class Tasks(Sequence):
         self.crowded = self._reading >= READ_BUFFER
         if task.aborted or self.closing:
             self._forget(task)
+            if not any(other.nexus is task.nexus for other in self.tasks.values()):
+                task.unit.ending.discard(task.nexus)
             return
         self._respond(task, outcome)
 
@@ -238,5 +240,5 @@ class Tasks(Sequence):
         if self._thirsty and not self.closing:
             thirsty, self._thirsty = self._thirsty, []
             for other in thirsty:
-                if other.itt in self.tasks and other.outcome is None:
+                if other.itt in self.tasks and other.outcome is None and not other.aborted:
                     self._ask(other)

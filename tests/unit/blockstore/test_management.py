@@ -118,7 +118,9 @@ def test_what_a_reset_by_another_session_makes_room_for_is_asked_for_at_once() -
     assert two.send(waiting) == [], "no room is left for its data"
     one.send(one.speaker.task(TaskFunction.LOGICAL_UNIT_RESET))
     assert two.woken
-    assert waiting.itt in [asked.itt for asked in two.answers() if isinstance(asked, ReadyToTransfer)]
+    (asked,) = two.answers()
+    assert isinstance(asked, ReadyToTransfer)
+    assert asked.itt == waiting.itt, "and nothing is asked for that died with the others"
 
 
 def test_functions_that_wait_are_few_and_more_are_rejected() -> None:

@@ -505,6 +505,19 @@ def test_rule_13_logout_is_answered_and_ends_the_session() -> None:
     assert bench.session.closing == "logout"
 
 
+def test_logout_is_answered_when_what_ran_is_dead() -> None:
+    """Section 11.15: the response says that the cleanup is done. What lands later could undo a newer session's work."""
+    bench = ready()
+    bench.disk.slow = True
+    command = bench.speaker.command(write_10(0, 8), expected=4096, write=True, data=b"x" * 4096)
+    logout = pdu.LogoutRequest(itt=5, cmdsn=bench.speaker.cmdsn, immediate=True)
+    assert bench.send(command, logout) == []
+    assert not bench.session.closing
+    (bye,) = bench.run()
+    assert isinstance(bye, pdu.LogoutResponse)
+    assert bench.session.closing == "logout"
+
+
 def test_rule_14_discovery_lists_what_the_initiator_may_open_and_serves_no_disk() -> None:
     bench = Bench()
     bench.log_in(discovery=True)

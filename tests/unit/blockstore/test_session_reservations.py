@@ -155,6 +155,25 @@ def test_preempt_and_abort_is_answered_when_the_preempted_tasks_are_dead(room: R
     assert room.hit(room.b) == (2, False)  # registrations preempted
 
 
+@pytest.mark.parametrize("how", ["preempt", "reset"])
+def test_a_write_of_a_session_that_has_ended_is_waited_for_as_any_other(room: Room, how: str) -> None:
+    """Its connection is gone and its registration stays: the write would land after its initiator was fenced off."""
+    room.reserve(kind=5)
+    room.disk.slow = True
+    room.b.send(room.b.speaker.command(write_10(0, 8), expected=4096, write=True, data=b"x" * 4096))
+    room.disk.slow = False
+    room.b.session.close("connection lost")
+    if how == "preempt":
+        assert persist(room.a, PREEMPT_AND_ABORT, 1, 2, kind=5) == []
+    else:
+        assert room.a.send(room.a.speaker.task(TaskFunction.LOGICAL_UNIT_RESET)) == []
+    assert room.b.run() == []
+    assert room.a.woken
+    (answer,) = room.a.answers()
+    assert isinstance(answer, pdu.ScsiResponse if how == "preempt" else pdu.TaskResponse)
+    assert not room.units[0].ending
+
+
 def test_preempt_and_abort_of_an_idle_session_is_answered_at_once(room: Room) -> None:
     room.reserve(kind=5)
     assert status(persist(room.a, PREEMPT_AND_ABORT, 1, 2, kind=5)) == 0

@@ -126,7 +126,7 @@ class Command:
 class LogicalUnit:
     """One logical unit of a target. Without a disk it is one that is not there, and says so."""
 
-    __slots__ = ("disk", "identity", "luns", "modes", "nexuses", "reservations", "sectors", "table")
+    __slots__ = ("disk", "ending", "identity", "luns", "modes", "nexuses", "reservations", "sectors", "table")
 
     def __init__(
         self, table: dict[int, Command], identity: Identity, luns: tuple[int, ...], disk: Disk | None = None
@@ -137,6 +137,7 @@ class LogicalUnit:
         self.disk = disk
         self.sectors = disk.size // SECTOR if disk else 0
         self.nexuses: set[Nexus] = set()
+        self.ending: set[Nexus] = set()  # of sessions that have ended, while tasks of theirs still run
         self.modes = Modes()
         self.reservations = Reservations()
 

@@ -66,8 +66,8 @@ def persistent_out(unit: LogicalUnit, nexus: Nexus, cdb: bytes, data: Buffer) ->
     unit.changed()
     if action != Out.PREEMPT_AND_ABORT:
         return GOOD
-    preempted = [victim for victim, what in notices if what is sense.REGISTRATIONS_PREEMPTED]
-    return Outcome(abort=tuple(hit for victim in preempted for hit in unit.at(victim)))
+    preempted = {victim for victim, what in notices if what is sense.REGISTRATIONS_PREEMPTED}
+    return Outcome(abort=tuple(hit for hit in (*unit.nexuses, *unit.ending) if hit.port in preempted))
 
 
 def reserve_6(unit: LogicalUnit, nexus: Nexus, _cdb: bytes, _data: Buffer) -> Running:
