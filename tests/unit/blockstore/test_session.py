@@ -512,7 +512,7 @@ def test_logout_is_answered_when_what_ran_is_dead() -> None:
     command = bench.speaker.command(write_10(0, 8), expected=4096, write=True, data=b"x" * 4096)
     logout = pdu.LogoutRequest(itt=5, cmdsn=bench.speaker.cmdsn, immediate=True)
     assert bench.send(command, logout) == []
-    assert not bench.session.closing
+    assert bench.session.tasks, "it has not ended yet"
     (bye,) = bench.run()
     assert isinstance(bye, pdu.LogoutResponse)
     assert bench.session.closing == "logout"
