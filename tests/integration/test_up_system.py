@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -90,7 +91,9 @@ def test_what_was_added_is_there_after_a_stop_and_a_new_start_and_all_is_below_t
         assert eventually_gone(up.pids, seconds=1) == []
         stops = [said["service"] for said in up.said if said["event"] == "stopped"]
         assert stops == ["blockstore", "registry", "postgres", "nats"]
-        assert sorted(p.name for p in up.data.iterdir()) == ["blockstore", "nats", "postgres", "registry", "up.lock"]
+        held = ["blockstore", "cluster.key", "nats", "postgres", "registry", "up.lock"]
+        assert sorted(p.name for p in up.data.iterdir()) == held
+        assert stat.S_IMODE((up.data / "cluster.key").stat().st_mode) == 0o600
         up.start()
         assert [image["name"] for image in up.query("image", "list")] == ["debian"]
 
