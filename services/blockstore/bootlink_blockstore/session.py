@@ -62,7 +62,8 @@ class Session(Hits):
         self.held = False
         self.digests: Digests | None = None  # `out` is to be sent with these, and bytes come with them
         self._inbox = Inbox()
-        self._early: dict[int, tuple[bytes, bytes, bytes]] = {}  # commands ahead of their turn, by CmdSN
+        # Commands ahead of their turn, by CmdSN: header, data and AHS, and then the same of the data that came unasked.
+        self._early: dict[int, list[tuple[bytes, bytes, bytes]]] = {}
         self._early_bytes = 0
         self._pinged = -1.0  # when; a ping that is not answered is later than `now`
 
@@ -263,7 +264,11 @@ class Session(Hits):
         """One whole PDU."""
         opcode = header[0] & pdu.OPCODE_MASK
         if opcode == Opcode.DATA_OUT:
-            self._data_out(header, data)
+            held = self._early_command(header) if self._early else None
+            if held is None:
+                self._data_out(header, data)
+            else:
+                self._hold(held, header, data, ahs)
             return
         if not self.full_feature:
             self._log_in(pdu.LoginRequest.decode(header, bytes(data), ahs))
@@ -285,13 +290,27 @@ class Session(Hits):
             self._catch_up()
         elif cmdsn not in self._early and cmdsn not in self._skipped:
             # In the window, but not its turn. One connection keeps order, so this is rare: an aborted command's gap.
-            self._early_bytes += len(data)
-            if self._early_bytes > WRITE_BUFFER:
-                raise PduError("too much data in commands that are ahead of their turn")
-            self._early[cmdsn] = (header, bytes(data), ahs)
+            self._early[cmdsn] = []
+            self._hold(self._early[cmdsn], header, data, ahs)
             self._out_of_order()
         else:
             self._on_error("cmdsn_repeated")
+
+    def _hold(self, held: list[tuple[bytes, bytes, bytes]], header: bytes, data: memoryview, ahs: bytes) -> None:
+        """Keep a PDU until its command's turn."""
+        self._early_bytes += BHS + len(data)
+        if self._early_bytes > WRITE_BUFFER:
+            raise PduError("too much data in commands that are ahead of their turn")
+        held.append((header, bytes(data), ahs))
+
+    def _early_command(self, header: bytes) -> list[tuple[bytes, bytes, bytes]] | None:
+        """The command ahead of its turn that a Data-Out belongs to, by its task tag."""
+        return next((held for held in self._early.values() if held[0][0][16:20] == header[16:20]), None)
+
+    def _take_early(self, cmdsn: int) -> list[tuple[bytes, bytes, bytes]]:
+        held = self._early.pop(cmdsn)
+        self._early_bytes -= sum(BHS + len(data) for _, data, _ in held)
+        return held
 
     def _catch_up(self) -> int:
         """Take up the commands whose turn has come, within the same bounds as any. Returns the bytes put out."""
@@ -300,12 +319,13 @@ class Session(Hits):
             if out_bytes >= OUTPUT_LIMIT:
                 self.more = True
                 break
-            header, data, ahs = self._early.pop(self._exp_cmdsn)
-            self._early_bytes -= len(data)
+            (header, data, ahs), *data_outs = self._take_early(self._exp_cmdsn)
             start = len(self.out)
             self._advance()
             try:
                 _HANDLERS[header[0] & pdu.OPCODE_MASK](self, header, memoryview(data), ahs)
+                for data_header, more, _ in data_outs:
+                    self._data_out(data_header, memoryview(more))
             except PduError as error:
                 self._offended(error, header)
             out_bytes += sum(map(len, self.out[start:]))
@@ -367,7 +387,7 @@ class Session(Hits):
 
     def _out_of_order(self) -> None:
         for cmdsn in self._skipped & self._early.keys():  # aborted before its turn
-            self._early_bytes -= len(self._early.pop(cmdsn)[1])
+            self._take_early(cmdsn)
         self._warm_up()
 
 

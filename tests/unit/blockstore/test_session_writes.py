@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from bootlink_blockstore.tasks import WRITE_BUFFER
 from bootlink_wire import iscsi_pdu as pdu
-from bootlink_wire.iscsi_pdu import ScsiResponse
+from bootlink_wire.iscsi_pdu import ScsiResponse, TaskFunction
 from bootlink_wire.scsi_sense import Status
-from lab.iscsi import write_10
+from lab.iscsi import OPEN_ISCSI_KEYS, Speaker, write_10
 from lab.session_bench import Bench
 
 PAGE = 4096
@@ -81,3 +82,34 @@ def test_a_write_with_more_data_than_it_announces_or_beyond_the_disk_changes_not
     wrong = [a_write(bench, end), a_write(bench, end - 1, size=2 * PAGE)]
     assert [a.status for a in bench.send(*wrong) if isinstance(a, ScsiResponse)] == [Status.CHECK_CONDITION] * 2
     assert not any(bench.disk.data)
+
+
+def test_data_that_comes_unasked_for_a_write_ahead_of_its_turn_is_kept_for_it() -> None:
+    """As when a digest has cost the command before it: its data is on its way already, and comes once."""
+    bench = Bench(Speaker(keys=list((dict(OPEN_ISCSI_KEYS) | {"InitialR2T": "No"}).items())))
+    bench.log_in()
+    speaker = bench.speaker
+    lost = speaker.command(bytes(6))
+    write = speaker.command(write_10(0, 16), expected=8192, write=True, data=b"x" * 4096, final=False)
+    given_up = speaker.command(write_10(64, 16), expected=8192, write=True, data=b"z" * 4096, final=False)
+    rest = [pdu.DataOut(itt=w.itt, datasn=0, offset=4096, data=b"y" * 4096) for w in (write, given_up)]
+    assert bench.send(write, given_up, *rest) == []
+    (aborted,) = bench.send(speaker.task(TaskFunction.ABORT_TASK, referenced=given_up.itt, refcmdsn=given_up.cmdsn))
+    assert isinstance(aborted, pdu.TaskResponse)
+    answers = bench.send(lost)
+    assert [(a.itt, a.status) for a in answers if isinstance(a, ScsiResponse)] == [(lost.itt, 0), (write.itt, 0)]
+    assert bench.disk.data[:8192] == b"x" * 4096 + b"y" * 4096
+    assert not any(bench.disk.data[64 * 512 : 80 * 512])
+    assert not bench.session.tasks
+    assert not bench.errors
+
+
+def test_more_than_is_held_for_commands_ahead_of_their_turn_ends_the_session() -> None:
+    bench = ready()
+    bench.speaker.cmdsn += 1
+    write = bench.speaker.command(write_10(0, 16), expected=8192, write=True, data=b"x" * 4096, final=False)
+    bench.send(write)
+    empty = pdu.DataOut(itt=write.itt, datasn=0, offset=4096).encode()
+    for _ in range(WRITE_BUFFER // 48 // 1000 + 1):
+        bench.session.receive(empty * 1000)
+    assert "ahead of their turn" in bench.session.closing
