@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from bootlink_blockstore.writeback import Manifest
 from bootlink_events import (
@@ -129,9 +129,7 @@ class Journal:
     def superseded(self, manifest: Manifest, size: int) -> None:
         """A newer boot took over from the one that wrote this."""
         kind = WritebackDiscarded if manifest.policy == "discard" else WritebackKept
-        self._emit(
-            kind(mac=manifest.mac, client=manifest.client, boot_id=manifest.boot_id, lun=manifest.lun, bytes=size)
-        )
+        self._emit(kind(**_writeback(manifest, size)))
         self.log.info(
             "write-back discarded" if manifest.policy == "discard" else "write-back kept",
             client=manifest.client,
@@ -143,17 +141,7 @@ class Journal:
     def pressure(self, manifest: Manifest, size: int, limit: int, level: int) -> None:
         """A client has written so many percent of what it may write; at 100 its writes are refused."""
         self.count("writeback_pressure")
-        self._emit(
-            WritebackPressure(
-                mac=manifest.mac,
-                client=manifest.client,
-                boot_id=manifest.boot_id,
-                lun=manifest.lun,
-                bytes=size,
-                limit=limit,
-                percent=level,
-            )
-        )
+        self._emit(WritebackPressure(**_writeback(manifest, size), limit=limit, percent=level))
         self.log.warning(
             "write-back nears its limit" if level < 100 else "write-back is full",
             client=manifest.client,
@@ -167,17 +155,7 @@ class Journal:
     def space_low(self, manifest: Manifest, size: int, free: int, reserve: int) -> None:
         """The file system of the write-backs is nearly full; this is the largest of those that are in use."""
         self.count("space_low")
-        self._emit(
-            WritebackPressure(
-                mac=manifest.mac,
-                client=manifest.client,
-                boot_id=manifest.boot_id,
-                lun=manifest.lun,
-                bytes=size,
-                limit=0,
-                free=free,
-            )
-        )
+        self._emit(WritebackPressure(**_writeback(manifest, size), limit=0, free=free))
         self.log.warning(
             "little space for write-backs",
             free=free,
@@ -186,3 +164,14 @@ class Journal:
             bytes=size,
             remedy="free space there; discarded write-backs are reclaimed at once until then",
         )
+
+
+def _writeback(manifest: Manifest, size: int) -> dict[str, Any]:
+    """What every event of a write-back says of it; `size` in bytes on disk."""
+    return {
+        "mac": manifest.mac,
+        "client": manifest.client,
+        "boot_id": manifest.boot_id,
+        "lun": manifest.lun,
+        "bytes": size,
+    }
