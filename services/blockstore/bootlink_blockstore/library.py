@@ -13,10 +13,12 @@ of one above it is being read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Final
+from weakref import WeakValueDictionary
 
 from bootlink_blockstore import readahead
 from bootlink_blockstore.cache import BLOCK_BITS, Cache
@@ -41,7 +43,7 @@ class Library:
         self._layers: dict[str, Layer] = {}  # in the order of their last use
         self._former: list[Layer] = []  # whose file is another by now; for those that still use them
         self._images: dict[tuple[Layer, ...], Image] = {}
-        self._lock = asyncio.Lock()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by layer, while one is opened
 
     @property
     def layers(self) -> list[Layer]:
@@ -54,15 +56,22 @@ class Library:
                 f"{plans[0].path} stands on {len(plans) - 1} layers; an image may have {LAYERS_LIMIT} in all",
                 "make one layer of the lower ones",
             )
-        async with self._lock:
+        # One at a time for each layer, and in one order; a file that does not answer holds up its own clients alone.
+        locks = [self._locks.setdefault(plan_id, asyncio.Lock()) for plan_id in sorted({plan.id for plan in plans})]
+        async with contextlib.AsyncExitStack() as held:
+            for lock in locks:
+                await held.enter_async_context(lock)
             layers: list[Layer] = []
-            for plan in reversed(plans):
-                layers.insert(0, await self._layer(plan, layers[0] if layers else None))
+            try:
+                for plan in reversed(plans):
+                    layers.insert(0, await self._layer(plan, layers[0] if layers else None))
+                require_chain([layer.open.info for layer in layers])
+            except BaseException:
+                for layer in layers:
+                    layer.users -= 1
+                raise
             for layer in layers:  # an upper one is older than what it stands on, and goes before it
                 self._layers[layer.id] = self._layers.pop(layer.id)
-            require_chain([layer.open.info for layer in layers])
-            for layer in layers:
-                layer.users += 1
             self._close_idle(IDLE_LAYERS)
         stack = tuple(layers)
         image = self._images.get(stack)
@@ -71,17 +80,23 @@ class Library:
         return image
 
     async def _layer(self, plan: LayerPlan, below: Layer | None) -> Layer:
-        """The layer, open, and as its file and those below it are now."""
+        """The layer, open, with one user more, and as its file and those below it are now."""
         loop = asyncio.get_running_loop()
         held = self._layers.get(plan.id)
         if held is not None:
-            stamp = await loop.run_in_executor(self._executor, _require_unchanged, plan)
-            if stamp == held.stamp and held.below is below:
-                return held
+            held.users += 1  # before the wait: nobody may close it meanwhile
+            try:
+                stamp = await loop.run_in_executor(self._executor, _require_unchanged, plan)
+                if stamp == held.stamp and held.below is below:
+                    held.users += 1
+                    return held
+            finally:
+                held.users -= 1
             self._former.append(self._layers.pop(plan.id))
         opened, stamp = await loop.run_in_executor(self._executor, _open, plan)
         shelf = self.cache.shelf(-(-opened.size >> BLOCK_BITS))
         layer = self._layers[plan.id] = Layer(plan.id, shelf, opened, stamp, below)
+        layer.users = 1
         return layer
 
     def close(self, image: Image) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 from bootlink_blockstore.cache import BLOCK, Cache
 from bootlink_blockstore.image import Image
 from bootlink_blockstore.library import Library
+from bootlink_blockstore.library import _require_unchanged as require_unchanged
 from bootlink_blockstore.reading import Layer, Readers
 from bootlink_disks import DiskError, Kind, create_vhd_differencing, create_vhd_dynamic
 from bootlink_disks.layer import Format, Run
@@ -253,6 +255,37 @@ async def test_a_layer_stays_open_while_a_block_of_one_that_stands_on_it_is_bein
         assert (await reading)[1024:] == raw.read_bytes()[1024:4096]
         library.close(await library.open([layer_plan(other)]))
         assert [layer.open.fd for layer in image.layers] == [-1, -1]
+        library.shut()
+
+
+async def test_a_file_that_does_not_answer_holds_up_no_client_of_another_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bootlink_blockstore.library.IDLE_LAYERS", 0)
+    dead, alive = make_image(tmp_path / "dead.img", 1 << 20), make_image(tmp_path / "alive.img", 1 << 20, seed=2)
+    answered = threading.Event()
+
+    def stat(plan: Any) -> Any:
+        if plan.path == str(dead):
+            answered.wait(10)
+        return require_unchanged(plan)
+
+    with ThreadPoolExecutor(2) as executor:
+        library = Library(Cache(8 << 20), executor)
+        library.close(await library.open([layer_plan(dead)]))
+        monkeypatch.setattr("bootlink_blockstore.library._require_unchanged", stat)
+        stuck = [asyncio.ensure_future(library.open([layer_plan(dead)])) for _ in range(2)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            other = await library.open([layer_plan(alive)])
+        assert not any(waiting.done() for waiting in stuck)
+        answered.set()
+        first, second = await asyncio.gather(*stuck)
+        assert first is second
+        assert await read(first, 0, 4096) == dead.read_bytes()[:4096], "and it was not closed as idle meanwhile"
+        for image in (first, second, other):
+            library.close(image)
+        assert [layer.users for layer in library.layers] == [0, 0]
         library.shut()
 
 
