@@ -370,6 +370,8 @@ class ClientDisk:
             raise DiskFault("fenced", "a newer boot of this client has taken over")
 
     def _fail(self, why: str) -> Awaitable[None] | None:
+        if self.failed:  # the first cause stands, and was told: a write may end in an error after a sync has
+            return None
         self.failed = why
         return self.on_failure(why)
 

