@@ -8,7 +8,7 @@ export PYTHON
 .PHONY: help setup demo run check test soak bench conformance lock docs clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 setup: ## install what is missing and make .venv
 	@tools/setup
