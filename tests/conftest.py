@@ -1,4 +1,5 @@
-"""Servers that tests share. Each is real, on 127.0.0.1 or a Unix socket, and gone when the tests are."""
+"""Servers that tests share, each real, on 127.0.0.1 or a Unix socket, and gone when the tests are; and how hypothesis
+runs: by its examples alone. Its time limits would be assertions of speed, and fail on a busy machine."""
 
 from __future__ import annotations
 
@@ -6,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lab.nats import NatsServer
 from lab.postgres import PostgresServer
 from lab.up import Up
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture

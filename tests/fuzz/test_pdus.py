@@ -19,7 +19,7 @@ from rigs.figures import Violation
 DISK = MemoryDisk(pdus.DISK_SIZE)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.randoms(use_true_random=False))
 def test_no_conversation_breaks_a_session(random: Random) -> None:
     pdus.case(random, DISK)

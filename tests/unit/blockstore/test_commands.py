@@ -174,13 +174,13 @@ def test_each_fault_of_the_disk_has_its_sense(kind: str, expected: tuple[int, in
     assert sense(run("35 00 00 00 00 00 00 00 00 00", on=where)) == expected
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.binary(min_size=16, max_size=16))
 def test_no_cdb_raises_anything(cdb: bytes) -> None:
     assert run(cdb, bytes(512)).status in (0, 2, 4)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.sampled_from(sorted(TABLE)), st.data())
 def test_no_fields_and_no_data_of_a_known_command_raise_anything(key: int, data: st.DataObject) -> None:
     """What comes back fits into one transfer, and the disk is as long as before."""

@@ -70,7 +70,7 @@ RANGES = st.integers(0, SECTORS - 1).flatmap(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(RANGES, st.booleans()), max_size=25), st.sampled_from([64 << 20, BLOCK + ENTRY_COST]))
 async def test_a_disk_is_a_bytearray_that_begins_as_its_image(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[tuple[int, int], bool]], cache: int

@@ -198,7 +198,7 @@ class Bench:
 
 
 @pytest.mark.parametrize("vhd_block", [None, *VHD_BLOCKS])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 async def test_a_disk_is_a_bytearray_whatever_waits_is_evicted_or_dies(
     tmp_path_factory: pytest.TempPathFactory, vhd_block: int | None, data: st.DataObject

@@ -207,7 +207,7 @@ def test_a_refusal_carries_its_status_and_ends_the_connection() -> None:
     assert bench.session.closing == "no"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=120)), max_size=6))
 def test_no_login_request_raises_anything(requests: list[tuple[int, bytes]]) -> None:
     bench = Bench()

@@ -38,7 +38,7 @@ def test_an_overlay_is_never_created_over_another(tmp_path: Path) -> None:
         Overlay.create(tmp_path / "o", SIZE)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(0, 3 * CHUNK), st.integers(1, 40)), max_size=12),
     st.integers(0, 3 * CHUNK),

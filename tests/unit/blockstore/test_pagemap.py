@@ -17,7 +17,7 @@ ENDS = st.tuples(EDGES | st.integers(0, PAGES), EDGES | st.integers(0, PAGES)).m
 STEPS = st.lists(st.tuples(ENDS, st.sampled_from([ABSENT, PRESENT, ZEROED, None])), max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STEPS, st.integers(0, PAGES * 8 - 1), st.integers(1, 2 * CHUNK * 8))
 def test_a_page_map_is_a_list_of_states(
     steps: list[tuple[tuple[int, int], int | None]], sector: int, sectors: int
@@ -42,7 +42,7 @@ def test_a_page_map_is_a_list_of_states(
     assert pages.touches(offset, length) == any(state != ABSENT for state, _, _ in runs)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 60) | st.integers(1, 6000)), max_size=20), STEPS)
 def test_filling_is_marking_run_by_run(
     gaps: list[tuple[int, int]], before: list[tuple[tuple[int, int], int | None]]

@@ -151,7 +151,7 @@ def test_rule_4_an_immediate_command_takes_no_number() -> None:
     assert bench.session._exp_cmdsn == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0xFFFFFFF0, 0xFFFFFFFF), st.lists(st.sampled_from(["read", "tur", "slow", "run", "nop"]), max_size=40)
 )
@@ -252,7 +252,7 @@ def test_rule_7_unsolicited_data_up_to_first_burst_and_the_rest_by_several_r2ts(
     assert bench.disk.data[:40960] == content
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.booleans(),
     st.booleans(),
@@ -600,7 +600,7 @@ def test_what_runs_when_a_session_ends_is_waited_for_and_not_answered() -> None:
     assert not bench.session.busy
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_no_bytes_after_the_login_raise_anything_and_memory_stays_bounded(data: st.DataObject) -> None:
     bench = ready(InitialR2T="No")

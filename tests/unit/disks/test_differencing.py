@@ -48,7 +48,7 @@ def base(folder: Path, size: int = SIZE, kind: str = "vhd-dynamic") -> ImageInfo
     return create_vhd_dynamic(folder / "base.vhd", raw)
 
 
-@settings(max_examples=40, deadline=None)  # a busy machine is no error
+@settings(max_examples=40)
 @given(
     st.sampled_from(["raw", "vhd-fixed", "vhd-dynamic"]),
     st.lists(st.tuples(st.integers(0, 2**32), st.integers(0, 12), st.sampled_from([0, 512, 5 * 4096])), max_size=4),

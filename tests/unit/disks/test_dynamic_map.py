@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bootlink_disks import Kind, Run, vhd, vhd_dynamic
@@ -47,7 +47,6 @@ def test_a_block_is_found_wherever_the_table_puts_it() -> None:
     ]
 
 
-@settings(deadline=None)  # a busy machine is no error
 @given(st.integers(0, SIZE - 1), st.integers(1, SIZE))
 def test_runs_add_up_to_what_was_asked_and_lead_to_the_right_bytes(offset: int, length: int) -> None:
     length = min(length, SIZE - offset)

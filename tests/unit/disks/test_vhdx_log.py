@@ -7,7 +7,7 @@ import struct
 import uuid
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bootlink_disks import DiskError, Kind, vhdx
@@ -158,7 +158,6 @@ def test_a_log_too_large_to_be_replayed_is_refused_with_a_way_out() -> None:
 RANGES = st.tuples(st.integers(0, 60), st.integers(1, 30), st.integers(-1, 60))
 
 
-@settings(deadline=None)  # a busy machine is no error
 @given(st.lists(RANGES, max_size=12), st.integers(40, 90))
 def test_changes_read_as_if_they_had_been_written(ranges: list[tuple[int, int, int]], size: int) -> None:
     data = random.Random(size).randbytes(64)

@@ -250,7 +250,7 @@ def sessions(draw: st.DrawFn) -> tuple[bytes, Terms, list[int]]:
     return bytes(i % 256 for i in range(size)), terms, draw(st.lists(st.integers(0, 8), min_size=1, max_size=60))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sessions())
 def test_every_transfer_ends_and_a_complete_one_is_byte_exact(session: tuple[bytes, Terms, list[int]]) -> None:
     payload, terms, fates = session
