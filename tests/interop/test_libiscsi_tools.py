@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bootlink_blockstore.session import Session
 from bootlink_disks import create_vhd_dynamic
 from bootlink_events import BootId, target_iqn
 from bootlink_wire.iscsi_digest import Digests
-from lab.blockstore import MAC, Lab, digest, identity, make_image, plan, serving
+from lab.blockstore import MAC, Lab, digest, identity, make_image, note_sessions, plan, serving
 from lab.tools import tool
 
 SIZE = 16 << 20
@@ -56,14 +54,7 @@ async def test_rule_10_libiscsi_reads_and_writes_with_header_digests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through QEMU's driver: libiscsi's own tools set the digest that they offer after they have read the URL's."""
-    agreed = []
-    real = Session.admit
-
-    def noted(self: Session, *units: Any) -> None:
-        real(self, *units)
-        agreed.append(self.digests)
-
-    monkeypatch.setattr(Session, "admit", noted)
+    admitted = note_sessions(monkeypatch)
     base = make_image(tmp_path / "base.img", SIZE)
     async with serving(tmp_path, plan(base)) as lab:
         steps = [
@@ -76,7 +67,7 @@ async def test_rule_10_libiscsi_reads_and_writes_with_header_digests(
         words = [word for step in steps for word in ("-c", step)]
         said = await tool("qemu-io", *words, "--image-opts", f"{served(lab)},file.header-digest=crc32c")
         assert "Pattern verification failed" not in said
-        assert agreed == [Digests(header=True)]
+        assert [session.digests for session in admitted] == [Digests(header=True)]
         assert not {"header_digest_wrong", "data_digest_wrong"} & set(lab.told.counters)
 
 

@@ -7,19 +7,17 @@ import hashlib
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bootlink_blockstore.access import Access
-from bootlink_blockstore.session import Session
 from bootlink_events import BootDiskDetached, BootId, ClusterKey, target_iqn
 from bootlink_wire.iscsi_digest import Digests
 from guest import stage
 from guest.demo import CACHE
 from guest.kernel import unpack_kernel
 from guest.toolbox import run
-from lab.blockstore import MAC, digest, identity, plan, serving
+from lab.blockstore import MAC, digest, identity, note_sessions, plan, serving
 from lab.tools import tool
 
 pytestmark = pytest.mark.timeout(300)  # 15 s of emulation, on a busy machine several times that
@@ -77,15 +75,7 @@ def _pairs(words: dict[str, str]) -> list[str]:
 async def test_linux_writes_and_trims_its_disk_with_digests_and_chap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agreed = []
-    real = Session.admit
-
-    def noted(self: Session, *units: Any) -> None:
-        real(self, *units)
-        assert self.admission is not None
-        agreed.append((self.digests, self.admission.proved, self.firmware))
-
-    monkeypatch.setattr(Session, "admit", noted)
+    admitted = note_sessions(monkeypatch)
     kernel = await asyncio.to_thread(unpack_kernel, CACHE / "kernel", print)
     archive = tmp_path / "initramfs.zst"
     archive.write_bytes(await asyncio.to_thread(stage.initramfs, tmp_path / "initramfs", kernel, OWN))
@@ -118,7 +108,11 @@ async def test_linux_writes_and_trims_its_disk_with_digests_and_chap(
         assert trimmed is not None, said
         assert int(trimmed[1]) > len(CONTENT), said  # the file that was removed, and what was free before
         assert told["errors"] == "0", said
-        assert agreed == [(Digests(header=True, data=True), True, False)]
+        (session,) = admitted
+        assert session.digests == Digests(header=True, data=True)
+        assert session.admission is not None
+        assert session.admission.proved
+        assert not session.firmware
         assert not {name for name in lab.told.counters if "digest" in name or name.endswith("_unforeseen")}
         async with asyncio.timeout(10):
             while not lab.told.of(BootDiskDetached):

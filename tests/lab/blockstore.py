@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import pytest
 
 from bootlink_blockstore.access import Access
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.service import BlockStore
+from bootlink_blockstore.session import Session
 from bootlink_disks import probe
 from bootlink_events import BootId, BootPlan, Chap, EventData, Refusal, initiator_iqn, target_iqn
 from bootlink_events.plans import DiskPlan, LayerPlan
@@ -152,5 +154,14 @@ def identity(boot_id: BootId, mac: str = MAC) -> str:
     return initiator_iqn(mac, boot_id)
 
 
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+def note_sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
+    """The sessions that are admitted from now on, in their order."""
+    admitted: list[Session] = []
+    real = Session.admit
+
+    def noted(self: Session, *units: Any) -> None:
+        real(self, *units)
+        admitted.append(self)
+
+    monkeypatch.setattr(Session, "admit", noted)
+    return admitted

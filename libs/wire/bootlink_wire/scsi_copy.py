@@ -6,12 +6,13 @@ block device, 02h), each by its place in the list of targets.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from struct import Struct, pack
 from typing import Final, NamedTuple
 
 from bootlink_wire import scsi_sense as sense
 from bootlink_wire.scsi_cdb import SECTOR
-from bootlink_wire.scsi_sense import CheckCondition
+from bootlink_wire.scsi_sense import CheckCondition, Sense
 
 EXTENDED_COPY: Final = 0x00  # service action: with a one-byte list identifier (LID1)
 COPY_STATUS: Final = 0x00  # service actions of RECEIVE COPY RESULTS
@@ -59,26 +60,26 @@ def parse(data: bytes) -> Job:
     if inline:
         raise CheckCondition(sense.INVALID_PARAMETER.at(12))
     at = _HEADER.size
-    targets = []
-    for place in range(at, at + target_bytes, _TARGET.size):
-        if data[place] != IDENTIFICATION:
-            raise CheckCondition(sense.UNKNOWN_TARGET_TYPE)
-        if place + _TARGET.size > at + target_bytes:
-            raise CheckCondition(sense.PARAMETER_LIST_LENGTH)
-        targets.append(_target(data, place))
+    places = _places(data, at, target_bytes, _TARGET.size, IDENTIFICATION, sense.UNKNOWN_TARGET_TYPE)
+    targets = [_target(data, place) for place in places]
     if len(targets) > TARGETS_LIMIT:
         raise CheckCondition(sense.TOO_MANY_TARGETS)
     at += target_bytes
-    segments = []
-    for place in range(at, at + segment_bytes, _SEGMENT.size):
-        if data[place] != BLOCK_TO_BLOCK:
-            raise CheckCondition(sense.UNKNOWN_SEGMENT_TYPE)
-        if place + _SEGMENT.size > at + segment_bytes:
-            raise CheckCondition(sense.PARAMETER_LIST_LENGTH)
-        segments.append(_segment(data, place))
+    places = _places(data, at, segment_bytes, _SEGMENT.size, BLOCK_TO_BLOCK, sense.UNKNOWN_SEGMENT_TYPE)
+    segments = [_segment(data, place) for place in places]
     if len(segments) > SEGMENTS_LIMIT:
         raise CheckCondition(sense.TOO_MANY_SEGMENTS)
     return Job(None if flags >> 3 & 3 == _NO_IDENTIFIER else identifier, targets, segments)
+
+
+def _places(data: bytes, at: int, length: int, size: int, kind: int, unknown: Sense) -> Iterator[int]:
+    """Where each descriptor of a list begins. CheckCondition, once reached, for another kind or one cut short."""
+    for place in range(at, at + length, size):
+        if data[place] != kind:
+            raise CheckCondition(unknown)
+        if place + size > at + length:
+            raise CheckCondition(sense.PARAMETER_LIST_LENGTH)
+        yield place
 
 
 def _target(data: bytes, at: int) -> tuple[int, int, bytes]:

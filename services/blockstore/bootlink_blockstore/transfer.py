@@ -94,11 +94,6 @@ class Task:
         return min(self.needed, self.expected) if self.outcome is None else 0
 
     @property
-    def unsolicited(self) -> bool:
-        """More data comes unasked."""
-        return self._unsolicited is not None
-
-    @property
     def complete(self) -> bool:
         """All data is here; or, of a task that has failed, all that is on its way."""
         if self._unsolicited is not None or (self.outcome is not None and self.r2ts):
