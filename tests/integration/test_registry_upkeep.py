@@ -10,7 +10,7 @@ from nats.js.api import KeyValueConfig
 
 from bootlink_events import EVENTS_STREAM, PLANS_BUCKET, LinkChanged
 from bootlink_registry import layers, links, outbox, provisioning
-from bootlink_registry.catalogue import Version
+from bootlink_registry.catalogue import Layer
 from bootlink_registry.database import Database
 from bootlink_registry.problems import Problem
 from bootlink_runtime import BusUnavailable, Health, PlanBook, follow, logger, provision, replica
@@ -90,8 +90,12 @@ async def test_of_two_removals_of_a_link_the_second_finds_none(database: str, tm
     async with store.transaction() as connection:
         await connection.execute("INSERT INTO images (name) VALUES ('demo')")
         await connection.execute(
-            "INSERT INTO versions (image, number, layer, path, format, virtual_size, file_size, mtime_ns, disk_usage)"
-            " VALUES ('demo', 1, gen_random_uuid(), '/x', 'raw', 512, 512, 0, 0)"
+            """
+            WITH made AS (
+                INSERT INTO layers (id, path, format, virtual_size, file_size, mtime_ns, disk_usage)
+                VALUES (gen_random_uuid(), '/x', 'raw', 512, 512, 0, 0) RETURNING id)
+            INSERT INTO versions (image, number, content, layer) SELECT 'demo', 1, id, id FROM made
+            """
         )
         await connection.execute("INSERT INTO channels (image, name, version) VALUES ('demo', 'production', 1)")
         await links.put_link(
@@ -141,9 +145,9 @@ async def test_of_two_registries_that_see_a_file_differently_one_tells(
     looked: set[layers.Layers] = set()
     look_at = layers.Layers._look_at
 
-    async def noted(self: layers.Layers, versions: list[Version], seconds: float | None) -> None:
+    async def noted(self: layers.Layers, looked_at: list[Layer], seconds: float | None) -> None:
         looked.add(self)
-        await look_at(self, versions, seconds)
+        await look_at(self, looked_at, seconds)
 
     monkeypatch.setattr(layers.Layers, "_look_at", noted)
     monkeypatch.setattr(layers, "LOOK_SECONDS", 0.1)

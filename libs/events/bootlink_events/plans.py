@@ -25,9 +25,9 @@ PLANS_BUCKET: Final = "bootlink_plans"
 NODES_BUCKET: Final = "bootlink_nodes"
 
 LayerFormat = Literal["raw", "vhd-fixed", "vhd-dynamic", "vhd-differencing", "vhdx", "vhdx-differencing"]
-Policy = Literal["discard", "keep"]
+Policy = Literal["discard", "keep", "super"]
 Chap = Literal["off", "one-way", "mutual"]
-RefusalCause = Literal["no_link", "image_missing", "no_blockstore", "disabled"]
+RefusalCause = Literal["no_link", "image_missing", "no_blockstore", "disabled", "shared_spindle"]
 
 
 class _Plan(BaseModel):
@@ -54,8 +54,27 @@ class DiskPlan(_Plan):
     image: str
     version: int = Field(ge=1)
     channel: str | None = Field(default=None, description="None where the link pins a version")
+    content: str = Field(
+        default="", description="identity of what the layers show; a merge changes the layers, and never this"
+    )
     layers: tuple[LayerPlan, ...] = Field(min_length=1, description="top first, base last")
     policy: Policy = "discard"
+
+
+class MenuEntry(_Plan):
+    """One thing that a PC's boot menu offers. Its disks take the place of those of the same LUN in the plan."""
+
+    name: str = Field(description="how the choice travels in the boot chain; a name as clients have")
+    title: str = Field(description="what the menu shows")
+    disks: tuple[DiskPlan, ...] = Field(min_length=1)
+
+
+class Menu(_Plan):
+    """A boot menu, shown before the disk is attached."""
+
+    entries: tuple[MenuEntry, ...] = Field(min_length=1, max_length=16)
+    default: str = Field(description="the name of the entry that is taken when nobody chooses")
+    seconds: int = Field(ge=0, le=3600, description="until it is taken; 0: waits for ever")
 
 
 class Refusal(_Plan):
@@ -77,6 +96,7 @@ class BootPlan(_Plan):
     target: str = Field(description="IQN of the client's target")
     portals: tuple[str, ...] = Field(default=(), description="block stores that serve it, each host:port")
     disks: tuple[DiskPlan, ...] = ()
+    menu: Menu | None = Field(default=None, description="what the PC may choose from; None: it boots its disks at once")
     chap: Chap = Field(default="off", description="whether a login must know the boot's secret, and proves it in turn")
     refusal: Refusal | None = None
 

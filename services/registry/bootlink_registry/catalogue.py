@@ -10,7 +10,7 @@ from typing import Literal
 from bootlink_events import Chap, LayerFormat, Policy
 
 Scope = Literal["client", "group", "default"]
-Fault = Literal["missing", "changed"]
+Fault = Literal["missing", "changed", "corrupt"]
 
 DEFAULT_CHANNEL = "production"
 
@@ -27,19 +27,29 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
-    """One version of an image: a layer file on top of a parent version, or a base layer."""
+class Layer:
+    """One layer file, on top of another or a whole disk."""
 
-    image: str
-    number: int
-    parent: int | None
-    layer: str
+    id: str
+    below: str | None
     path: str
     format: LayerFormat
     virtual_size: int  # bytes
     file_size: int  # bytes
     mtime_ns: int
     fault: Fault | None = None  # what is wrong with the file, when it was last looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of an image. `parent` is the version that it was made from, `layer` what it is read from now:
+    a merge puts another layer there, which shows the same `content`."""
+
+    image: str
+    number: int
+    parent: int | None
+    content: str
+    layer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,7 @@ class Catalogue:
     """Everything that a plan is compiled from, except the clients themselves."""
 
     versions: Mapping[tuple[str, int], Version] = field(default_factory=dict)
+    layers: Mapping[str, Layer] = field(default_factory=dict)
     channels: Mapping[tuple[str, str], int] = field(default_factory=dict)
     links: Mapping[tuple[Scope, str], Link] = field(default_factory=dict)
     portals: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ disabled, no_link, image_missing, no_blockstore. A refused plan names no disk, s
 from __future__ import annotations
 
 from bootlink_events import BootPlan, DiskPlan, LayerPlan, Refusal, target_iqn
-from bootlink_registry.catalogue import Catalogue, Client, Link, Version
+from bootlink_registry.catalogue import Catalogue, Client, Layer, Link
 
 
 def resolve(catalogue: Catalogue, client: Client) -> Link | None:
@@ -54,38 +54,45 @@ def _decide(catalogue: Catalogue, client: Client) -> tuple[Refusal | None, tuple
     if link is None:
         return _no_link(client), ()
     number = version_of(catalogue, link)
-    chain = _chain(catalogue, link.image, number)
-    broken = next((version for version in chain if version.fault is not None), None)
-    if number is None or not chain or broken is not None:
+    version = catalogue.versions.get((link.image, number)) if number is not None else None
+    chain = _chain(catalogue, version.layer) if version is not None else ()
+    broken = next((layer for layer in chain if layer.fault is not None), None)
+    if version is None or not chain or broken is not None:
         return _image_missing(link, broken), ()
-    layers = tuple(
-        LayerPlan(
-            id=version.layer,
-            path=version.path,
-            format=version.format,
-            virtual_size=version.virtual_size,
-            file_size=version.file_size,
-            mtime_ns=version.mtime_ns,
-        )
-        for version in chain
+    disk = DiskPlan(
+        lun=0,
+        image=link.image,
+        version=version.number,
+        channel=link.channel,
+        content=version.content,
+        layers=tuple(_layer_plan(layer) for layer in chain),
+        policy=link.policy,
     )
-    disk = DiskPlan(lun=0, image=link.image, version=number, channel=link.channel, layers=layers, policy=link.policy)
     return (None if catalogue.portals else _no_blockstore()), (disk,)
 
 
-def _chain(catalogue: Catalogue, image: str, number: int | None) -> tuple[Version, ...]:
-    """The version and its parents, top first; empty if one of them is not known.
-
-    It ends, as the database holds that a parent's number is smaller than its child's.
-    """
-    chain: list[Version] = []
-    while number is not None:
-        version = catalogue.versions.get((image, number))
-        if version is None:
+def _chain(catalogue: Catalogue, top: str) -> tuple[Layer, ...]:
+    """The layer and those below it, top first; empty if one of them is not known, or they go round in a circle."""
+    chain: list[Layer] = []
+    at: str | None = top
+    while at is not None:
+        layer = catalogue.layers.get(at)
+        if layer is None or len(chain) > len(catalogue.layers):
             return ()
-        chain.append(version)
-        number = version.parent
+        chain.append(layer)
+        at = layer.below
     return tuple(chain)
+
+
+def _layer_plan(layer: Layer) -> LayerPlan:
+    return LayerPlan(
+        id=layer.id,
+        path=layer.path,
+        format=layer.format,
+        virtual_size=layer.virtual_size,
+        file_size=layer.file_size,
+        mtime_ns=layer.mtime_ns,
+    )
 
 
 def _disabled(client: Client) -> Refusal:
@@ -105,7 +112,7 @@ def _no_link(client: Client) -> Refusal:
     )
 
 
-def _image_missing(link: Link, broken: Version | None) -> Refusal:
+def _image_missing(link: Link, broken: Layer | None) -> Refusal:
     if broken is None:
         wanted = link.channel or f"version {link.version}"
         return Refusal(
@@ -118,6 +125,12 @@ def _image_missing(link: Link, broken: Version | None) -> Refusal:
             cause="image_missing",
             detail=f"the file of image {link.image} is gone: {broken.path}",
             remedy="put the file back where it was, as it was",
+        )
+    if broken.fault == "corrupt":
+        return Refusal(
+            cause="image_missing",
+            detail=f"the file of image {link.image} is damaged, by its checksum: {broken.path}",
+            remedy="restore the file from a copy; `bootlink image verify` looks again",
         )
     return Refusal(
         cause="image_missing",

@@ -12,18 +12,22 @@ import asyncpg
 from bootlink_disks import ImageInfo
 from bootlink_events import ImagePublished
 from bootlink_registry import outbox, rows
-from bootlink_registry.catalogue import DEFAULT_CHANNEL, Fault, Version
+from bootlink_registry.catalogue import DEFAULT_CHANNEL, Fault, Layer, Version
 from bootlink_registry.database import Connection
 from bootlink_registry.problems import Problem, conflict, listed, not_found
 
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
-    """A version and what is told about it."""
+    """A version, the layer that it is read from, and what is told about them."""
 
     version: Version
-    disk_usage: int  # bytes that the file occupies
+    layer: Layer
+    disk_usage: int  # bytes that the layer's file occupies
+    sha256: str | None  # of the layer's file; None until it was computed
+    owned: bool  # the file lies in the image store, and is ours to remove
     note: str
+    author: str
     created: datetime
 
 
@@ -50,18 +54,38 @@ async def add_image(connection: Connection, *, name: str, note: str, info: Image
         await connection.execute("INSERT INTO images (name, note) VALUES ($1, $2)", name, note)
     except asyncpg.UniqueViolationError as error:
         raise _name_taken(name) from error
+    layer = await add_layer(connection, info)
     await connection.execute(
-        """
-        INSERT INTO versions (image, number, layer, path, format, virtual_size, file_size, mtime_ns, disk_usage, note)
-        VALUES ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9)
-        """,
-        *(name, uuid.uuid4(), str(info.path), info.format, info.virtual_size),
-        *(info.file_size, info.mtime_ns, info.disk_usage, note),
+        "INSERT INTO versions (image, number, content, layer, note) VALUES ($1, 1, $2, $3, $4)",
+        *(name, uuid.uuid4(), layer, note),
     )
     await connection.execute("INSERT INTO channels (image, name, version) VALUES ($1, $2, 1)", name, DEFAULT_CHANNEL)
     event = ImagePublished(image=name, version=1, channel=DEFAULT_CHANNEL, at=datetime.now(UTC))
     await outbox.record(connection, event, source=source)
     return await get_image(connection, name)
+
+
+async def add_layer(
+    connection: Connection,
+    info: ImageInfo,
+    *,
+    layer: uuid.UUID | None = None,
+    below: uuid.UUID | None = None,
+    sha256: str | None = None,
+    owned: bool = False,
+) -> uuid.UUID:
+    """Record a layer file that was probed; its id."""
+    layer = layer or uuid.uuid4()
+    await connection.execute(
+        """
+        INSERT INTO layers
+            (id, below, path, format, virtual_size, file_size, mtime_ns, disk_usage, sha256, owned)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        """,
+        *(layer, below, str(info.path), info.format, info.virtual_size),
+        *(info.file_size, info.mtime_ns, info.disk_usage, sha256, owned),
+    )
+    return layer
 
 
 def _name_taken(name: str) -> Problem:
@@ -96,9 +120,20 @@ async def _images(connection: Connection, found: list[Any]) -> list[ImageRow]:
     versions: dict[str, list[VersionRow]] = {name: [] for name in names}
     channels: dict[str, dict[str, int]] = {name: {} for name in names}
     for row in await connection.fetch(
-        "SELECT * FROM versions WHERE image = ANY($1::text[]) ORDER BY image, number DESC", names
+        """
+        SELECT l.*, v.image, v.number, v.parent, v.content, v.layer, v.note, v.author, v.created AS made
+        FROM versions v JOIN layers l ON l.id = v.layer
+        WHERE v.image = ANY($1::text[]) ORDER BY v.image, v.number DESC
+        """,
+        names,
     ):
-        versions[row["image"]].append(VersionRow(rows.version_of(row), row["disk_usage"], row["note"], row["created"]))
+        versions[row["image"]].append(
+            VersionRow(
+                rows.version_of(row),
+                rows.layer_of(row),
+                *(row[column] for column in ("disk_usage", "sha256", "owned", "note", "author", "made")),
+            )
+        )
     for row in await connection.fetch(
         "SELECT image, name, version FROM channels WHERE image = ANY($1::text[]) ORDER BY image, name", names
     ):
@@ -109,15 +144,23 @@ async def _images(connection: Connection, found: list[Any]) -> list[ImageRow]:
     ]
 
 
-async def all_layers(connection: Connection, image: str | None = None) -> list[Version]:
-    """The versions of one image or of all, for a look at their files."""
-    found = await connection.fetch("SELECT * FROM versions WHERE $1::text IS NULL OR image = $1", image)
-    return [rows.version_of(row) for row in found]
-
-
-async def set_fault(connection: Connection, version: Version, fault: Fault | None) -> None:
-    """Record what is wrong with a version's file, or that it is well again; all plans that name it follow."""
-    await connection.execute(
-        "UPDATE versions SET fault = $3 WHERE image = $1 AND number = $2", version.image, version.number, fault
+async def all_layers(connection: Connection, image: str | None = None) -> list[Layer]:
+    """The layers that one image's versions are read from, or all layers, for a look at their files."""
+    if image is None:
+        return [rows.layer_of(row) for row in await connection.fetch("SELECT * FROM layers")]
+    found = await connection.fetch(
+        """
+        WITH RECURSIVE used AS (
+            SELECT l.* FROM layers l JOIN versions v ON v.layer = l.id WHERE v.image = $1
+            UNION SELECT l.* FROM layers l JOIN used u ON u.below = l.id)
+        SELECT * FROM used
+        """,
+        image,
     )
+    return [rows.layer_of(row) for row in found]
+
+
+async def set_fault(connection: Connection, layer: Layer, fault: Fault | None) -> None:
+    """Record what is wrong with a layer's file, or that it is well again; all plans that name it follow."""
+    await connection.execute("UPDATE layers SET fault = $2 WHERE id = $1", layer.id, fault)
     await outbox.recompile(connection, "all")

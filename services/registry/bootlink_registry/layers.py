@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from bootlink_disks import DiskError, ImageInfo, describe_parent, probe
 from bootlink_registry import images
-from bootlink_registry.catalogue import Fault, Version
+from bootlink_registry.catalogue import Fault, Layer
 from bootlink_registry.database import Database, DatabaseAway
 from bootlink_registry.problems import Problem, invalid
 from bootlink_runtime import Logger
@@ -29,14 +29,18 @@ GLANCE_SECONDS: Final = 2.0  # given to the look at one image when it is linked
 T = TypeVar("T")
 
 
-def state_of(version: Version) -> Fault | None:
-    """What is wrong with the version's file now. Blocks on the file system."""
+def state_of(layer: Layer) -> Fault | None:
+    """What is wrong with the layer's file now. Blocks on the file system.
+
+    One whose checksum was found wrong stays so until it is verified anew: size and time say nothing about that.
+    """
     try:
-        now = Path(version.path).stat()
+        now = Path(layer.path).stat()
     except OSError:
         return "missing"
-    same = now.st_size == version.file_size and now.st_mtime_ns == version.mtime_ns
-    return None if same else "changed"
+    if now.st_size != layer.file_size or now.st_mtime_ns != layer.mtime_ns:
+        return "changed"
+    return "corrupt" if layer.fault == "corrupt" else None
 
 
 def require_whole(info: ImageInfo) -> None:
@@ -74,8 +78,8 @@ class Layers:
     async def glance(self, image: str) -> None:
         """Look at one image's files now. What a hanging file system has to say comes with the regular look."""
         async with self._database.transaction() as connection:
-            versions = await images.all_layers(connection, image)
-        await self._look_at(versions, GLANCE_SECONDS)
+            layers = await images.all_layers(connection, image)
+        await self._look_at(layers, GLANCE_SECONDS)
 
     async def watch(self, due: Callable[[], bool]) -> None:
         """Look at all files, for ever, while `due()`.
@@ -89,30 +93,28 @@ class Layers:
                 continue
             try:
                 async with self._database.transaction() as connection:
-                    versions = await images.all_layers(connection)
-                await self._look_at(versions, None)
+                    layers = await images.all_layers(connection)
+                await self._look_at(layers, None)
             except DatabaseAway:
                 await self._database.recovered()
                 continue
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _look_at(self, versions: list[Version], seconds: float | None) -> None:
+    async def _look_at(self, layers: list[Layer], seconds: float | None) -> None:
         try:
-            states = await self._in_thread(lambda: [state_of(version) for version in versions], seconds)
+            states = await self._in_thread(lambda: [state_of(layer) for layer in layers], seconds)
         except TimeoutError:
-            self._log.warning("file system slow", files=[version.path for version in versions])
+            self._log.warning("file system slow", files=[layer.path for layer in layers])
             return
-        for version, fault in zip(versions, states, strict=True):
-            if fault == version.fault:
+        for layer, fault in zip(layers, states, strict=True):
+            if fault == layer.fault:
                 continue
             async with self._database.transaction() as connection:
-                await images.set_fault(connection, version, fault)
+                await images.set_fault(connection, layer, fault)
             if fault is None:
-                self._log.info("layer back", image=version.image, version=version.number, file=version.path)
+                self._log.info("layer back", layer=layer.id, file=layer.path)
             else:
-                self._log.warning(
-                    "layer unusable", image=version.image, version=version.number, file=version.path, fault=fault
-                )
+                self._log.warning("layer unusable", layer=layer.id, file=layer.path, fault=fault)
 
     async def _in_thread(self, work: Callable[[], T], seconds: float | None) -> T:
         async with asyncio.timeout(seconds):

@@ -60,7 +60,7 @@ async def put_link(
     await connection.execute(
         """
         INSERT INTO links (scope, key, image, channel, version, policy, chap) VALUES ($1, $2, $3, $4, $5, $6, $7)
-        ON CONFLICT (scope, key) DO UPDATE SET image = excluded.image, channel = excluded.channel,
+        ON CONFLICT (scope, key, lun) DO UPDATE SET image = excluded.image, channel = excluded.channel,
             version = excluded.version, policy = excluded.policy, chap = excluded.chap, changed = now()
         """,
         scope,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bootlink_registry.catalogue import Catalogue, Client, Link, Version
+from bootlink_registry.catalogue import Catalogue, Client, Layer, Link, Version
 from bootlink_registry.database import Connection
 
 
@@ -19,7 +19,15 @@ def version_of(row: Any) -> Version:
         image=row["image"],
         number=row["number"],
         parent=row["parent"],
+        content=str(row["content"]),
         layer=str(row["layer"]),
+    )
+
+
+def layer_of(row: Any) -> Layer:
+    return Layer(
+        id=str(row["id"]),
+        below=str(row["below"]) if row["below"] else None,
         path=row["path"],
         format=row["format"],
         virtual_size=row["virtual_size"],
@@ -44,10 +52,12 @@ def link_of(row: Any) -> Link:
 async def read_catalogue(connection: Connection, portals: tuple[str, ...]) -> Catalogue:
     """All that plans are compiled from, but the clients. Wants a transaction that sees one state (repeatable read)."""
     versions = [version_of(row) for row in await connection.fetch("SELECT * FROM versions")]
+    layers = [layer_of(row) for row in await connection.fetch("SELECT * FROM layers")]
     channels = await connection.fetch("SELECT image, name, version FROM channels")
-    links = [link_of(row) for row in await connection.fetch("SELECT * FROM links")]
+    links = [link_of(row) for row in await connection.fetch("SELECT * FROM links WHERE lun = 0")]
     return Catalogue(
         versions={(version.image, version.number): version for version in versions},
+        layers={layer.id: layer for layer in layers},
         channels={(row["image"], row["name"]): row["version"] for row in channels},
         links={(link.scope, link.key): link for link in links},
         portals=portals,

@@ -65,6 +65,11 @@ SCREENS: Final[Mapping[str, Screen]] = {
         "The image is linked, but no server offers its disk now.",
         "See on the server: bootlink status",
     ),
+    "shared_spindle": Screen(
+        "image and write-backs share one rotating disk",
+        "The administrator refuses boots where reads and writes would fight over one disk.",
+        "Move one of them to another disk. See on the server: bootlink status",
+    ),
     "disabled": Screen(
         "this PC is disabled",
         "An administrator has disabled this client.",

@@ -8,19 +8,21 @@ from ipaddress import IPv4Address
 import pytest
 
 from bootlink_events import Chap, RefusalCause
-from bootlink_registry.catalogue import Catalogue, Client, Fault, Link, Scope, Version
+from bootlink_registry.catalogue import Catalogue, Client, Fault, Layer, Link, Scope, Version
 from bootlink_registry.compiler import compile_plan, resolve
 
 PC = Client(mac="52:54:00:12:34:56", name="pc-07", group="room-1", address=IPv4Address("10.77.0.9"))
 PORTALS = ("10.77.0.1:3260",)
 
 
-def version(number: int = 1, *, parent: int | None = None, fault: Fault | None = None, image: str = "win11") -> Version:
-    return Version(
-        image=image,
-        number=number,
-        parent=parent,
-        layer=f"layer-{image}-{number}",
+Made = tuple[Version, Layer]
+
+
+def version(number: int = 1, *, parent: int | None = None, fault: Fault | None = None, image: str = "win11") -> Made:
+    """A version, and the layer that it is read from, on top of its parent's."""
+    layer = Layer(
+        id=f"layer-{image}-{number}",
+        below=f"layer-{image}-{parent}" if parent else None,
         path=f"/images/{image}-{number}.vhd",
         format="vhd-dynamic",
         virtual_size=1 << 30,
@@ -28,6 +30,7 @@ def version(number: int = 1, *, parent: int | None = None, fault: Fault | None =
         mtime_ns=1_700_000_000_000_000_000,
         fault=fault,
     )
+    return Version(image, number, parent, content=f"content-{image}-{number}", layer=layer.id), layer
 
 
 def link(scope: Scope, key: str = "", *, image: str = "win11", pinned: int | None = None) -> Link:
@@ -37,11 +40,12 @@ def link(scope: Scope, key: str = "", *, image: str = "win11", pinned: int | Non
 
 
 def catalogue(
-    *links: Link, versions: tuple[Version, ...] = (version(),), portals: tuple[str, ...] = PORTALS, production: int = 1
+    *links: Link, versions: tuple[Made, ...] = (version(),), portals: tuple[str, ...] = PORTALS, production: int = 1
 ) -> Catalogue:
     return Catalogue(
-        versions={(v.image, v.number): v for v in versions},
-        channels={(v.image, "production"): production for v in versions},
+        versions={(v.image, v.number): v for v, _ in versions},
+        layers={layer.id: layer for _, layer in versions},
+        channels={(v.image, "production"): production for v, _ in versions},
         links={(x.scope, x.key): x for x in links},
         portals=portals,
     )
@@ -99,6 +103,26 @@ def test_layers_come_top_first_and_base_last() -> None:
     assert [layer.id for layer in plan.disks[0].layers] == ["layer-win11-3", "layer-win11-2", "layer-win11-1"]
 
 
+def test_a_merge_changes_the_layers_of_a_version_and_not_what_it_shows() -> None:
+    first, (second, _) = version(1), version(2, parent=1)
+    _, merged = version(9)
+    plan = compile_plan(
+        catalogue(OWN, versions=(first, (dataclasses.replace(second, layer=merged.id), merged)), production=2), PC
+    )
+    assert [layer.id for layer in plan.disks[0].layers] == [merged.id]
+    assert plan.disks[0].content == second.content
+
+
+def test_layers_that_stand_on_one_another_in_a_circle_make_the_image_unusable() -> None:
+    _, upper = version(2, parent=1)
+    lower = dataclasses.replace(version(1)[1], below=upper.id)
+    plan = compile_plan(
+        catalogue(OWN, versions=((version(1)[0], lower), (version(2, parent=1)[0], upper)), production=2), PC
+    )
+    assert plan.refusal is not None
+    assert plan.refusal.cause == "image_missing"
+
+
 def test_a_pinned_link_stays_where_it_is_when_the_channel_moves() -> None:
     chain = (version(1), version(2, parent=1))
     pinned = compile_plan(catalogue(link("default", pinned=1), versions=chain, production=2), PC)
@@ -119,6 +143,7 @@ OFF = dataclasses.replace(PC, disabled=True)
         (PC, catalogue(portals=()), "no_link", "room-1"),
         (PC, catalogue(OWN, versions=(version(fault="missing"),)), "image_missing", "/images/win11-1.vhd"),
         (PC, catalogue(OWN, versions=(version(fault="changed"),)), "image_missing", "changed"),
+        (PC, catalogue(OWN, versions=(version(fault="corrupt"),)), "image_missing", "checksum"),
         (PC, catalogue(OWN, versions=(version(fault="missing"),), portals=()), "image_missing", "is gone"),
         (PC, catalogue(link("default", pinned=9)), "image_missing", "version 9"),
         (PC, catalogue(link("default", image="win7")), "image_missing", "win7"),

@@ -20,6 +20,9 @@ from bootlink_registry.names import Name, check_name
 NOTE_LIMIT = 1_000  # characters
 PATH_LIMIT = 4_096  # bytes, PATH_MAX of Linux
 
+LinkPolicy = Literal["discard", "keep"]
+"""What a link may ask for; `super` is a client's own state, and no link's."""
+
 T = TypeVar("T")
 
 
@@ -84,31 +87,37 @@ class NewImage(Wish):
 
 class VersionAnswer(Answer):
     number: int
-    parent: int | None
-    layer: UUID = Field(description="identity of the layer's contents")
+    parent: int | None = Field(description="the version that it was made from")
+    layer: UUID = Field(description="the layer that it is read from")
+    below: UUID | None = Field(description="the layer below that; null if it is a whole disk")
     path: str
     format: LayerFormat
     virtual_size: int = Field(description="bytes the disk shows")
     file_size: int = Field(description="bytes of the file")
     disk_usage: int = Field(description="bytes that the file occupies; less than its size where it is sparse")
+    sha256: str | None = Field(description="of the file; null until it was computed")
     fault: Fault | None = Field(description="what is wrong with the file; null if nothing")
     note: str
+    author: str
     created: datetime
 
     @classmethod
     def of(cls, row: VersionRow) -> VersionAnswer:
-        version = row.version
+        version, layer = row.version, row.layer
         return cls(
             number=version.number,
             parent=version.parent,
-            layer=UUID(version.layer),
-            path=version.path,
-            format=version.format,
-            virtual_size=version.virtual_size,
-            file_size=version.file_size,
+            layer=UUID(layer.id),
+            below=UUID(layer.below) if layer.below else None,
+            path=layer.path,
+            format=layer.format,
+            virtual_size=layer.virtual_size,
+            file_size=layer.file_size,
             disk_usage=row.disk_usage,
-            fault=version.fault,
+            sha256=row.sha256,
+            fault=layer.fault,
             note=row.note,
+            author=row.author,
             created=row.created,
         )
 
@@ -140,7 +149,7 @@ class NewLink(Wish):
     image: Name
     channel: Name | None = Field(default=None, description="default: production")
     version: int | None = Field(default=None, ge=1, le=2**31 - 1, description="a pinned version, instead of a channel")
-    policy: Policy = "discard"
+    policy: LinkPolicy = "discard"
     chap: Chap = Field(
         default="off", description="whether the disk asks for the boot's CHAP secret, and proves its own"
     )
