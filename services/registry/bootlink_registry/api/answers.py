@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from bootlink_registry.api.models import ProblemAnswer
+from bootlink_registry.api.models.base import ProblemAnswer
 from bootlink_registry.database import DatabaseAway
 from bootlink_registry.problems import Problem
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from bootlink_registry.api import answers, boots, clients, images, links
 from bootlink_registry.api.context import Context, Registry
 from bootlink_registry.api.limit import BodyLimit
-from bootlink_registry.api.models import Counts, InfoAnswer, NodeAnswer
+from bootlink_registry.api.models.about import Counts, InfoAnswer, NodeAnswer
 from bootlink_runtime import __version__
 
 _COUNTS = """

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query
 
 from bootlink_registry import clients, journal
 from bootlink_registry.api.context import PAGE, Limit, Registry
-from bootlink_registry.api.models import BootAnswer, BootWithStages, Page, StageAnswer
+from bootlink_registry.api.models.base import Page
+from bootlink_registry.api.models.boots import BootAnswer, BootWithStages, StageAnswer
 from bootlink_registry.names import as_mac
 
 router = APIRouter(prefix="/boots", tags=["boots"])

@@ -8,17 +8,17 @@ from fastapi import APIRouter, Query, Response
 
 from bootlink_registry import clients, journal
 from bootlink_registry.api.context import PAGE, After, Context, Limit, Registry
-from bootlink_registry.api.models import (
-    BootAnswer,
+from bootlink_registry.api.models.base import Page
+from bootlink_registry.api.models.boots import BootAnswer
+from bootlink_registry.api.models.clients import (
     ClientAnswer,
     ClientChange,
     ClientDetail,
     NewClient,
-    Page,
     PlanAnswer,
-    ResolvedLink,
     SightingAnswer,
 )
+from bootlink_registry.api.models.links import ResolvedLink
 from bootlink_registry.compiler import compile_plan, resolve, version_of
 from bootlink_registry.database import Connection
 from bootlink_registry.delivery import last_plan

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Response
 
 from bootlink_registry import images
 from bootlink_registry.api.context import PAGE, After, Limit, Registry
-from bootlink_registry.api.models import ImageAnswer, NewImage, Page
+from bootlink_registry.api.models.base import Page
+from bootlink_registry.api.models.images import ImageAnswer, NewImage
 from bootlink_registry.layers import require_whole
 
 router = APIRouter(prefix="/images", tags=["images"])

@@ -6,7 +6,8 @@ from fastapi import APIRouter
 
 from bootlink_registry import links
 from bootlink_registry.api.context import PAGE, After, Limit, Registry
-from bootlink_registry.api.models import LinkAnswer, NewLink, Page
+from bootlink_registry.api.models.base import Page
+from bootlink_registry.api.models.links import LinkAnswer, NewLink
 from bootlink_registry.catalogue import Scope
 
 router = APIRouter(prefix="/links", tags=["links"])

@@ -1,0 +1,82 @@
+"""Links."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from bootlink_events import Chap, Policy
+from bootlink_registry.api.models.base import Answer, Wish
+from bootlink_registry.catalogue import Link, Scope
+from bootlink_registry.links import NamedLink
+from bootlink_registry.names import Name, check_name
+
+LinkPolicy = Literal["discard", "keep"]
+"""What a link may ask for; `super` is a client's own state, and no link's."""
+
+
+class NewLink(Wish):
+    scope: Scope
+    name: str = Field(default="", description="the client (name or MAC address) or the group; empty for the default")
+    image: Name
+    channel: Name | None = Field(default=None, description="default: production")
+    version: int | None = Field(default=None, ge=1, le=2**31 - 1, description="a pinned version, instead of a channel")
+    policy: LinkPolicy = "discard"
+    chap: Chap = Field(
+        default="off", description="whether the disk asks for the boot's CHAP secret, and proves its own"
+    )
+
+    @model_validator(mode="after")
+    def _names_a_group(self) -> Self:
+        if self.scope == "group" and self.name:
+            check_name(self.name)
+        return self
+
+
+class LinkAnswer(Answer):
+    scope: Scope
+    name: str = Field(description="the client's or group's name; empty for the default")
+    image: str
+    channel: str | None
+    version: int | None
+    policy: Policy
+    chap: Chap
+    changed: datetime
+
+    @classmethod
+    def of(cls, named: NamedLink) -> LinkAnswer:
+        link = named.link
+        return cls(
+            scope=link.scope,
+            name=named.name,
+            image=link.image,
+            channel=link.channel,
+            version=link.version,
+            policy=link.policy,
+            chap=link.chap,
+            changed=named.changed,
+        )
+
+
+class ResolvedLink(Answer):
+    """The link that decides what a client boots, and the version it means now."""
+
+    scope: Scope
+    image: str
+    channel: str | None
+    version: int | None
+    policy: Policy
+    chap: Chap
+
+    @classmethod
+    def of(cls, link: Link, version: int | None) -> ResolvedLink:
+        return cls(
+            scope=link.scope,
+            image=link.image,
+            channel=link.channel,
+            version=version,
+            policy=link.policy,
+            chap=link.chap,
+        )
