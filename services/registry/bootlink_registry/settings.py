@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import Field, field_validator
@@ -25,6 +26,11 @@ class RegistrySettings(ServiceSettings):
         validation_alias=shared("BOOTLINK_DATABASE_URL", "database_url"),
         description="the PostgreSQL database that holds the truth",
     )
+    store: Path | None = Field(
+        default=None,
+        validation_alias=shared("BOOTLINK_IMAGE_STORE", "store"),
+        description="folder of the layers that Bootlink makes itself; unset: images, below BOOTLINK_DATA",
+    )
     api_host: str = Field(default="127.0.0.1", description="address of the HTTP API")
     api_port: int = Field(default=8600, ge=0, le=65535, description="port of the HTTP API; 0: any free one")
     enrol: Literal["accept", "refuse"] = Field(
@@ -36,6 +42,11 @@ class RegistrySettings(ServiceSettings):
         description="without news, until a boot that has not reached its disk counts as failed",
     )
     enrol_name: str = Field(default="pc-{n:03}", description="names of enrolled clients; {n} counts from 1")
+
+    @property
+    def image_store(self) -> Path:
+        """The folder of the layers that are ours."""
+        return (self.store or self.data / "images").absolute()
 
     @field_validator("enrol_name")
     @classmethod

@@ -7,7 +7,8 @@ down_revision = "0002"
 
 STATEMENTS = (
     # A layer file. What a version shows never changes; which layers it is read from may: merging puts another layer
-    # in its place. `owned` files lie in the image store and are ours to remove; the others are the user's.
+    # in its place. `owned` files lie in the image store and are ours to remove; the others are the user's. An owned
+    # layer that nothing is read from any more is `retired`: PCs that run still read it, and an undo may need it.
     """
     CREATE TABLE layers (
         id uuid PRIMARY KEY,
@@ -22,6 +23,7 @@ STATEMENTS = (
         owned boolean NOT NULL DEFAULT false,
         fault text CHECK (fault IN ('missing', 'changed', 'corrupt')),
         created timestamptz NOT NULL DEFAULT now(),
+        retired timestamptz,
         CHECK (below <> id)
     )
     """,
