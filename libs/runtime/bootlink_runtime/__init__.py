@@ -1,10 +1,11 @@
 """The chassis every Bootlink service runs on: settings, bus, plans, telemetry, health, lifecycle."""
 
+from bootlink_runtime import rpc
 from bootlink_runtime.bus import Bus, connect_once
 from bootlink_runtime.chassis import Chassis, Service, running
 from bootlink_runtime.consumer import consume, follow
 from bootlink_runtime.discovery import ask, survey
-from bootlink_runtime.errors import BusUnavailable, StartupError
+from bootlink_runtime.errors import BusUnavailable, CommandError, StartupError
 from bootlink_runtime.health import Health
 from bootlink_runtime.http import address_error, listen, serving
 from bootlink_runtime.lifecycle import main
@@ -22,6 +23,7 @@ __all__ = [
     "BusUnavailable",
     "Chassis",
     "ClusterSettings",
+    "CommandError",
     "Health",
     "Logger",
     "PlanBook",
@@ -43,6 +45,7 @@ __all__ = [
     "logger",
     "main",
     "provision",
+    "rpc",
     "running",
     "serving",
     "survey",

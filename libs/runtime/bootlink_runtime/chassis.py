@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bootlink_events import NODES_BUCKET, NodeInfo, subject_token
-from bootlink_runtime import discovery, http, logs
+from bootlink_runtime import discovery, http, logs, rpc
 from bootlink_runtime.bus import Bus
 from bootlink_runtime.errors import BusUnavailable, StartupError
 from bootlink_runtime.health import Address, Health
@@ -107,6 +107,10 @@ class Chassis:
             self._plan_book = PlanBook(self.bus, folder=self.data, log=self.log, health=self.health)
             self.spawn(self._plan_book.run(), name="plan book")
         return self._plan_book
+
+    def serve_commands(self, handlers: rpc.Handlers) -> None:
+        """Carry out these commands when this node is asked to. A handler that cannot, raises CommandError."""
+        self.spawn(rpc.serve(self.bus, self.name, self.node, handlers, self.log), name="commands")
 
     def announce_portals(self, portals: list[str]) -> None:
         """Tell the registry where clients reach this node's block store, now and at every reconnection."""

@@ -1,6 +1,8 @@
-"""Errors that end a service, or keep it from starting."""
+"""What goes wrong between a service and its surroundings: at its start, on the bus, and when it is asked something."""
 
 from __future__ import annotations
+
+from bootlink_events.commands import CommandCause, CommandFault
 
 
 class StartupError(Exception):
@@ -14,3 +16,17 @@ class StartupError(Exception):
 
 class BusUnavailable(Exception):
     """NATS did not take a message or answer in time. It may have been stored all the same."""
+
+
+class CommandError(Exception):
+    """A command was not carried out: raised by its handler, and again where it was asked."""
+
+    def __init__(self, detail: str, remedy: str, *, cause: CommandCause = "refused") -> None:
+        super().__init__(f"{detail}: {remedy}")
+        self.detail = detail
+        self.remedy = remedy
+        self.cause = cause
+
+    @property
+    def fault(self) -> CommandFault:
+        return CommandFault(cause=self.cause, detail=self.detail, remedy=self.remedy)
