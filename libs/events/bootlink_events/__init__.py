@@ -32,6 +32,7 @@ from bootlink_events.names import (
     normalise_mac,
     parse_initiator,
     parse_target,
+    target_entry,
     target_iqn,
 )
 from bootlink_events.plans import (
@@ -113,6 +114,7 @@ __all__ = [
     "parse_initiator",
     "parse_target",
     "subject_token",
+    "target_entry",
     "target_iqn",
     "traceparent",
 ]

@@ -2,7 +2,8 @@
 
 A client is known by its MAC address. Where a colon is not allowed or not wanted (key-value keys, NATS subjects,
 IQNs, file names) its *token* stands: the same bytes with dashes. The boot id rides in the initiator name, so that
-a login needs no lookup to know which client and which boot it belongs to.
+a login needs no lookup to know which client and which boot it belongs to. In the same way the target name carries
+what was chosen at a boot menu, so that firmware and operating system log in to the same disk.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _MAC_FORMS = re.compile(
     r"[0-9a-f]{12}|[0-9a-f]{2}([:.-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}|([0-9a-f]{4}[:.-]){2}[0-9a-f]{4}|[0-9a-f]{6}[:-][0-9a-f]{6}"
 )  # bare; in pairs; in fours, as Cisco writes it; in halves, as HP does
 _TOKEN = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{2}){5}")
+_ENTRY = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")  # a name as administrators give them
 _GROUP_BITS = 0x01  # the I/G bit of the first octet, IEEE 802
 
 
@@ -47,9 +49,9 @@ def mac_token(mac: str) -> str:
     return mac.replace(":", "-")
 
 
-def target_iqn(mac: str) -> str:
-    """The iSCSI target that is this client's disk."""
-    return f"{NAMING_AUTHORITY}:{mac_token(mac)}"
+def target_iqn(mac: str, entry: str = "") -> str:
+    """The iSCSI target that is this client's disk; with `entry`, as that entry of its boot menu has it."""
+    return f"{NAMING_AUTHORITY}:{mac_token(mac)}" + (f":{entry}" if entry else "")
 
 
 def initiator_iqn(mac: str, boot_id: BootId) -> str:
@@ -75,10 +77,22 @@ def parse_initiator(iqn: str) -> tuple[str | None, BootId | None]:
 
 def parse_target(iqn: str) -> str | None:
     """The MAC address of the client whose disk this target is; None if it is no target of ours. Never raises."""
-    authority, _, token = iqn.lower().partition(":")
-    if authority != NAMING_AUTHORITY or not _TOKEN.fullmatch(token):
-        return None
+    return _parse_target(iqn)[0]
+
+
+def target_entry(iqn: str) -> str:
+    """The entry of the boot menu that this target names; "" if it names none. Never raises."""
+    return _parse_target(iqn)[1]
+
+
+def _parse_target(iqn: str) -> tuple[str | None, str]:
+    if len(iqn) > ISCSI_NAME_LIMIT:
+        return None, ""
+    authority, _, rest = iqn.lower().partition(":")
+    token, colon, entry = rest.partition(":")
+    if authority != NAMING_AUTHORITY or not _TOKEN.fullmatch(token) or bool(_ENTRY.fullmatch(entry)) != bool(colon):
+        return None, ""
     try:
-        return normalise_mac(token)
+        return normalise_mac(token), entry
     except ValueError:
-        return None
+        return None, ""

@@ -105,6 +105,16 @@ class BootPlan(_Plan):
         """True when nothing stands in the way of a boot."""
         return self.refusal is None and bool(self.disks) and bool(self.portals)
 
+    def chosen(self, entry: str) -> BootPlan | None:
+        """This plan with the disks of an entry of its menu; itself for "", and None if it has no such entry."""
+        if not entry:
+            return self
+        for offered in self.menu.entries if self.menu else ():
+            if offered.name == entry:
+                disks = {disk.lun: disk for disk in (*self.disks, *offered.disks)}
+                return self.model_copy(update={"disks": tuple(disks[lun] for lun in sorted(disks))})
+        return None
+
 
 class NodeInfo(_Plan):
     """A running block store and where clients reach it."""

@@ -10,6 +10,10 @@ Theory of operation. A client has at most one current boot here, known by its bo
     newer                   a new boot begins by the plan; the former one is fenced, and its sessions end
     none in the name        joins the current boot, or begins one under an id minted here
 
+What was chosen at a boot menu is in the target's name. A PC whose choice did not start goes back to its menu, in the
+same boot. So a login to another entry than the current one ends the sessions to that, and gets a write-back of its
+own; the former one's again where that entry was chosen before. A target without an entry is the current boot's.
+
 The fence is the newest boot id among the client's manifests, so it outlives the process. A boot whose id lies far in
 the future is refused: it would lock its client out until then. Where the fence itself is there (the clock was wrong,
 and has been set back), its boot goes on, and the next may begin.
@@ -47,7 +51,7 @@ from bootlink_blockstore.scsi.device import LogicalUnit
 from bootlink_blockstore.scsi.table import TABLE
 from bootlink_blockstore.writeback import Manifest, Writebacks, overlay_name
 from bootlink_disks import DiskError
-from bootlink_events import BootId, BootPlan, LayerPlan, parse_initiator, parse_target, target_iqn
+from bootlink_events import BootId, BootPlan, LayerPlan, parse_initiator, parse_target, target_entry, target_iqn
 from bootlink_events import Chap as ChapRule
 from bootlink_wire.iscsi_pdu import LoginStatus
 from bootlink_wire.scsi_vpd import Identity
@@ -90,6 +94,7 @@ class Boot:
     boot_id: BootId
     disks: dict[int, Attached]
     absent: LogicalUnit
+    entry: str = ""  # what was chosen at the boot menu
     seats: dict[Key, Seat] = field(default_factory=dict)  # oldest first
     idle_since: float = 0.0
 
@@ -206,7 +211,7 @@ class Attachments:
             if mac not in self._manifests and self._plans.get(mac) is None:
                 self._unknown(mac)
             async with self._locks.setdefault(mac, asyncio.Lock()):
-                boot = await self._boot(mac, wanted)
+                boot = await self._boot(mac, wanted, target_entry(admission.target))
                 await self._take_seat(boot, admission, seat)
                 return boot
         except NotAdmitted as refusal:
@@ -267,7 +272,7 @@ class Attachments:
             f"link it to an image: bootlink link set {mac} IMAGE",
         )
 
-    async def _boot(self, mac: str, wanted: BootId | None) -> Boot:
+    async def _boot(self, mac: str, wanted: BootId | None, entry: str) -> Boot:
         fence = self.fence(mac)
         boot_id = wanted or fence or BootId.mint()
         if fence is not None and boot_id < fence:
@@ -284,12 +289,12 @@ class Attachments:
                 "set the clocks of the servers right",
             )
         boot = self._boots.get(mac)
-        if boot is not None and boot.boot_id == boot_id:
+        if boot is not None and boot.boot_id == boot_id and entry in ("", boot.entry):
             return boot
-        held = [m for m in self._manifests.get(mac, ()) if m.boot_id == boot_id]
+        held = self._held(mac, boot_id, entry)
         if held and {m.lun for m in held} == set(held[0].luns):
             if not any(map(self._writebacks.outlived, held)):
-                return await self._resume(mac, held)
+                return await self._resume(mac, held, boot)
             if wanted is not None:
                 raise NotAdmitted(
                     LoginStatus.AUTHORIZATION_FAILURE,
@@ -297,11 +302,20 @@ class Attachments:
                     "restart the PC",
                 )
             boot_id = BootId.mint(after=fence)
-        return await self._begin(mac, boot_id, boot)
+        return await self._begin(mac, boot_id, boot, entry)
 
-    async def _resume(self, mac: str, manifests: list[Manifest]) -> Boot:
+    def _held(self, mac: str, boot_id: BootId, entry: str) -> list[Manifest]:
+        """The manifests of a boot with this entry; where none is named, with the one that began last."""
+        held = [manifest for manifest in self._manifests.get(mac, ()) if manifest.boot_id == boot_id]
+        if held and not entry:
+            entry = max(held, key=lambda manifest: manifest.created).entry
+        return [manifest for manifest in held if manifest.entry == entry]
+
+    async def _resume(self, mac: str, manifests: list[Manifest], former: Boot | None) -> Boot:
         self._require_sound(mac, {manifest.file for manifest in manifests})
         images = await self._images([m.layers for m in manifests])
+        if former is not None:  # of this boot, with another entry; a former boot is never resumed over
+            await self._end(former, f"{manifests[0].entry} was chosen at the boot menu")
         try:
             overlays = await self._in_thread(lambda: self._writebacks.resume(manifests))
         except (OSError, ValueError) as error:
@@ -314,10 +328,17 @@ class Attachments:
         self._journal.log.info("boot resumed", mac=mac, boot_id=str(manifests[0].boot_id))
         return self._open(mac, list(zip(manifests, images, overlays, strict=True)))
 
-    async def _begin(self, mac: str, boot_id: BootId, former: Boot | None) -> Boot:
-        plan = self._plans.get(mac)
-        if plan is None:
+    async def _begin(self, mac: str, boot_id: BootId, former: Boot | None, entry: str) -> Boot:
+        whole = self._plans.get(mac)
+        if whole is None:
             self._unknown(mac)
+        plan = whole if whole.refusal is not None else whole.chosen(entry)
+        if plan is None:
+            raise NotAdmitted(
+                LoginStatus.NOT_FOUND,
+                f"the boot menu of client {whole.client} offers no {entry}",
+                "restart the PC: it then shows the menu as it is now",
+            )
         if plan.refusal is not None:
             raise NotAdmitted(LoginStatus.AUTHORIZATION_FAILURE, plan.refusal.detail, plan.refusal.remedy)
         if not plan.disks:
@@ -326,16 +347,14 @@ class Attachments:
                 f"the boot plan of client {plan.client} names no disk",
                 f"link it to an image: bootlink link set {plan.client} IMAGE",
             )
-        self._require_sound(mac, {overlay_name(disk, boot_id) for disk in plan.disks})
+        self._require_sound(mac, {overlay_name(disk, boot_id, entry) for disk in plan.disks})
         images = await self._images([disk.layers for disk in plan.disks])
         former_id = self.fence(mac)
         if former is not None:
-            for attached in former.disks.values():
-                await attached.disk.fence()
-            await self._evict_all(former, f"boot {boot_id} took over")
-            await self._close(former)
+            again = former.boot_id == boot_id
+            await self._end(former, f"{entry} was chosen at the boot menu" if again else f"boot {boot_id} took over")
         try:
-            begun = await self._begin_writebacks(plan, boot_id)
+            begun = await self._begin_writebacks(plan, boot_id, entry)
         except (OSError, ValueError) as error:
             self._release(images)
             raise NotAdmitted(
@@ -346,10 +365,10 @@ class Attachments:
         self._supersede(mac, former_id, [manifest for manifest, _ in begun])
         return self._open(mac, [(m, image, overlay) for (m, overlay), image in zip(begun, images, strict=True)])
 
-    async def _begin_writebacks(self, plan: BootPlan, boot_id: BootId) -> list[tuple[Manifest, Overlay]]:
+    async def _begin_writebacks(self, plan: BootPlan, boot_id: BootId, entry: str) -> list[tuple[Manifest, Overlay]]:
         """What `Writebacks.begin` gives; on a full disk once more, with the space that nobody needs any longer."""
         try:
-            return await self._in_thread(lambda: self._writebacks.begin(plan, boot_id))
+            return await self._in_thread(lambda: self._writebacks.begin(plan, boot_id, entry))
         except OSError as error:
             if error.errno not in OUT_OF_SPACE:
                 raise
@@ -358,7 +377,7 @@ class Attachments:
         # And the former boot's own: it is fenced already. Its manifest stays, as that is the fence.
         over = [m for m in self._manifests.get(plan.mac, ()) if m.policy == "discard" and m.boot_id < boot_id]
         await self._in_thread(lambda: self._writebacks.empty(over))
-        return await self._in_thread(lambda: self._writebacks.begin(plan, boot_id))
+        return await self._in_thread(lambda: self._writebacks.begin(plan, boot_id, entry))
 
     def _require_sound(self, mac: str, files: set[str]) -> None:
         for manifest in self._manifests.get(mac, ()):
@@ -392,7 +411,8 @@ class Attachments:
         files = {manifest.file for manifest in begun}
         self._manifests[mac] = [m for m in held if m.file not in files] + begun
         for manifest in held:
-            if manifest.boot_id == former_id:
+            # Of another entry of this boot nothing is told: it may be chosen again.
+            if manifest.boot_id == former_id and manifest.boot_id != begun[0].boot_id:
                 self._journal.superseded(manifest, self._writebacks.usage(manifest))
 
     def _open(self, mac: str, parts: list[tuple[Manifest, Image, Overlay]]) -> Boot:
@@ -406,7 +426,7 @@ class Attachments:
             disks[manifest.lun] = Attached(manifest, disk, unit)
         absent = LogicalUnit(TABLE, Identity(mac, 0), luns)
         first = parts[0][0]
-        boot = self._boots[mac] = Boot(mac, first.client, first.boot_id, disks, absent)
+        boot = self._boots[mac] = Boot(mac, first.client, first.boot_id, disks, absent, first.entry)
         return boot
 
     def _press(self, mac: str, level: int) -> None:
@@ -456,6 +476,13 @@ class Attachments:
     async def _evict_all(self, boot: Boot, why: str) -> None:
         seats, boot.seats = list(boot.seats.values()), {}
         await asyncio.gather(*(seat.evict(why) for seat in seats))
+
+    async def _end(self, boot: Boot, why: str) -> None:
+        """Fence a boot that another takes the place of, end its sessions and close its files."""
+        for attached in boot.disks.values():
+            await attached.disk.fence()
+        await self._evict_all(boot, why)
+        await self._close(boot)
 
     async def _close(self, boot: Boot) -> None:
         del self._boots[boot.mac]

@@ -2,7 +2,8 @@
 
 Layout, below the service's folder:
 
-    writebacks/<mac token>/<boot id>.lun<n>.overlay        policy discard: named by its boot, new at every boot
+    writebacks/<mac token>/<boot id>.lun<n>.overlay        policy discard: named by its boot, new at every boot;
+                           <boot id>.<entry>.lun<n>.overlay  and by what was chosen at a boot menu
     writebacks/<mac token>/keep.lun<n>.<layer>.overlay     policy keep: named by the layer that it lies upon
     ... .zeros                                             what was given back of each, under the same name
     ... .json                                              the manifest of each, under the same name
@@ -60,6 +61,7 @@ class Manifest(BaseModel):
     mac: Mac
     client: str
     boot_id: BootId = Field(description="the boot that has it, or had it last")
+    entry: str = Field(default="", description="what was chosen at the boot menu; empty: nothing")
     lun: int = Field(ge=0, le=255)
     luns: tuple[int, ...] = Field(description="all logical units of that boot: its manifests are complete with these")
     image: str
@@ -82,10 +84,11 @@ def machine_run() -> str:
     return MACHINE_RUN.read_text().strip()
 
 
-def overlay_name(disk: DiskPlan, boot_id: BootId) -> str:
-    """The file name of a disk's overlay."""
+def overlay_name(disk: DiskPlan, boot_id: BootId, entry: str = "") -> str:
+    """The file name of a disk's overlay, in a boot for which `entry` was chosen at the boot menu."""
     if disk.policy == "discard":
-        return f"{boot_id}.lun{disk.lun}.overlay"
+        chosen = f".{entry}" if entry else ""
+        return f"{boot_id}{chosen}.lun{disk.lun}.overlay"
     # Bound to the layer it lies upon: its pages are senseless on any other.
     layer = hashlib.sha256(disk.layers[0].id.encode()).hexdigest()[:16]
     return f"keep.lun{disk.lun}.{layer}.overlay"
@@ -144,25 +147,28 @@ class Writebacks:
                     path.unlink()
         return manifests, problems
 
-    def begin(self, plan: BootPlan, boot_id: BootId) -> list[tuple[Manifest, Overlay]]:
+    def begin(self, plan: BootPlan, boot_id: BootId, entry: str = "") -> list[tuple[Manifest, Overlay]]:
         """The overlays for a new boot, by this plan: new ones, and kept ones that lie on the same layers.
+
+        `entry`: what was chosen at the boot menu; the plan names its disks already.
 
         OSError or ValueError if that cannot be; then nothing of it stays open.
         """
         folder = self.root / mac_token(plan.mac)
         folder.mkdir(exist_ok=True)
         begun: list[tuple[Manifest, Overlay]] = []
-        records = [folder / overlay_name(d, boot_id) for d in plan.disks if d.policy == "discard"]
+        records = [folder / overlay_name(d, boot_id, entry) for d in plan.disks if d.policy == "discard"]
         if records and all(path.with_suffix(".json").exists() for path in records):
             raise ValueError(f"boot {boot_id} has begun before, and what it wrote can no longer be read")
         try:
             for disk in plan.disks:
-                path = folder / overlay_name(disk, boot_id)
+                path = folder / overlay_name(disk, boot_id, entry)
                 manifest = Manifest(
                     file=path.name,
                     mac=plan.mac,
                     client=plan.client,
                     boot_id=boot_id,
+                    entry=entry,
                     lun=disk.lun,
                     luns=tuple(d.lun for d in plan.disks),
                     image=disk.image,

@@ -22,11 +22,21 @@ from bootlink_blockstore.disk import DiskFault
 from bootlink_blockstore.login import Admission
 from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.service import BlockStore
-from bootlink_events import BootFailed, BootId, Refusal, WritebackDiscarded, WritebackKept, target_iqn
+from bootlink_events import (
+    BootFailed,
+    BootId,
+    Menu,
+    MenuEntry,
+    Refusal,
+    WritebackDiscarded,
+    WritebackKept,
+    target_iqn,
+)
 from bootlink_wire.iscsi_pdu import LoginStatus
 from lab.blockstore import MAC, Plans, Told, digest, identity, make_image, plan
 
 HOUR = 3_600_000
+NAMES = ("base", "data", "other")
 OTHER = "52:54:00:00:00:02"
 
 
@@ -54,9 +64,16 @@ class House:
         self.folder = folder / "writebacks" / "52-54-00-00-00-01"
 
     async def login(
-        self, initiator: str, *, isid: int = 1, seat: Someone | None = None, mac: str = MAC, tsih: int = 0
+        self,
+        initiator: str,
+        *,
+        isid: int = 1,
+        seat: Someone | None = None,
+        mac: str = MAC,
+        tsih: int = 0,
+        entry: str = "",
     ) -> Boot:
-        admission = Admission(initiator, target_iqn(mac), isid.to_bytes(6, "big"), tsih, False, False)
+        admission = Admission(initiator, target_iqn(mac, entry), isid.to_bytes(6, "big"), tsih, False, False)
         return await self.attachments.attach(admission, seat or Someone(), datetime.now(UTC))
 
     async def refused(self, initiator: str, **more: Any) -> NotAdmitted:
@@ -94,6 +111,14 @@ async def write(boot: Boot, data: bytes, lun: int = 0) -> None:
 async def read(boot: Boot, length: int = 512, lun: int = 0) -> bytes:
     result = boot.disks[lun].disk.read(0, length)
     return b"".join(result if isinstance(result, list) else await result)
+
+
+def with_menu(folder: Path) -> Plans:
+    """A plan with a disk to boot, a data disk, and a menu of two entries: the disk itself, and another."""
+    base, data, other = (make_image(folder / f"{name}.img", 1 << 20, seed=n) for n, name in enumerate(NAMES))
+    whole = plan(base, data)
+    entries = [MenuEntry(name=path.stem, title=path.stem, disks=plan(path).disks) for path in (base, other)]
+    return Plans({MAC: whole.model_copy(update={"menu": Menu(entries=tuple(entries), default="base", seconds=10)})})
 
 
 # One boot, many logins
@@ -231,6 +256,52 @@ async def test_a_boot_does_not_outlive_the_machine_as_its_last_writes_may_not_ha
                 assert kept == (b"f" * 512 if policy == "keep" else base.read_bytes()[:512])
         for path in home.folder.iterdir():
             path.unlink()
+
+
+async def test_the_target_says_what_was_chosen_at_the_boot_menu(tmp_path: Path) -> None:
+    async with house(tmp_path, with_menu(tmp_path)) as home:
+        boot = await home.login(identity(boot_id()), entry="other")
+        assert {lun: attached.manifest.image for lun, attached in boot.disks.items()} == {0: "other", 1: "data"}
+        assert await read(boot) == (tmp_path / "other.img").read_bytes()[:512]
+        assert await home.login(identity(boot.boot_id), isid=2, entry="other") is boot
+        assert await home.login(identity(boot.boot_id), isid=3) is boot, "a target without an entry is the boot's own"
+        assert await home.login("iqn.2001-04.com.example:someone", isid=4) is boot
+
+
+async def test_another_choice_in_the_same_boot_has_its_own_writeback_and_the_first_finds_its_own_again(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path, with_menu(tmp_path)) as home:
+        name, firmware = identity(boot_id()), Someone()
+        first = await home.login(name, entry="base", seat=firmware)
+        await write(first, b"f" * 512)
+        second = await home.login(name, entry="other")
+        assert firmware.evicted == "other was chosen at the boot menu"
+        assert await read(second) == (tmp_path / "other.img").read_bytes()[:512]
+        back = await home.login(name, entry="base")
+        assert await read(back) == b"f" * 512, "what was acknowledged in this boot is there"
+        assert home.told.of(WritebackDiscarded) == []
+        await home.login(identity(boot_id(0.5)), entry="base")
+        assert len(home.told.of(WritebackDiscarded)) == 4, "two entries of two disks each"
+
+
+async def test_after_a_restart_a_boot_finds_the_disk_that_was_chosen(tmp_path: Path) -> None:
+    plans, name = with_menu(tmp_path), identity(boot_id())
+    async with house(tmp_path, plans) as home:
+        await home.login(name, entry="base")
+        await write(await home.login(name, entry="other"), b"o" * 512)
+    for asked in ("other", ""):
+        async with house(tmp_path, Plans({MAC: plan(tmp_path / "base.img")})) as home:  # the menu has gone meanwhile
+            assert await read(await home.login(name, entry=asked)) == b"o" * 512
+
+
+async def test_an_entry_that_the_menu_does_not_offer_is_refused_and_the_running_boot_goes_on(tmp_path: Path) -> None:
+    async with house(tmp_path, with_menu(tmp_path)) as home:
+        seat = Someone()
+        boot = await home.login(identity(boot_id()), entry="other", seat=seat)
+        refusal = await home.refused(identity(boot.boot_id), entry="gone")
+        assert (refusal.status, "offers no gone" in refusal.cause) == (LoginStatus.NOT_FOUND, True)
+        assert seat.evicted == ""
 
 
 async def test_two_logins_of_a_new_boot_at_once_open_one_disk(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from bootlink_events import (
     parse_initiator,
     parse_target,
     subject_token,
+    target_entry,
     target_iqn,
 )
 
@@ -65,13 +66,28 @@ def test_a_damaged_initiator_name_names_nobody() -> None:
 
 def test_the_target_name_carries_the_client() -> None:
     assert parse_target(target_iqn(MAC)) == MAC
-    assert parse_target(target_iqn(MAC) + ":more") is None
+    assert target_entry(target_iqn(MAC)) == ""
+    assert parse_target(target_iqn(MAC) + ":") is None
+    assert parse_target(target_iqn(MAC) + ":more:still") is None
+
+
+@pytest.mark.parametrize("entry", ["win11", "ubuntu-24.04", "a", "x" * 63])
+def test_the_target_name_carries_what_was_chosen_at_the_boot_menu(entry: str) -> None:
+    assert parse_target(target_iqn(MAC, entry).upper()) == MAC
+    assert target_entry(target_iqn(MAC, entry).upper()) == entry
+
+
+@pytest.mark.parametrize("entry", ["-a", "a.", "a b", "../a", "x" * 64, "a/b"])
+def test_what_is_no_name_is_no_entry_of_a_menu(entry: str) -> None:
+    assert parse_target(target_iqn(MAC, entry)) is None
+    assert target_entry(target_iqn(MAC, entry)) == ""
 
 
 @given(st.text(max_size=400))
 def test_a_foreign_name_never_raises(name: str) -> None:
     assert parse_initiator(name) == (None, None)
     assert parse_target(name) is None
+    assert target_entry(name) == ""
 
 
 @given(st.text(max_size=80))
