@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 from pydantic import ValidationError
 
-from bootlink.commands import boots, cache, clients, events, images, links, status, up
+from bootlink.commands import boots, cache, clients, events, images, jobs, links, status, up
 from bootlink.errors import CommandError
 from bootlink.output import print_error
 from bootlink_runtime import BusUnavailable, StartupError, __version__, configure
@@ -29,7 +29,7 @@ app.command()(up.up)
 app.command()(status.status)
 app.command()(cache.cache)
 app.command()(events.events)
-for _noun in (images, clients, links, boots):
+for _noun in (images, clients, links, boots, jobs):
     app.add_typer(_noun.app)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address
 from typing import Annotated, Literal
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -182,3 +183,28 @@ class ImagePublished(EventData):
     version: int
     channel: str
     at: datetime
+
+
+class JobChanged(EventData):
+    """Long work was asked for, has begun, or is over."""
+
+    id: UUID
+    kind: str = Field(description="such as image.import")
+    subject: str = Field(description="whom it is about: an image, a client")
+    author: str = ""
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    attempt: int = Field(default=0, description="more than 1: the registry was restarted in between")
+    problem: str | None = Field(default=None, description="why it failed")
+    remedy: str | None = Field(default=None, description="what to do about that")
+    at: datetime
+
+
+class JobProgress(EventData):
+    """How far a running job is: told now and then, and not told again where it was lost."""
+
+    id: UUID
+    kind: str
+    subject: str
+    stage: str = Field(default="", description="what it is doing just now")
+    done: int = Field(description="of `total`, mostly in bytes")
+    total: int | None = None

@@ -39,6 +39,10 @@ def _by_link(data: m.LinkChanged) -> str:
     return subject_token(f"{data.scope}-{data.name}" if data.name else data.scope)
 
 
+def _by_job(data: m.JobChanged | m.JobProgress) -> str:
+    return str(data.id)
+
+
 @dataclass(frozen=True, slots=True)
 class EventKind:
     """One row of the table."""
@@ -78,6 +82,8 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("writeback.committed", m.WritebackCommitted, ("blockstore",), ()),
     EventKind("link.changed", m.LinkChanged, ("registry",), (), _by_link),
     EventKind("image.published", m.ImagePublished, ("registry",), (), _by_image),
+    EventKind("job.changed", m.JobChanged, ("registry",), (), _by_job),
+    EventKind("job.progress", m.JobProgress, ("registry",), (), _by_job),
 )
 
 _BY_MODEL: Final = {kind.model: kind for kind in EVENTS}

@@ -14,6 +14,9 @@ from bootlink_registry.api.context import Context
 from bootlink_registry.database import Database
 from bootlink_registry.delivery import Delivery
 from bootlink_registry.intake import Intake
+from bootlink_registry.jobs import Runner
+from bootlink_registry.jobs.kinds import KINDS
+from bootlink_registry.jobs.work import Tools
 from bootlink_registry.layers import Layers
 from bootlink_registry.nodes import NodeWatch
 from bootlink_registry.provisioning import Provisioning
@@ -39,6 +42,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
         health=health,
         log=log,
     )
+    runner = Runner(Tools(database, layers, nodes, bus, settings, log), KINDS)
     health.check("database", database.check)
     health.check("schema", database.check_schema)
     health.check("bus", provisioning.check, required=False)
@@ -56,6 +60,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
                     **delivery.work(),
                     "intake": intake.run(bus),
                     "sweep": intake.sweep(),
+                    "jobs": runner.run(),
                     "layers": layers.watch(lambda: delivery.active or not bus.connected),
                 }
                 tasks = [chassis.spawn(coroutine, name=name) for name, coroutine in work.items()]
