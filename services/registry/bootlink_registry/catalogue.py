@@ -13,6 +13,7 @@ Scope = Literal["client", "group", "default"]
 Fault = Literal["missing", "changed", "corrupt"]
 
 DEFAULT_CHANNEL = "production"
+OWN_ENTRY = "link"  # the boot menu's first entry: what the link itself names, whatever its image is called
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,10 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a client, a group or everybody else boots. `key` is a MAC address, a group's name or empty."""
+    """What a client, a group or everybody else has as one disk. `key` is a MAC address, a group's name or empty.
+
+    The last three say how its boot menu looks where it has one, which only logical unit 0 can.
+    """
 
     scope: Scope
     key: str
@@ -63,6 +67,22 @@ class Link:
     version: int | None  # pinned; exactly one of channel and version is set
     policy: Policy = "discard"
     chap: Chap = "off"
+    lun: int = 0  # 0 is what it boots
+    title: str = ""  # in the boot menu; empty: the image's name
+    menu_seconds: int = 10  # until the default entry is taken; 0: for ever
+    menu_default: str = OWN_ENTRY
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A further image that a boot menu offers."""
+
+    name: str
+    title: str  # empty: the image's name
+    image: str
+    channel: str | None
+    version: int | None  # exactly one of channel and version is set
+    policy: Policy = "discard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,5 +92,6 @@ class Catalogue:
     versions: Mapping[tuple[str, int], Version] = field(default_factory=dict)
     layers: Mapping[str, Layer] = field(default_factory=dict)
     channels: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    links: Mapping[tuple[Scope, str], Link] = field(default_factory=dict)
+    links: Mapping[tuple[Scope, str], Mapping[int, Link]] = field(default_factory=dict)  # by logical unit
+    choices: Mapping[tuple[Scope, str], tuple[Choice, ...]] = field(default_factory=dict)  # in the menu's order
     portals: tuple[str, ...] = ()

@@ -1,6 +1,8 @@
 """The plan compiler: rows in, boot plan out. A pure function; it reads no file, no clock and no database.
 
-A client's own link comes before its group's, and that before the default. Where something stands in the way of a
+A client's own link comes before its group's, and that before the default, for each disk (logical unit) by itself: a
+second disk that everybody has stays with a PC that boots an image of its own. The boot menu is that of the link that
+decides what is booted; an entry whose image cannot be served is left out of it. Where something stands in the way of a
 boot the plan carries a refusal, whose words reach the PC's own screen; the first that applies, in this order:
 disabled, no_link, image_missing, no_blockstore. A refused plan names no disk, so that no block store serves it; only
 `no_blockstore` leaves the disks in, as it passes by itself when a block store announces itself.
@@ -8,21 +10,29 @@ disabled, no_link, image_missing, no_blockstore. A refused plan names no disk, s
 
 from __future__ import annotations
 
-from bootlink_events import BootPlan, DiskPlan, LayerPlan, Refusal, target_iqn
-from bootlink_registry.catalogue import Catalogue, Client, Layer, Link
+from collections.abc import Mapping
+
+from bootlink_events import BootPlan, DiskPlan, LayerPlan, Menu, MenuEntry, Refusal, target_iqn
+from bootlink_registry.catalogue import OWN_ENTRY, Catalogue, Choice, Client, Layer, Link
+
+BOOT_LUN = 0
+_NO_LINKS: Mapping[int, Link] = {}
+
+
+def disks_of(catalogue: Catalogue, client: Client) -> dict[int, Link]:
+    """The links that decide what disks this client has, by logical unit and in their order."""
+    links = catalogue.links
+    of_group = links.get(("group", client.group), _NO_LINKS) if client.group is not None else _NO_LINKS
+    found = {**links.get(("default", ""), _NO_LINKS), **of_group, **links.get(("client", client.mac), _NO_LINKS)}
+    return {lun: found[lun] for lun in sorted(found)}
 
 
 def resolve(catalogue: Catalogue, client: Client) -> Link | None:
     """The link that decides what this client boots; None if there is none."""
-    links = catalogue.links
-    own = links.get(("client", client.mac))
-    if own is not None:
-        return own
-    of_group = links.get(("group", client.group)) if client.group is not None else None
-    return of_group or links.get(("default", ""))
+    return disks_of(catalogue, client).get(BOOT_LUN)
 
 
-def version_of(catalogue: Catalogue, link: Link) -> int | None:
+def version_of(catalogue: Catalogue, link: Link | Choice) -> int | None:
     """The version this link means now; None if its channel points nowhere."""
     if link.channel is None:
         return link.version
@@ -31,8 +41,9 @@ def version_of(catalogue: Catalogue, link: Link) -> int | None:
 
 def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> BootPlan:
     """The boot plan of one client."""
-    refusal, disks = _decide(catalogue, client)
-    link = resolve(catalogue, client)
+    links = disks_of(catalogue, client)
+    link = links.get(BOOT_LUN)
+    refusal, disks, menu = _decide(catalogue, client, links)
     return BootPlan(
         mac=client.mac,
         client=client.name,
@@ -42,25 +53,40 @@ def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> 
         target=target_iqn(client.mac),
         portals=catalogue.portals,
         disks=disks,
+        menu=menu,
         chap="off" if link is None else link.chap,
         refusal=refusal,
     )
 
 
-def _decide(catalogue: Catalogue, client: Client) -> tuple[Refusal | None, tuple[DiskPlan, ...]]:
+Decision = tuple[Refusal | None, tuple[DiskPlan, ...], Menu | None]
+
+
+def _decide(catalogue: Catalogue, client: Client, links: Mapping[int, Link]) -> Decision:
     if client.disabled:
-        return _disabled(client), ()
-    link = resolve(catalogue, client)
+        return _disabled(client), (), None
+    link = links.get(BOOT_LUN)
     if link is None:
-        return _no_link(client), ()
+        return _no_link(client), (), None
+    disks = []
+    for lun, of_disk in links.items():
+        disk = _disk(catalogue, of_disk, lun)
+        if isinstance(disk, Refusal):
+            return disk, (), None
+        disks.append(disk)
+    return None if catalogue.portals else _no_blockstore(), tuple(disks), _menu(catalogue, link, disks[0])
+
+
+def _disk(catalogue: Catalogue, link: Link | Choice, lun: int) -> DiskPlan | Refusal:
+    """The disk that this link names; or why it cannot be served."""
     number = version_of(catalogue, link)
     version = catalogue.versions.get((link.image, number)) if number is not None else None
     chain = _chain(catalogue, version.layer) if version is not None else ()
     broken = next((layer for layer in chain if layer.fault is not None), None)
     if version is None or not chain or broken is not None:
-        return _image_missing(link, broken), ()
-    disk = DiskPlan(
-        lun=0,
+        return _image_missing(link, broken)
+    return DiskPlan(
+        lun=lun,
         image=link.image,
         version=version.number,
         channel=link.channel,
@@ -68,7 +94,20 @@ def _decide(catalogue: Catalogue, client: Client) -> tuple[Refusal | None, tuple
         layers=tuple(_layer_plan(layer) for layer in chain),
         policy=link.policy,
     )
-    return (None if catalogue.portals else _no_blockstore()), (disk,)
+
+
+def _menu(catalogue: Catalogue, link: Link, own: DiskPlan) -> Menu | None:
+    """The boot menu of this link; None where it offers nothing else."""
+    entries = [MenuEntry(name=OWN_ENTRY, title=link.title or link.image, disks=(own,))]
+    for choice in catalogue.choices.get((link.scope, link.key), ()):
+        disk = _disk(catalogue, choice, BOOT_LUN)
+        if not isinstance(disk, Refusal):
+            entries.append(MenuEntry(name=choice.name, title=choice.title or choice.image, disks=(disk,)))
+    if len(entries) == 1:
+        return None
+    known = any(entry.name == link.menu_default for entry in entries)
+    default = link.menu_default if known else OWN_ENTRY
+    return Menu(entries=tuple(entries), default=default, seconds=link.menu_seconds)
 
 
 def _chain(catalogue: Catalogue, top: str) -> tuple[Layer, ...]:
@@ -112,7 +151,7 @@ def _no_link(client: Client) -> Refusal:
     )
 
 
-def _image_missing(link: Link, broken: Layer | None) -> Refusal:
+def _image_missing(link: Link | Choice, broken: Layer | None) -> Refusal:
     if broken is None:
         wanted = link.channel or f"version {link.version}"
         return Refusal(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bootlink_registry.catalogue import Catalogue, Client, Layer, Link, Version
+from bootlink_registry.catalogue import OWN_ENTRY, Catalogue, Choice, Client, Layer, Link, Scope, Version
 from bootlink_registry.database import Connection
 
 
@@ -46,6 +46,21 @@ def link_of(row: Any) -> Link:
         version=row["version"],
         policy=row["policy"],
         chap=row["chap"],
+        lun=row["lun"],
+        title=row["title"],
+        menu_seconds=row["menu_seconds"],
+        menu_default=row["menu_default"] or OWN_ENTRY,
+    )
+
+
+def choice_of(row: Any) -> Choice:
+    return Choice(
+        name=row["name"],
+        title=row["title"],
+        image=row["image"],
+        channel=row["channel"],
+        version=row["version"],
+        policy=row["policy"],
     )
 
 
@@ -54,11 +69,18 @@ async def read_catalogue(connection: Connection, portals: tuple[str, ...]) -> Ca
     versions = [version_of(row) for row in await connection.fetch("SELECT * FROM versions")]
     layers = [layer_of(row) for row in await connection.fetch("SELECT * FROM layers")]
     channels = await connection.fetch("SELECT image, name, version FROM channels")
-    links = [link_of(row) for row in await connection.fetch("SELECT * FROM links WHERE lun = 0")]
+    links: dict[tuple[Scope, str], dict[int, Link]] = {}
+    for row in await connection.fetch("SELECT * FROM links"):
+        links.setdefault((row["scope"], row["key"]), {})[row["lun"]] = link_of(row)
+    choices: dict[tuple[Scope, str], tuple[Choice, ...]] = {}
+    for row in await connection.fetch("SELECT * FROM choices ORDER BY position"):
+        whose = (row["scope"], row["key"])
+        choices[whose] = (*choices.get(whose, ()), choice_of(row))
     return Catalogue(
         versions={(version.image, version.number): version for version in versions},
         layers={layer.id: layer for layer in layers},
         channels={(row["image"], row["name"]): row["version"] for row in channels},
-        links={(link.scope, link.key): link for link in links},
+        links=links,
+        choices=choices,
         portals=portals,
     )

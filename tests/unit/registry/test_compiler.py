@@ -7,9 +7,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from bootlink_events import Chap, RefusalCause
-from bootlink_registry.catalogue import Catalogue, Client, Fault, Layer, Link, Scope, Version
-from bootlink_registry.compiler import compile_plan, resolve
+from bootlink_events import BootPlan, Chap, RefusalCause
+from bootlink_registry.catalogue import Catalogue, Choice, Client, Fault, Layer, Link, Scope, Version
+from bootlink_registry.compiler import compile_plan, disks_of, resolve
 
 PC = Client(mac="52:54:00:12:34:56", name="pc-07", group="room-1", address=IPv4Address("10.77.0.9"))
 PORTALS = ("10.77.0.1:3260",)
@@ -39,6 +39,14 @@ def link(scope: Scope, key: str = "", *, image: str = "win11", pinned: int | Non
     )
 
 
+def by_unit(*links: Link) -> dict[tuple[Scope, str], dict[int, Link]]:
+    """Links as the catalogue holds them."""
+    held: dict[tuple[Scope, str], dict[int, Link]] = {}
+    for one in links:
+        held.setdefault((one.scope, one.key), {})[one.lun] = one
+    return held
+
+
 def catalogue(
     *links: Link, versions: tuple[Made, ...] = (version(),), portals: tuple[str, ...] = PORTALS, production: int = 1
 ) -> Catalogue:
@@ -46,7 +54,7 @@ def catalogue(
         versions={(v.image, v.number): v for v, _ in versions},
         layers={layer.id: layer for _, layer in versions},
         channels={(v.image, "production"): production for v, _ in versions},
-        links={(x.scope, x.key): x for x in links},
+        links=by_unit(*links),
         portals=portals,
     )
 
@@ -178,3 +186,91 @@ def test_a_parent_that_is_not_known_makes_the_image_unusable() -> None:
 def test_the_same_rows_make_the_same_plan() -> None:
     rows = catalogue(OWN, GROUP)
     assert compile_plan(rows, PC).model_dump_json() == compile_plan(rows, PC).model_dump_json()
+
+
+# Disks, and the boot menu
+
+GAMES = version(image="games")
+
+
+def test_each_disk_is_decided_by_itself() -> None:
+    games = dataclasses.replace(link("default", image="games"), lun=1)
+    own_games = dataclasses.replace(link("client", PC.mac, image="games"), lun=2, policy="discard")
+    of = catalogue(OWN, EVERYBODY, games, own_games, versions=(version(), GAMES))
+    assert disks_of(of, PC) == {0: OWN, 1: games, 2: own_games}
+    plan = compile_plan(of, PC)
+    assert [(disk.lun, disk.image, disk.policy) for disk in plan.disks] == [
+        (0, "win11", "keep"),
+        (1, "games", "keep"),
+        (2, "games", "discard"),
+    ]
+
+
+def test_a_pc_with_a_second_disk_and_none_to_boot_is_told_that_it_has_no_link() -> None:
+    plan = compile_plan(catalogue(dataclasses.replace(OWN, lun=1)), PC)
+    assert plan.refusal is not None
+    assert plan.refusal.cause == "no_link"
+
+
+def test_a_second_disk_that_cannot_be_served_stands_in_the_way_of_a_boot() -> None:
+    games = dataclasses.replace(link("default", image="games"), lun=1)
+    plan = compile_plan(catalogue(OWN, games, versions=(version(), version(image="games", fault="missing"))), PC)
+    assert plan.refusal is not None
+    assert "/images/games-1.vhd" in plan.refusal.detail
+    assert (plan.disks, plan.menu) == ((), None)
+
+
+def menu_of(*choices: Choice, own: Link = OWN, versions: tuple[Made, ...] = (version(), GAMES)) -> BootPlan:
+    of = catalogue(own, EVERYBODY, versions=versions)
+    return compile_plan(dataclasses.replace(of, choices={("client", PC.mac): choices}), PC)
+
+
+STEAM = Choice(name="steam", title="Games, no Windows", image="games", channel="production", version=None)
+
+
+def test_a_menu_offers_the_link_itself_first_and_each_choice_with_its_own_disk() -> None:
+    plan = menu_of(STEAM)
+    assert plan.menu is not None
+    assert [(entry.name, entry.title) for entry in plan.menu.entries] == [
+        ("link", "win11"),
+        ("steam", "Games, no Windows"),
+    ]
+    assert (plan.menu.default, plan.menu.seconds) == ("link", 10)
+    assert [disk.image for disk in plan.disks] == ["win11"]
+    chosen = plan.chosen("steam")
+    assert chosen is not None
+    assert [(disk.lun, disk.image, disk.policy) for disk in chosen.disks] == [(0, "games", "discard")]
+    assert plan.chosen("link") == plan
+    assert plan.chosen("gone") is None
+
+
+def test_a_menu_says_what_the_link_wants_of_it() -> None:
+    own = dataclasses.replace(OWN, title="Windows 11", menu_seconds=0, menu_default="steam")
+    plan = menu_of(STEAM, own=own)
+    assert plan.menu is not None
+    assert plan.menu.entries[0].title == "Windows 11"
+    assert (plan.menu.default, plan.menu.seconds) == ("steam", 0)
+
+
+def test_a_choice_whose_image_cannot_be_served_is_not_offered_and_is_no_default() -> None:
+    own = dataclasses.replace(OWN, menu_default="steam")
+    gone = (version(), version(image="games", fault="missing"))
+    assert menu_of(STEAM, own=own, versions=gone).menu is None, "with nothing else to offer there is no menu"
+    other = dataclasses.replace(STEAM, name="older", image="win11")
+    plan = menu_of(STEAM, other, own=own, versions=gone)
+    assert plan.menu is not None
+    assert [entry.name for entry in plan.menu.entries] == ["link", "older"]
+    assert plan.menu.default == "link"
+
+
+def test_the_menu_of_another_link_is_no_business_of_this_client() -> None:
+    of = dataclasses.replace(catalogue(OWN, GROUP), choices={("group", "room-1"): (STEAM,)})
+    assert compile_plan(of, PC).menu is None
+
+
+def test_a_disk_of_the_menu_takes_the_place_of_its_unit_and_leaves_the_others() -> None:
+    games = dataclasses.replace(link("client", PC.mac, image="games"), lun=1)
+    of = catalogue(OWN, games, versions=(version(), GAMES))
+    plan = compile_plan(dataclasses.replace(of, choices={("client", PC.mac): (STEAM,)}), PC).chosen("steam")
+    assert plan is not None
+    assert [(disk.lun, disk.image) for disk in plan.disks] == [(0, "games"), (1, "games")]
