@@ -3,13 +3,17 @@
 from bootlink_disks.chain import describe_parent, require_chain, require_parent
 from bootlink_disks.create import create_vhd_dynamic
 from bootlink_disks.create_differencing import create_vhd_differencing
+from bootlink_disks.create_raw import create_raw
 from bootlink_disks.errors import DiskError
-from bootlink_disks.layer import Format, ImageInfo, Kind, Map, OpenLayer, ParentReference, Run
+from bootlink_disks.layer import Disk, Format, ImageInfo, Kind, Map, OpenLayer, ParentReference, Run
 from bootlink_disks.open import CheckReport, check, open_layer, probe
+from bootlink_disks.stack import Extent, Stack
 
 __all__ = [
     "CheckReport",
+    "Disk",
     "DiskError",
+    "Extent",
     "Format",
     "ImageInfo",
     "Kind",
@@ -17,7 +21,9 @@ __all__ = [
     "OpenLayer",
     "ParentReference",
     "Run",
+    "Stack",
     "check",
+    "create_raw",
     "create_vhd_differencing",
     "create_vhd_dynamic",
     "describe_parent",

@@ -12,12 +12,11 @@ Deliberately not here: growing or changing a VHD that exists.
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 import uuid
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from sys import byteorder
@@ -25,15 +24,13 @@ from sys import byteorder
 from bootlink_disks import vhd
 from bootlink_disks.blocks import MAX_BLOCKS
 from bootlink_disks.errors import DiskError
-from bootlink_disks.layer import SECTOR, ImageInfo, Kind, OpenLayer
+from bootlink_disks.layer import SECTOR, Disk, ImageInfo
 from bootlink_disks.open import open_layer, probe
 from bootlink_disks.vhd_dynamic import MAX_BLOCK_SIZE, MIN_BLOCK_SIZE
-from bootlink_disks.writing import appearing, write_at
+from bootlink_disks.writing import appearing, stored_blocks, write_at, write_sparse
 
 DEFAULT_BLOCK_SIZE = 2 << 20  # bytes; the specification's own
 DATA_ALIGNMENT = 4096  # bytes; a page
-_PIECE = 64 << 10  # bytes; a piece of a block that is all zeros is left a hole in the file
-_ZEROS = bytes(_PIECE)
 
 HEADER_AT = vhd.FOOTER_SIZE
 TABLE_AT = HEADER_AT + vhd.HEADER_SIZE
@@ -41,13 +38,13 @@ TABLE_AT = HEADER_AT + vhd.HEADER_SIZE
 
 def create_vhd_dynamic(
     path: str | os.PathLike[str],
-    source: OpenLayer | str | os.PathLike[str],
+    source: Disk | str | os.PathLike[str],
     *,
     block_size: int = DEFAULT_BLOCK_SIZE,
     unique_id: uuid.UUID | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ImageInfo:
-    """Make `path` a dynamic VHD with the bytes of `source`: an open layer, or the path of a raw file.
+    """Make `path` a dynamic VHD with the bytes of `source`: an open layer, a stack of them, or the path of a raw file.
 
     `progress` is called now and then with the bytes of the disk done so far. Blocks: call it in a thread.
     DiskError if the source cannot be read, is too large for VHD, `path` exists, or it cannot be written.
@@ -55,10 +52,10 @@ def create_vhd_dynamic(
     path = Path(path)
     require_block_size(block_size)
     with ExitStack() as stack:
-        layer = source if isinstance(source, OpenLayer) else stack.enter_context(open_layer(source, "raw"))
-        require_room(layer.info.path, layer.size, block_size)
+        disk = stack.enter_context(open_layer(source, "raw")) if isinstance(source, str | os.PathLike) else source
+        require_room(disk.path, disk.size, block_size)
         with appearing(path) as fd:
-            _write(fd, layer, block_size, unique_id or uuid.uuid4(), progress or (lambda _done: None))
+            _write(fd, disk, block_size, unique_id or uuid.uuid4(), progress or (lambda _done: None))
     return probe(path)
 
 
@@ -95,52 +92,20 @@ def next_block(end: int, bitmap: int) -> int:
     return -(-(end + bitmap) // DATA_ALIGNMENT) * DATA_ALIGNMENT - bitmap
 
 
-def _write(fd: int, layer: OpenLayer, block_size: int, unique_id: uuid.UUID, progress: Callable[[int], None]) -> None:
-    entries = -(-layer.size // block_size)
+def _write(fd: int, disk: Disk, block_size: int, unique_id: uuid.UUID, progress: Callable[[int], None]) -> None:
+    entries = -(-disk.size // block_size)
     table = empty_table(entries)
     footer = bytes(
         # The largest geometry makes QEMU take the size from the footer, for creators that it does not know.
-        vhd.Footer(vhd.DYNAMIC, layer.size, unique_id, HEADER_AT, timestamp=int(time.time()) - vhd.EPOCH)
+        vhd.Footer(vhd.DYNAMIC, disk.size, unique_id, HEADER_AT, timestamp=int(time.time()) - vhd.EPOCH)
     )
     bitmap = b"\xff" * vhd.bitmap_size(block_size)
     end = TABLE_AT + len(table) * 4
-    for block, data in _blocks(layer, block_size):
+    for block, data in stored_blocks(disk, block_size, progress):
         start = next_block(end, len(bitmap))
         write_at(fd, start, bitmap)
-        for at in range(0, len(data), _PIECE):
-            piece = data[at : at + _PIECE]
-            if piece != _ZEROS[: len(piece)]:
-                write_at(fd, start + len(bitmap) + at, piece)
+        write_sparse(fd, start + len(bitmap), data)
         table[block] = start // SECTOR
         end = start + len(bitmap) + block_size  # the last block is whole too, with a hole past the disk's end
-        progress(block * block_size + len(data))
     write_at(fd, 0, footer + bytes(vhd.DynamicHeader(TABLE_AT, entries, block_size)) + table_bytes(table))
     write_at(fd, end, footer)
-    progress(layer.size)
-
-
-def _blocks(layer: OpenLayer, block_size: int) -> Iterator[tuple[int, bytes]]:
-    """(number, bytes) of each block that is not all zeros; the last may be shorter than the others."""
-    zeros = bytes(block_size)
-    for block in range(-(-layer.size // block_size)):
-        offset = block * block_size
-        length = min(block_size, layer.size - offset)
-        if not any(
-            kind is Kind.DATA and not _is_hole(layer.fd, start, size)
-            for kind, start, size in layer.locate(offset, length)
-        ):
-            continue
-        try:
-            data = layer.read(offset, length)
-        except OSError as error:  # told apart here from failures to write
-            raise DiskError(f"{layer.info.path}: it cannot be read ({error.strerror})", "check its disk") from error
-        if data != zeros[:length]:
-            yield block, data
-
-
-def _is_hole(fd: int, offset: int, length: int) -> bool:
-    try:
-        return os.lseek(fd, offset, os.SEEK_DATA) >= offset + length
-    except OSError as error:
-        # ENXIO: no data from here on. Anything else: a file system without SEEK_DATA, so look at the bytes.
-        return error.errno == errno.ENXIO

@@ -26,6 +26,7 @@ registry says what a layer's parent is), and caching.
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import uuid
 from collections.abc import Callable
@@ -61,6 +62,22 @@ class Map(Protocol):
 
     def locate(self, offset: int, length: int) -> list[Run]:
         """Where [offset, offset + length) of the disk lives. ValueError if that is not within the disk."""
+
+
+class Disk(Protocol):
+    """A whole disk to be read by blocking calls: one layer, a stack of them, or a view of either."""
+
+    size: int  # bytes; a multiple of 512
+
+    @property
+    def path(self) -> Path:
+        """The file to name when something is wrong with it."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes [offset, offset + length). DiskError if they cannot be read."""
+
+    def is_empty(self, offset: int, length: int) -> bool:
+        """True if nothing is stored there, so that it reads as zeros; no byte is read to find out."""
 
 
 class LinearMap:
@@ -134,24 +151,52 @@ class OpenLayer:
     def read(self, offset: int, length: int) -> bytes:
         """The bytes [offset, offset + length) of the disk, by blocking reads; ABSENT reads as zeros.
 
-        ValueError outside the disk; DiskError if the file has become shorter than it was; OSError from the device.
+        ValueError outside the disk; DiskError if the file has become shorter than it was, or the device fails.
         """
+        parts = [
+            self.read_file(file_offset, size) if kind is Kind.DATA else bytes(size)
+            for kind, file_offset, size in self.locate(offset, length)
+        ]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_file(self, offset: int, length: int) -> bytes:
+        """Bytes of the file itself, where a DATA run says they are. DiskError as `read`."""
         parts = []
-        for kind, file_offset, size in self.locate(offset, length):
-            if kind is not Kind.DATA:
-                parts.append(bytes(size))
-                continue
-            while size:
-                part = os.pread(self.fd, size, file_offset)
-                if not part:
-                    raise DiskError(
-                        f"{self.info.path}: the file ends before byte {file_offset + size}",
-                        "a published layer must never change; restore it from a copy",
-                    )
-                parts.append(part)
-                file_offset += len(part)
-                size -= len(part)
-        return b"".join(parts)
+        while length:
+            try:
+                part = os.pread(self.fd, length, offset)
+            except OSError as error:
+                raise DiskError(
+                    f"{self.info.path}: it cannot be read ({error.strerror})",
+                    "check the disk or file system that it is on",
+                ) from error
+            if not part:
+                raise DiskError(
+                    f"{self.info.path}: the file ends before byte {offset + length}",
+                    "a published layer must never change; restore it from a copy",
+                )
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def is_empty(self, offset: int, length: int) -> bool:
+        """True if the layer stores nothing there: no DATA run that is not a hole of the file."""
+        return all(
+            kind is not Kind.DATA or self.is_hole(start, size) for kind, start, size in self.locate(offset, length)
+        )
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """True if the file's bytes there are a hole, which reads as zeros."""
+        try:
+            return os.lseek(self.fd, offset, os.SEEK_DATA) >= offset + length
+        except OSError as error:
+            # ENXIO: no data from here on. Anything else: a file system without SEEK_DATA, so the bytes must be read.
+            return error.errno == errno.ENXIO
+
+    @property
+    def path(self) -> Path:
+        return self.info.path
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -1,0 +1,129 @@
+"""Work on image files in a child process: what it answers, and that nothing of it stays when it must end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from bootlink_disks import ImageInfo, create_vhd_differencing, create_vhd_dynamic, probe
+from bootlink_registry import imaging
+from bootlink_registry.problems import Problem
+from lab.disks import MIB, apply_changes, changes_of, digest, sparse_disk
+
+SIZE = 5 * MIB + 1536
+
+
+def ref(info: ImageInfo) -> imaging.LayerRef:
+    return imaging.LayerRef.model_validate(info)
+
+
+def chain(folder: Path, depth: int = 2, size: int = SIZE) -> tuple[tuple[imaging.LayerRef, ...], bytearray]:
+    """A base and `depth` differencing VHDs on it, top first, and the bytes that they show."""
+    raw = sparse_disk(folder / "base.img", size)
+    infos = [create_vhd_dynamic(folder / "base.vhd", raw, block_size=512 << 10)]
+    model = bytearray(raw.read_bytes())
+    for level in range(depth):
+        changes = changes_of(random.Random(level), size, 30)
+        apply_changes(model, changes)
+        infos.insert(0, create_vhd_differencing(folder / f"{level}.vhd", infos[0], changes))
+    return tuple(map(ref, infos)), model
+
+
+def children() -> list[int]:
+    """The processes of ours that work on image files."""
+    found = map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    return [pid for pid in found if b"bootlink_registry.imaging" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_a_files_checksum_is_sha_256(tmp_path: Path) -> None:
+    path = sparse_disk(tmp_path / "a.img", 3 * MIB)
+    told: list[tuple[int, int | None]] = []
+
+    async def progress(done: int, total: int | None) -> None:
+        told.append((done, total))
+
+    answer = await imaging.run(imaging.Hash(path=path), progress)
+    assert (answer.sha256, answer.size) == (digest(path), 3 * MIB)
+    assert answer.mtime_ns == path.stat().st_mtime_ns
+    assert told
+    assert {total for _, total in told} == {3 * MIB}
+
+
+@pytest.mark.parametrize("format_", ["raw", "vhd"])
+async def test_a_flattened_chain_is_one_disk_with_its_bytes(format_: imaging.TargetFormat, tmp_path: Path) -> None:
+    layers, model = chain(tmp_path)
+    before = [digest(layer.path) for layer in layers]
+    request = imaging.Flatten(layers=layers, target=tmp_path / "flat", format=format_)
+    answer = await imaging.run(request)
+    assert answer.sha256 == digest(tmp_path / "flat")
+    assert (answer.virtual_size, answer.file_size) == (SIZE, (tmp_path / "flat").stat().st_size)
+    if format_ == "raw":
+        assert (tmp_path / "flat").read_bytes() == model
+    flat = imaging.LayerRef.model_validate(answer, from_attributes=True)
+    assert (await imaging.run(imaging.Compare(a=layers, b=(flat,)))).same
+    assert [digest(layer.path) for layer in layers] == before
+
+
+async def test_the_first_sector_in_which_two_disks_differ_is_named(tmp_path: Path) -> None:
+    layers, model = chain(tmp_path, 1)
+    model[4 * MIB + 700] ^= 1
+    (tmp_path / "other.img").write_bytes(model)
+    other = ref(probe(tmp_path / "other.img"))
+    answer = await imaging.run(imaging.Compare(a=layers, b=(other,)))
+    assert (answer.same, answer.first_difference) == (False, 4 * MIB + 512)
+
+
+async def test_a_layer_that_was_changed_is_a_problem_and_leaves_nothing(tmp_path: Path) -> None:
+    layers, _ = chain(tmp_path)
+    os.utime(layers[1].path)
+    before = names(tmp_path)
+    with pytest.raises(Problem, match="the file was changed after it was added"):
+        await imaging.run(imaging.Flatten(layers=layers, target=tmp_path / "flat", format="raw"))
+    assert names(tmp_path) == before
+
+
+async def test_a_chain_without_its_base_is_a_problem(tmp_path: Path) -> None:
+    layers, _ = chain(tmp_path)
+    with pytest.raises(Problem, match="nothing is below it"):
+        await imaging.run(imaging.Flatten(layers=layers[:1], target=tmp_path / "flat", format="raw"))
+
+
+async def test_a_file_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=r"none\.img.*No such file"):
+        await imaging.run(imaging.Hash(path=tmp_path / "none.img"))
+
+
+async def test_a_cancelled_one_is_killed_and_leaves_no_draft(tmp_path: Path) -> None:
+    base = tmp_path / "noise.img"
+    with base.open("wb") as file:
+        for _ in range(64):
+            file.write(os.urandom(MIB))
+        file.truncate(64 << 30)  # so that it would take long
+        file.seek(510)
+        file.write(b"\x55\xaa")
+    begun = asyncio.Event()
+    pids: list[int] = []
+
+    async def progress(_done: int, _total: int | None) -> None:
+        if not begun.is_set():
+            pids.extend(children())
+            assert any(name.endswith(".part") for name in names(tmp_path))
+            begun.set()
+
+    request = imaging.Flatten(layers=(ref(probe(base)),), target=tmp_path / "flat", format="raw")
+    task = asyncio.create_task(imaging.run(request, progress))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert names(tmp_path) == ["noise.img"]
+    assert pids
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
