@@ -85,12 +85,14 @@ STATEMENTS = (
     )
     """,
     "ALTER TABLE clients ADD COLUMN note text NOT NULL DEFAULT ''",
-    # A super client: what it writes lies upon version `base`, and may become a version.
+    # A super client: what it writes lies upon version `base`, and may become a version. `content` is what the version
+    # shows to this branch alone, so that neither a kept write-back nor a former branch's is ever taken for its own.
     """
     CREATE TABLE branches (
         mac text PRIMARY KEY REFERENCES clients,
         image text NOT NULL,
         base integer NOT NULL,
+        content uuid NOT NULL UNIQUE,
         author text NOT NULL DEFAULT '',
         created timestamptz NOT NULL DEFAULT now(),
         changed timestamptz NOT NULL DEFAULT now(),
@@ -98,7 +100,8 @@ STATEMENTS = (
     )
     """,
     # A client's own layer over a pinned version. `layer` is what was sealed of it, null while nothing was;
-    # `content` is what the two together show, and changes with each seal.
+    # `content` is what the two together show, and changes with each seal. `former_*` is what it was before it was
+    # rebased, for as long as that can be undone.
     """
     CREATE TABLE own_layers (
         mac text NOT NULL REFERENCES clients ON DELETE CASCADE,
@@ -107,10 +110,24 @@ STATEMENTS = (
         version integer NOT NULL,
         layer uuid REFERENCES layers,
         content uuid NOT NULL UNIQUE,
+        former_version integer,
+        former_layer uuid REFERENCES layers,
+        former_content uuid,
         created timestamptz NOT NULL DEFAULT now(),
         changed timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (mac, lun),
-        FOREIGN KEY (image, version) REFERENCES versions (image, number)
+        FOREIGN KEY (image, version) REFERENCES versions (image, number),
+        FOREIGN KEY (image, former_version) REFERENCES versions (image, number),
+        CHECK ((former_version IS NULL) = (former_content IS NULL))
+    )
+    """,
+    # Write-backs that nobody needs any more: what this client wrote upon `content`, to be thrown away once it is due.
+    """
+    CREATE TABLE dropped_writebacks (
+        content uuid PRIMARY KEY,
+        mac text NOT NULL,
+        lun integer NOT NULL,
+        due timestamptz NOT NULL DEFAULT now()
     )
     """,
     # Long work. `exclusive` names what one job at a time may work on.
