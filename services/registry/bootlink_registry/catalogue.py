@@ -71,6 +71,7 @@ class Link:
     title: str = ""  # in the boot menu; empty: the image's name
     menu_seconds: int = 10  # until the default entry is taken; 0: for ever
     menu_default: str = OWN_ENTRY
+    own_layer: bool = False  # a layer of the client's own lies over the pinned version
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,28 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """A super client: it boots this version, whatever its links say, and what it writes may become another one."""
+
+    mac: str
+    image: str
+    base: int
+    content: str  # what the version shows to this branch alone
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLayer:
+    """A client's own layer over a version: what was sealed of it, and what the two together show."""
+
+    mac: str
+    lun: int
+    image: str
+    version: int
+    layer: str | None  # None while nothing was sealed: then all of it is in the kept write-back
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """Everything that a plan is compiled from, except the clients themselves."""
 
@@ -94,4 +117,6 @@ class Catalogue:
     channels: Mapping[tuple[str, str], int] = field(default_factory=dict)
     links: Mapping[tuple[Scope, str], Mapping[int, Link]] = field(default_factory=dict)  # by logical unit
     choices: Mapping[tuple[Scope, str], tuple[Choice, ...]] = field(default_factory=dict)  # in the menu's order
+    branches: Mapping[str, Branch] = field(default_factory=dict)  # by MAC address
+    own_layers: Mapping[tuple[str, int], OwnLayer] = field(default_factory=dict)  # by MAC address and logical unit
     portals: tuple[str, ...] = ()

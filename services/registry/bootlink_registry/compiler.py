@@ -2,10 +2,15 @@
 
 A client's own link comes before its group's, and that before the default, for each disk (logical unit) by itself: a
 second disk that everybody has stays with a PC that boots an image of its own. The boot menu is that of the link that
-decides what is booted; an entry whose image cannot be served is left out of it. Where something stands in the way of a
-boot the plan carries a refusal, whose words reach the PC's own screen; the first that applies, in this order:
-disabled, no_link, image_missing, no_blockstore. A refused plan names no disk, so that no block store serves it; only
-`no_blockstore` leaves the disks in, as it passes by itself when a block store announces itself.
+decides what is booted; an entry whose image cannot be served is left out of it.
+
+A super client boots its branch, whatever its links say, and is shown no menu. A client's own layer lies upon the pinned
+version of its link, as one layer more. Both have a content of their own, to which what they write is bound.
+
+Where something stands in the way of a boot the plan carries a refusal, whose words reach the PC's own screen; the first
+that applies, in this order: disabled, no_link, image_missing, no_blockstore. A refused plan names no disk, so that no
+block store serves it; only `no_blockstore` leaves the disks in, as it passes by itself when a block store announces
+itself.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bootlink_events import BootPlan, DiskPlan, LayerPlan, Menu, MenuEntry, Refusal, target_iqn
-from bootlink_registry.catalogue import OWN_ENTRY, Catalogue, Choice, Client, Layer, Link
+from bootlink_registry.catalogue import OWN_ENTRY, Branch, Catalogue, Choice, Client, Layer, Link
 
 BOOT_LUN = 0
 _NO_LINKS: Mapping[int, Link] = {}
@@ -65,42 +70,54 @@ Decision = tuple[Refusal | None, tuple[DiskPlan, ...], Menu | None]
 def _decide(catalogue: Catalogue, client: Client, links: Mapping[int, Link]) -> Decision:
     if client.disabled:
         return _disabled(client), (), None
-    link = links.get(BOOT_LUN)
-    if link is None:
+    branch = catalogue.branches.get(client.mac)
+    boots: Link | Branch | None = branch or links.get(BOOT_LUN)
+    if boots is None:
         return _no_link(client), (), None
     disks = []
-    for lun, of_disk in links.items():
-        disk = _disk(catalogue, of_disk, lun)
+    for lun, link in {**links, BOOT_LUN: boots}.items():
+        disk = _disk(catalogue, client, link, lun)
         if isinstance(disk, Refusal):
             return disk, (), None
         disks.append(disk)
-    return None if catalogue.portals else _no_blockstore(), tuple(disks), _menu(catalogue, link, disks[0])
+    disks.sort(key=lambda disk: disk.lun)
+    menu = _menu(catalogue, client, boots, disks[0]) if isinstance(boots, Link) else None
+    return None if catalogue.portals else _no_blockstore(), tuple(disks), menu
 
 
-def _disk(catalogue: Catalogue, link: Link | Choice, lun: int) -> DiskPlan | Refusal:
+def _disk(catalogue: Catalogue, client: Client, link: Link | Choice | Branch, lun: int) -> DiskPlan | Refusal:
     """The disk that this link names; or why it cannot be served."""
-    number = version_of(catalogue, link)
+    number = link.base if isinstance(link, Branch) else version_of(catalogue, link)
     version = catalogue.versions.get((link.image, number)) if number is not None else None
-    chain = _chain(catalogue, version.layer) if version is not None else ()
+    if version is None:
+        return _image_missing(link, None)
+    top, content = version.layer, version.content
+    if isinstance(link, Branch):
+        content = link.content
+    elif isinstance(link, Link) and link.own_layer:
+        own = catalogue.own_layers.get((client.mac, lun))
+        if own is not None and (own.image, own.version) == (version.image, version.number):
+            top, content = own.layer or top, own.content
+    chain = chain_of(catalogue.layers, top)
     broken = next((layer for layer in chain if layer.fault is not None), None)
-    if version is None or not chain or broken is not None:
+    if not chain or broken is not None:
         return _image_missing(link, broken)
     return DiskPlan(
         lun=lun,
-        image=link.image,
+        image=version.image,
         version=version.number,
-        channel=link.channel,
-        content=version.content,
-        layers=tuple(_layer_plan(layer) for layer in chain),
-        policy=link.policy,
+        channel=None if isinstance(link, Branch) else link.channel,
+        content=content,
+        layers=tuple(layer_plan(layer) for layer in chain),
+        policy="super" if isinstance(link, Branch) else link.policy,
     )
 
 
-def _menu(catalogue: Catalogue, link: Link, own: DiskPlan) -> Menu | None:
+def _menu(catalogue: Catalogue, client: Client, link: Link, own: DiskPlan) -> Menu | None:
     """The boot menu of this link; None where it offers nothing else."""
     entries = [MenuEntry(name=OWN_ENTRY, title=link.title or link.image, disks=(own,))]
     for choice in catalogue.choices.get((link.scope, link.key), ()):
-        disk = _disk(catalogue, choice, BOOT_LUN)
+        disk = _disk(catalogue, client, choice, BOOT_LUN)
         if not isinstance(disk, Refusal):
             entries.append(MenuEntry(name=choice.name, title=choice.title or choice.image, disks=(disk,)))
     if len(entries) == 1:
@@ -110,20 +127,21 @@ def _menu(catalogue: Catalogue, link: Link, own: DiskPlan) -> Menu | None:
     return Menu(entries=tuple(entries), default=default, seconds=link.menu_seconds)
 
 
-def _chain(catalogue: Catalogue, top: str) -> tuple[Layer, ...]:
+def chain_of(layers: Mapping[str, Layer], top: str) -> tuple[Layer, ...]:
     """The layer and those below it, top first; empty if one of them is not known, or they go round in a circle."""
     chain: list[Layer] = []
     at: str | None = top
     while at is not None:
-        layer = catalogue.layers.get(at)
-        if layer is None or len(chain) > len(catalogue.layers):
+        layer = layers.get(at)
+        if layer is None or len(chain) > len(layers):
             return ()
         chain.append(layer)
         at = layer.below
     return tuple(chain)
 
 
-def _layer_plan(layer: Layer) -> LayerPlan:
+def layer_plan(layer: Layer) -> LayerPlan:
+    """A layer as plans name it."""
     return LayerPlan(
         id=layer.id,
         path=layer.path,
@@ -151,9 +169,9 @@ def _no_link(client: Client) -> Refusal:
     )
 
 
-def _image_missing(link: Link | Choice, broken: Layer | None) -> Refusal:
+def _image_missing(link: Link | Choice | Branch, broken: Layer | None) -> Refusal:
     if broken is None:
-        wanted = link.channel or f"version {link.version}"
+        wanted = f"version {link.base}" if isinstance(link, Branch) else link.channel or f"version {link.version}"
         return Refusal(
             cause="image_missing",
             detail=f"the link names {wanted} of image {link.image}, which is not there",

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from bootlink_registry.catalogue import OWN_ENTRY, Catalogue, Choice, Client, Layer, Link, Scope, Version
+from bootlink_registry.catalogue import (
+    OWN_ENTRY,
+    Branch,
+    Catalogue,
+    Choice,
+    Client,
+    Layer,
+    Link,
+    OwnLayer,
+    Scope,
+    Version,
+)
 from bootlink_registry.database import Connection
 
 
@@ -50,6 +61,7 @@ def link_of(row: Any) -> Link:
         title=row["title"],
         menu_seconds=row["menu_seconds"],
         menu_default=row["menu_default"] or OWN_ENTRY,
+        own_layer=row["own_layer"],
     )
 
 
@@ -61,6 +73,21 @@ def choice_of(row: Any) -> Choice:
         channel=row["channel"],
         version=row["version"],
         policy=row["policy"],
+    )
+
+
+def branch_of(row: Any) -> Branch:
+    return Branch(mac=row["mac"], image=row["image"], base=row["base"], content=str(row["content"]))
+
+
+def own_layer_of(row: Any) -> OwnLayer:
+    return OwnLayer(
+        mac=row["mac"],
+        lun=row["lun"],
+        image=row["image"],
+        version=row["version"],
+        layer=str(row["layer"]) if row["layer"] else None,
+        content=str(row["content"]),
     )
 
 
@@ -76,11 +103,15 @@ async def read_catalogue(connection: Connection, portals: tuple[str, ...]) -> Ca
     for row in await connection.fetch("SELECT * FROM choices ORDER BY position"):
         whose = (row["scope"], row["key"])
         choices[whose] = (*choices.get(whose, ()), choice_of(row))
+    branches = [branch_of(row) for row in await connection.fetch("SELECT * FROM branches")]
+    own_layers = [own_layer_of(row) for row in await connection.fetch("SELECT * FROM own_layers")]
     return Catalogue(
         versions={(version.image, version.number): version for version in versions},
         layers={layer.id: layer for layer in layers},
         channels={(row["image"], row["name"]): row["version"] for row in channels},
         links=links,
         choices=choices,
+        branches={branch.mac: branch for branch in branches},
+        own_layers={(own.mac, own.lun): own for own in own_layers},
         portals=portals,
     )

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from bootlink_events import BootPlan, Chap, RefusalCause
-from bootlink_registry.catalogue import Catalogue, Choice, Client, Fault, Layer, Link, Scope, Version
+from bootlink_registry.catalogue import Branch, Catalogue, Choice, Client, Fault, Layer, Link, OwnLayer, Scope, Version
 from bootlink_registry.compiler import compile_plan, disks_of, resolve
 
 PC = Client(mac="52:54:00:12:34:56", name="pc-07", group="room-1", address=IPv4Address("10.77.0.9"))
@@ -274,3 +274,57 @@ def test_a_disk_of_the_menu_takes_the_place_of_its_unit_and_leaves_the_others() 
     plan = compile_plan(dataclasses.replace(of, choices={("client", PC.mac): (STEAM,)}), PC).chosen("steam")
     assert plan is not None
     assert [(disk.lun, disk.image) for disk in plan.disks] == [(0, "games"), (1, "games")]
+
+
+BRANCH = Branch(PC.mac, "win11", base=1, content="content-of-the-branch")
+
+
+@pytest.mark.parametrize("links", [(), (EVERYBODY,), (link("client", PC.mac, image="other"), EVERYBODY)])
+def test_a_super_client_boots_its_branch_whatever_its_links_say(links: tuple[Link, ...]) -> None:
+    versions = (version(1), version(2, parent=1))
+    known = catalogue(*links, versions=versions, production=2)
+    plan = compile_plan(dataclasses.replace(known, branches={PC.mac: BRANCH}), PC)
+    (disk,) = plan.disks
+    assert (disk.image, disk.version, disk.channel, disk.policy) == ("win11", 1, None, "super")
+    assert disk.content == "content-of-the-branch"
+    assert [layer.id for layer in disk.layers] == ["layer-win11-1"]
+
+
+def test_a_super_client_keeps_its_other_disks_and_chap_and_sees_no_menu() -> None:
+    second = dataclasses.replace(EVERYBODY, lun=1, policy="discard")
+    asks = dataclasses.replace(OWN, chap="mutual")
+    choice = Choice("other", "", "win11", None, 1)
+    known = dataclasses.replace(
+        catalogue(asks, second), branches={PC.mac: BRANCH}, choices={("client", PC.mac): (choice,)}
+    )
+    assert compile_plan(dataclasses.replace(known, branches={}), PC).menu is not None
+    plan = compile_plan(known, PC)
+    assert [(disk.lun, disk.policy) for disk in plan.disks] == [(0, "super"), (1, "discard")]
+    assert (plan.chap, plan.menu) == ("mutual", None)
+
+
+def test_a_branch_whose_file_is_gone_says_so() -> None:
+    known = catalogue(EVERYBODY, versions=(version(1, fault="missing"),))
+    plan = compile_plan(dataclasses.replace(known, branches={PC.mac: BRANCH}), PC)
+    assert plan.refusal is not None
+    assert plan.refusal.detail == "the file of image win11 is gone: /images/win11-1.vhd"
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_an_own_layer_lies_over_the_pinned_version(sealed: bool) -> None:
+    base, (_, above) = version(1), version(2, parent=1)
+    own = OwnLayer(PC.mac, 0, "win11", 1, layer=above.id if sealed else None, content="content-of-its-own")
+    mine = dataclasses.replace(link("client", PC.mac, pinned=1), own_layer=True)
+    known = catalogue(mine, versions=(base,))
+    known = dataclasses.replace(known, layers={**known.layers, above.id: above}, own_layers={(PC.mac, 0): own})
+    (disk,) = compile_plan(known, PC).disks
+    assert [layer.id for layer in disk.layers] == ["layer-win11-2", "layer-win11-1"][not sealed :]
+    assert (disk.version, disk.content) == (1, "content-of-its-own")
+    other = compile_plan(known, dataclasses.replace(PC, mac="52:54:00:00:00:01"))
+    assert other.disks == ()
+
+
+def test_an_own_layer_that_no_link_asks_for_is_left_alone() -> None:
+    own = OwnLayer(PC.mac, 0, "win11", 1, layer=None, content="content-of-its-own")
+    known = dataclasses.replace(catalogue(OWN), own_layers={(PC.mac, 0): own})
+    assert compile_plan(known, PC).disks[0].content == "content-win11-1"
