@@ -75,7 +75,8 @@ async def test_a_differencing_disk_is_no_image_by_itself_and_says_what_to_do(
     child = create_vhd_differencing(tmp_path / "child.vhd", parent, [(0, b"x" * 512)])
     told = problem(await registry.http.post("/v1/images", json={"name": "demo", "path": str(child.path)}), 422)
     assert "differencing disk on “gold.vhd”" in told["detail"]
-    assert "merge" in told["remedy"]
+    assert "merge both" in told["remedy"]
+    assert "--parent" in told["remedy"]
     problem(await registry.http.get("/v1/images/demo"), 404)
 
 

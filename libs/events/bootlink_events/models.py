@@ -183,6 +183,45 @@ class ImagePublished(EventData):
     version: int
     channel: str
     at: datetime
+    former: int | None = Field(default=None, description="the version that it pointed at until now")
+    rollback: bool = Field(default=False, description="whether it was taken back, and not published anew")
+    author: str = Field(default="", description="who did it: the name of an API token")
+
+
+class ImageVersionAdded(EventData):
+    """An image has a new version. No client boots it until it is published, or a link names it."""
+
+    image: str
+    version: int
+    parent: int | None = Field(default=None, description="the version that it was made from")
+    note: str = ""
+    author: str = ""
+    from_boot: BootId | None = Field(default=None, description="the boot that wrote it, where it was committed")
+    virtual_size: int = Field(description="bytes the disk shows")
+    file_size: int = Field(description="bytes of its layer's file")
+    at: datetime
+
+
+class ImageChanged(EventData):
+    """Something of an image or of a version has changed that changes no byte of what PCs see."""
+
+    image: str
+    version: int | None = Field(default=None, description="null where it is the image itself")
+    what: Literal["note", "layers", "channel_removed"] = Field(
+        description="layers: the version is read from other files from now on, which show the same"
+    )
+    channel: str | None = Field(default=None, description="the channel that was removed")
+    author: str = ""
+    at: datetime
+
+
+class ImageRemoved(EventData):
+    """An image, or one version of it, is gone."""
+
+    image: str
+    version: int | None = Field(default=None, description="null where the whole image was removed")
+    author: str = ""
+    at: datetime
 
 
 class JobChanged(EventData):

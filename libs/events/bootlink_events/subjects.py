@@ -82,6 +82,9 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("writeback.committed", m.WritebackCommitted, ("blockstore",), ()),
     EventKind("link.changed", m.LinkChanged, ("registry",), (), _by_link),
     EventKind("image.published", m.ImagePublished, ("registry",), (), _by_image),
+    EventKind("image.version_added", m.ImageVersionAdded, ("registry",), (), _by_image),
+    EventKind("image.changed", m.ImageChanged, ("registry",), (), _by_image),
+    EventKind("image.removed", m.ImageRemoved, ("registry",), (), _by_image),
     EventKind("job.changed", m.JobChanged, ("registry",), (), _by_job),
     EventKind("job.progress", m.JobProgress, ("registry",), (), _by_job),
 )

@@ -1,20 +1,19 @@
-"""Images and their versions, added in place: the file stays where it is and is never opened for writing."""
+"""Images as they are told, and how a file becomes one: added in place, it stays where it is and is never written."""
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
-
-import asyncpg
+from datetime import datetime
+from typing import Any, Final
 
 from bootlink_disks import ImageInfo
-from bootlink_events import ImagePublished
-from bootlink_registry import outbox, rows
+from bootlink_registry import outbox, rows, versions
 from bootlink_registry.catalogue import DEFAULT_CHANNEL, Fault, Layer, Version
 from bootlink_registry.database import Connection
-from bootlink_registry.problems import Problem, conflict, listed, not_found
+from bootlink_registry.problems import conflict
+
+VERSIONS_SHOWN: Final = 20  # of one image, newest first; all of them are in its log
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +22,21 @@ class VersionRow:
 
     version: Version
     layer: Layer
+    depth: int  # layers that it is read from, with those below
+    fault: Fault | None  # of the first of them that has one
+    channels: tuple[str, ...]  # that point at it
     disk_usage: int  # bytes that the layer's file occupies
     sha256: str | None  # of the layer's file; None until it was computed
     owned: bool  # the file lies in the image store, and is ours to remove
     note: str
     author: str
+    from_boot: uuid.UUID | None  # the boot that wrote it, where it was committed
     created: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """An image with its versions, newest first, and its channels."""
+    """An image with its newest versions, newest first, and its channels."""
 
     name: str
     note: str
@@ -45,23 +48,25 @@ class ImageRow:
 async def require_free_name(connection: Connection, name: str) -> None:
     """Raise Problem if there is an image of this name."""
     if await connection.fetchval("SELECT true FROM images WHERE name = $1", name):
-        raise _name_taken(name)
+        raise conflict(
+            f"there is an image {name} already",
+            f"choose another name, or make it a new version of that image: --new-version; bootlink image show {name}",
+        )
 
 
-async def add_image(connection: Connection, *, name: str, note: str, info: ImageInfo, source: str) -> ImageRow:
-    """Make an image, its version 1 and its channel `production` from a file that was probed. Raises Problem."""
-    try:
-        await connection.execute("INSERT INTO images (name, note) VALUES ($1, $2)", name, note)
-    except asyncpg.UniqueViolationError as error:
-        raise _name_taken(name) from error
-    layer = await add_layer(connection, info)
-    await connection.execute(
-        "INSERT INTO versions (image, number, content, layer, note) VALUES ($1, 1, $2, $3, $4)",
-        *(name, uuid.uuid4(), layer, note),
+async def add_image(
+    connection: Connection, *, name: str, layer: uuid.UUID, note: str = "", author: str = "", source: str
+) -> ImageRow:
+    """Make an image of a recorded layer: its version 1, and its channel `production`. Raises Problem."""
+    await versions.lock_image(connection, name)
+    await require_free_name(connection, name)
+    await connection.execute("INSERT INTO images (name, note) VALUES ($1, $2)", name, note)
+    number = await versions.add_version(
+        connection, image=name, layer=layer, parent=None, note=note, author=author, source=source
     )
-    await connection.execute("INSERT INTO channels (image, name, version) VALUES ($1, $2, 1)", name, DEFAULT_CHANNEL)
-    event = ImagePublished(image=name, version=1, channel=DEFAULT_CHANNEL, at=datetime.now(UTC))
-    await outbox.record(connection, event, source=source)
+    await versions.publish(
+        connection, image=name, channel=DEFAULT_CHANNEL, version=number, author=author, source=source
+    )
     return await get_image(connection, name)
 
 
@@ -88,23 +93,10 @@ async def add_layer(
     return layer
 
 
-def _name_taken(name: str) -> Problem:
-    return conflict(
-        f"there is an image {name} already", f"choose another name; bootlink image show {name} tells what it is"
-    )
-
-
 async def get_image(connection: Connection, name: str) -> ImageRow:
     """One image. Raises Problem."""
-    found = await connection.fetchrow("SELECT * FROM images WHERE name = $1", name)
-    if found is None:
-        names = [row["name"] for row in await connection.fetch("SELECT name FROM images ORDER BY name LIMIT 10")]
-        total = await connection.fetchval("SELECT count(*) FROM images")
-        raise not_found(
-            f"there is no image {name!r}; there are: {listed(names, total)}",
-            f"correct the name, or add the image: bootlink image add {name} FILE",
-        )
-    return (await _images(connection, [found]))[0]
+    await versions.require_image(connection, name)
+    return (await _images(connection, await connection.fetch("SELECT * FROM images WHERE name = $1", name)))[0]
 
 
 async def list_images(connection: Connection, *, after: str, limit: int) -> list[ImageRow]:
@@ -114,40 +106,88 @@ async def list_images(connection: Connection, *, after: str, limit: int) -> list
     )
 
 
+async def get_version(connection: Connection, image: str, number: int) -> VersionRow:
+    """One version. Raises Problem."""
+    await versions.require_version(connection, image, number)
+    return (await _versions(connection, [image], number=number))[0]
+
+
+async def list_versions(connection: Connection, image: str, *, before: int | None, limit: int) -> list[VersionRow]:
+    """The versions of one image, newest first, below the given number. Raises Problem."""
+    await versions.require_image(connection, image)
+    return await _versions(connection, [image], before=before, limit=limit)
+
+
 async def _images(connection: Connection, found: list[Any]) -> list[ImageRow]:
     """Images with their versions and channels, from rows of `images`."""
     names = [row["name"] for row in found]
-    versions: dict[str, list[VersionRow]] = {name: [] for name in names}
+    newest = await _versions(connection, names, limit=VERSIONS_SHOWN)
     channels: dict[str, dict[str, int]] = {name: {} for name in names}
-    for row in await connection.fetch(
-        """
-        SELECT l.*, v.image, v.number, v.parent, v.content, v.layer, v.note, v.author, v.created AS made
-        FROM versions v JOIN layers l ON l.id = v.layer
-        WHERE v.image = ANY($1::text[]) ORDER BY v.image, v.number DESC
-        """,
-        names,
-    ):
-        versions[row["image"]].append(
-            VersionRow(
-                rows.version_of(row),
-                rows.layer_of(row),
-                *(row[column] for column in ("disk_usage", "sha256", "owned", "note", "author", "made")),
-            )
-        )
     for row in await connection.fetch(
         "SELECT image, name, version FROM channels WHERE image = ANY($1::text[]) ORDER BY image, name", names
     ):
         channels[row["image"]][row["name"]] = row["version"]
+    of_image: dict[str, list[VersionRow]] = {name: [] for name in names}
+    for version in newest:
+        of_image[version.version.image].append(version)
     return [
-        ImageRow(row["name"], row["note"], row["created"], tuple(versions[row["name"]]), channels[row["name"]])
+        ImageRow(row["name"], row["note"], row["created"], tuple(of_image[row["name"]]), channels[row["name"]])
+        for row in found
+    ]
+
+
+async def _versions(
+    connection: Connection,
+    images: list[str],
+    *,
+    number: int | None = None,
+    before: int | None = None,
+    limit: int = 1,
+) -> list[VersionRow]:
+    """At most `limit` versions of each image: of this number, or below that, or all; by image, newest first."""
+    found = await connection.fetch(
+        """
+        WITH RECURSIVE placed AS (
+            SELECT v.*, row_number() OVER (PARTITION BY image ORDER BY number DESC) AS place FROM versions v
+            WHERE image = ANY($1::text[]) AND ($2::integer IS NULL OR number = $2)
+                AND ($3::integer IS NULL OR number < $3)),
+        chosen AS (SELECT * FROM placed WHERE place <= $4),
+        chain AS (
+            SELECT l.id AS top, l.below, l.fault, 1 AS depth FROM layers l WHERE l.id IN (SELECT layer FROM chosen)
+            UNION ALL
+            SELECT c.top, l.below, l.fault, c.depth + 1 FROM chain c JOIN layers l ON l.id = c.below),
+        whole AS (
+            SELECT top, max(depth) AS depth, (array_agg(fault ORDER BY depth) FILTER (WHERE fault IS NOT NULL))[1]
+                AS first_fault
+            FROM chain GROUP BY top)
+        SELECT l.*, w.depth, w.first_fault, v.image, v.number, v.parent, v.content, v.layer, v.note, v.author,
+            v.from_boot, v.created AS made,
+            ARRAY(SELECT name FROM channels c WHERE c.image = v.image AND c.version = v.number ORDER BY name)
+                AS channels
+        FROM chosen v JOIN layers l ON l.id = v.layer JOIN whole w ON w.top = v.layer
+        ORDER BY v.image, v.number DESC
+        """,
+        *(images, number, before, limit),
+    )
+    return [
+        VersionRow(
+            version=rows.version_of(row),
+            layer=rows.layer_of(row),
+            depth=row["depth"],
+            fault=row["first_fault"],
+            channels=tuple(row["channels"]),
+            created=row["made"],
+            **{name: row[name] for name in ("disk_usage", "sha256", "owned", "note", "author", "from_boot")},
+        )
         for row in found
     ]
 
 
 async def all_layers(connection: Connection, image: str | None = None) -> list[Layer]:
-    """The layers that one image's versions are read from, or all layers, for a look at their files."""
+    """The layers that one image's versions are read from, or all that any is, for a look at their files."""
     if image is None:
-        return [rows.layer_of(row) for row in await connection.fetch("SELECT * FROM layers")]
+        found = await connection.fetch("SELECT * FROM layers WHERE retired IS NULL")
+        return [rows.layer_of(row) for row in found]
     found = await connection.fetch(
         """
         WITH RECURSIVE used AS (

@@ -47,9 +47,14 @@ def require_whole(info: ImageInfo) -> None:
     """Problem if the file is the difference to another disk: a new image begins with a whole one."""
     if info.parent is not None:
         raise invalid(
-            f"{info.path}: it is a differencing disk on {describe_parent(info)}, and an image begins with a whole disk",
-            "merge it with its parent into one file first (Hyper-V: Convert-VHD; VirtualBox: clonemedium)",
+            f"{info.path}: it is a differencing disk on {describe_parent(info)}, and its parent was not named",
+            "name the version that it was made on: bootlink image add NAME FILE --parent IMAGE:VERSION; or merge both "
+            "into one file first (Hyper-V: Convert-VHD; VirtualBox: clonemedium)",
         )
+
+
+def _silent(path: Path) -> Problem:
+    return Problem(503, f"{path}: the file system did not answer within {PROBE_SECONDS:.0f} s", "check it, then repeat")
 
 
 class Layers:
@@ -71,9 +76,14 @@ class Layers:
         except DiskError as error:
             raise invalid(error.problem, error.remedy) from error
         except TimeoutError as error:
-            raise Problem(
-                503, f"{path}: the file system did not answer within {PROBE_SECONDS:.0f} s", "check it, then repeat"
-            ) from error
+            raise _silent(path) from error
+
+    async def is_below(self, path: Path, folder: Path) -> bool:
+        """Whether the file lies in this folder or below it, whatever links lead there. Problem as above."""
+        try:
+            return await self._in_thread(lambda: path.resolve().is_relative_to(folder.resolve()), PROBE_SECONDS)
+        except TimeoutError as error:
+            raise _silent(path) from error
 
     async def glance(self, image: str) -> None:
         """Look at one image's files now. What a hanging file system has to say comes with the regular look."""

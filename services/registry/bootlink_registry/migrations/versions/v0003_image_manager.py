@@ -50,6 +50,9 @@ STATEMENTS = (
     "UPDATE versions SET content = layer",
     "ALTER TABLE versions ALTER COLUMN content SET NOT NULL, ADD UNIQUE (content)",
     "CREATE INDEX versions_layer ON versions (layer)",
+    # The number that was given last: none is given twice, also after its version was removed.
+    "ALTER TABLE images ADD COLUMN numbered integer NOT NULL DEFAULT 0",
+    "UPDATE images SET numbered = coalesce((SELECT max(number) FROM versions WHERE image = name), 0)",
     "ALTER TABLE channels ADD COLUMN former integer",  # what it pointed at before: where a rollback goes
     # More disks per client, each with a link of its own; LUN 0 is what it boots.
     """
