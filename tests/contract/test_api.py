@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from bootlink_disks import create_vhd_differencing, create_vhd_dynamic
 from lab.disks import qemu_img
 from lab.nats import NatsServer
-from lab.registry import DISK_SIZE, Registry, raw_disk, registry_on
+from lab.registry import DISK_SIZE, Registry, problem, raw_disk, registry_on
 
 MAC = "52:54:00:12:34:56"
 
@@ -27,17 +26,6 @@ async def registry(nats: NatsServer, database: str, tmp_path: Path) -> AsyncIter
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
     return raw_disk(tmp_path / "demo.img")
-
-
-def problem(answer: httpx.Response, status: int) -> Any:
-    """The problem document of an answer, which must be one with this status."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    told = answer.json()
-    assert told["status"] == status
-    assert told["detail"]
-    assert told["remedy"]
-    return told
 
 
 # -- images ---------------------------------------------------------------------------------------------------------
@@ -149,6 +137,7 @@ async def test_a_client_shows_its_link_its_plan_and_why_it_cannot_boot(registry:
     await registry.link("group", "room-1", "demo", policy="keep")
     linked = await registry.get("/v1/clients/pc-07")
     assert linked["link"] == {
+        "lun": 0,
         "scope": "group",
         "image": "demo",
         "channel": "production",

@@ -67,6 +67,17 @@ async def api_of(chassis: Chassis) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
+def problem(answer: httpx.Response, status: int) -> Any:
+    """The problem document of an answer, which must be one with this status."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    told = answer.json()
+    assert told["status"] == status
+    assert told["detail"]
+    assert told["remedy"]
+    return told
+
+
 def raw_disk(path: Path, *, size: int = DISK_SIZE) -> Path:
     """A raw disk with a boot signature and nothing else."""
     with path.open("wb") as out:

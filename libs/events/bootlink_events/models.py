@@ -69,6 +69,7 @@ class BootScriptServed(Stage):
     """The client's script reached the PC: it boots its disk, or shows a screen with the cause."""
 
     kind: Literal["sanboot", "screen"]
+    menu: bool = Field(default=False, description="true where it asks first which image to boot, and may wait for ever")
     cause: str | None = Field(default=None, description="why a screen was shown")
     peer: str
 
@@ -170,6 +171,8 @@ class LinkChanged(EventData):
     version: int | None = Field(default=None, description="a pinned version, where the link names one")
     policy: Policy
     chap: Chap = Field(default="off", description="whether the disk asks for CHAP")
+    lun: Lun = Field(default=0, description="which of the disks; 0 is what is booted")
+    menu: tuple[str, ...] = Field(default=(), description="what its boot menu offers beside the link itself, by name")
     removed: bool = Field(
         default=False, description="true where the link was taken away; the other fields tell what it was"
     )

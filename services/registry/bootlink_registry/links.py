@@ -1,18 +1,20 @@
-"""Links: what a client, a group or everybody else boots."""
+"""Links: what a client, a group or everybody else has as its disks. Logical unit 0 is what it boots."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from bootlink_events import Chap, LinkChanged, Policy
 from bootlink_registry import outbox, rows
-from bootlink_registry.catalogue import DEFAULT_CHANNEL, Link, Scope
+from bootlink_registry.catalogue import DEFAULT_CHANNEL, Choice, Link, Scope
 from bootlink_registry.clients import find_client
 from bootlink_registry.database import Connection
 from bootlink_registry.problems import Problem, invalid, listed, not_found
 
+LUN_LIMIT: Final = 254  # as REPORT LUNS' simple form has them, but for 255
 _LINK_LOCK = 0x6270  # the first half of the lock; the second is a hash of the link's key
 
 _NAMED = """
@@ -35,6 +37,7 @@ async def put_link(
     *,
     scope: Scope,
     name: str,
+    lun: int = 0,
     image: str,
     channel: str | None,
     version: int | None,
@@ -44,81 +47,107 @@ async def put_link(
 ) -> NamedLink:
     """Set a link. Names neither channel nor version: the channel `production`. Raises Problem.
 
-    Setting what is set already changes nothing and tells nobody.
+    Its boot menu stays as it is. Setting what is set already changes nothing and tells nobody.
     """
-    if channel is not None and version is not None:
-        raise invalid("the link names a channel and a version", "name one of them")
-    if channel is None and version is None:
-        channel = DEFAULT_CHANNEL
-    key = await _key(connection, scope, name)
-    await _lock(connection, scope, key)
-    await _require(connection, image, channel, version)
-    link = Link(scope=scope, key=key, image=image, channel=channel, version=version, policy=policy, chap=chap)
-    former = await find_link(connection, scope, key)
+    channel = pointer(channel, version)
+    if lun and chap != "off":
+        raise invalid(
+            "a login proves itself once for all disks of a client, so a further disk cannot ask for CHAP",
+            "set chap on the link of LUN 0",
+        )
+    key = await key_of(connection, scope, name)
+    await lock(connection, scope, key)
+    await require_image(connection, image, channel, version)
+    former = await find_link(connection, scope, key, lun)
+    link = dataclasses.replace(
+        former.link if former else Link(scope, key, image, channel, version, lun=lun),
+        image=image,
+        channel=channel,
+        version=version,
+        policy=policy,
+        chap=chap,
+    )
     if former is not None and former.link == link:
         return former
     await connection.execute(
         """
-        INSERT INTO links (scope, key, image, channel, version, policy, chap) VALUES ($1, $2, $3, $4, $5, $6, $7)
+        INSERT INTO links (scope, key, lun, image, channel, version, policy, chap)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         ON CONFLICT (scope, key, lun) DO UPDATE SET image = excluded.image, channel = excluded.channel,
             version = excluded.version, policy = excluded.policy, chap = excluded.chap, changed = now()
         """,
         scope,
         key,
+        lun,
         image,
         channel,
         version,
         policy,
         chap,
     )
-    now = await find_link(connection, scope, key)
+    now = await find_link(connection, scope, key, lun)
     assert now is not None
-    await _tell(connection, now, removed=False, source=source)
+    await tell(connection, now, source=source)
     return now
 
 
-async def remove_link(connection: Connection, *, scope: Scope, name: str, source: str) -> None:
-    """Take a link away. Raises Problem."""
-    key = await _key(connection, scope, name)
-    await _lock(connection, scope, key)
-    link = await find_link(connection, scope, key)
+async def remove_link(connection: Connection, *, scope: Scope, name: str, lun: int = 0, source: str) -> None:
+    """Take a link away, with its boot menu. Raises Problem."""
+    key = await key_of(connection, scope, name)
+    await lock(connection, scope, key)
+    link = await find_link(connection, scope, key, lun)
     if link is None:
-        raise no_such_link(scope, name)
-    await connection.execute("DELETE FROM links WHERE scope = $1 AND key = $2", scope, key)
-    await _tell(connection, link, removed=True, source=source)
+        raise no_such_link(scope, name, lun)
+    await connection.execute("DELETE FROM links WHERE scope = $1 AND key = $2 AND lun = $3", scope, key, lun)
+    await tell(connection, link, removed=True, source=source)
 
 
-async def get_link(connection: Connection, scope: Scope, name: str) -> NamedLink:
+async def get_link(connection: Connection, scope: Scope, name: str, lun: int = 0) -> NamedLink:
     """The link of this client (by name or MAC), group or everybody. Raises Problem."""
-    link = await find_link(connection, scope, await _key(connection, scope, name))
+    link = await find_link(connection, scope, await key_of(connection, scope, name), lun)
     if link is None:
-        raise no_such_link(scope, name)
+        raise no_such_link(scope, name, lun)
     return link
 
 
-async def find_link(connection: Connection, scope: Scope, key: str) -> NamedLink | None:
-    row = await connection.fetchrow(f"{_NAMED} WHERE l.scope = $1 AND l.key = $2", scope, key)
+async def find_link(connection: Connection, scope: Scope, key: str, lun: int = 0) -> NamedLink | None:
+    row = await connection.fetchrow(f"{_NAMED} WHERE l.scope = $1 AND l.key = $2 AND l.lun = $3", scope, key, lun)
     return _named(row) if row else None
 
 
-async def list_links(connection: Connection, *, after: tuple[str, str], limit: int) -> list[NamedLink]:
-    """Links in the order of (scope, key), after the given pair."""
+async def list_links(connection: Connection, *, after: tuple[str, str, int], limit: int) -> list[NamedLink]:
+    """Links in the order of (scope, key, lun), after the given triple."""
     found = await connection.fetch(
-        f"{_NAMED} WHERE (l.scope, l.key) > ($1, $2) ORDER BY l.scope, l.key LIMIT $3", *after, limit
+        f"{_NAMED} WHERE (l.scope, l.key, l.lun) > ($1, $2, $3) ORDER BY l.scope, l.key, l.lun LIMIT $4", *after, limit
     )
     return [_named(row) for row in found]
 
 
-def no_such_link(scope: Scope, name: str) -> Problem:
+async def choices_of(connection: Connection, scope: Scope, key: str) -> tuple[Choice, ...]:
+    """What the boot menu of a link offers beside the link itself, in its order."""
+    found = await connection.fetch("SELECT * FROM choices WHERE scope = $1 AND key = $2 ORDER BY position", scope, key)
+    return tuple(rows.choice_of(row) for row in found)
+
+
+def no_such_link(scope: Scope, name: str, lun: int = 0) -> Problem:
     whose = {"client": f"client {name} has no link of its own", "group": f"group {name} has no link"}
-    return not_found(whose.get(scope, "there is no default link"), "GET /v1/links lists the links there are")
+    disk = f" for LUN {lun}" if lun else ""
+    return not_found(whose.get(scope, "there is no default link") + disk, "GET /v1/links lists the links there are")
+
+
+def pointer(channel: str | None, version: int | None) -> str | None:
+    """The channel that is meant: `production` where neither is named. Raises Problem if both are."""
+    if channel is not None and version is not None:
+        raise invalid("the link names a channel and a version", "name one of them")
+    return DEFAULT_CHANNEL if channel is None and version is None else channel
 
 
 def _named(row: Any) -> NamedLink:
     return NamedLink(rows.link_of(row), row["name"], row["changed"])
 
 
-async def _key(connection: Connection, scope: Scope, name: str) -> str:
+async def key_of(connection: Connection, scope: Scope, name: str) -> str:
+    """A link's key: the MAC address of this client, the group's name, or empty. Raises Problem."""
     if scope == "default":
         if name:
             raise invalid("the default link has no name", "leave the name out, or set scope to client or group")
@@ -128,8 +157,8 @@ async def _key(connection: Connection, scope: Scope, name: str) -> str:
     return (await find_client(connection, name)).client.mac if scope == "client" else name
 
 
-async def _lock(connection: Connection, scope: Scope, key: str) -> None:
-    """One change of a link after the other.
+async def lock(connection: Connection, scope: Scope, key: str) -> None:
+    """One change of somebody's links after the other.
 
     The outbox is read in the order of transaction ids, and a transaction gets its id with its first write. Taken
     before that, the lock makes the order of the events that of the changes; and of two removals the second finds none.
@@ -137,7 +166,7 @@ async def _lock(connection: Connection, scope: Scope, key: str) -> None:
     await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _LINK_LOCK, f"{scope}/{key}")
 
 
-async def _require(connection: Connection, image: str, channel: str | None, version: int | None) -> None:
+async def require_image(connection: Connection, image: str, channel: str | None, version: int | None) -> None:
     """Raise Problem, with what there is, unless the image has this channel or version."""
     if await connection.fetchval("SELECT name FROM images WHERE name = $1 FOR KEY SHARE", image) is None:
         total = await connection.fetchval("SELECT count(*) FROM images")
@@ -162,8 +191,10 @@ async def _require(connection: Connection, image: str, channel: str | None, vers
         )
 
 
-async def _tell(connection: Connection, named: NamedLink, *, removed: bool, source: str) -> None:
+async def tell(connection: Connection, named: NamedLink, *, removed: bool = False, source: str) -> None:
+    """Have the plans of a link that was changed compiled anew, and tell of it."""
     link = named.link
+    menu = await choices_of(connection, link.scope, link.key) if link.lun == 0 else ()
     await outbox.recompile(connection, "all" if link.scope == "default" else link.scope, link.key)
     event = LinkChanged(
         scope=link.scope,
@@ -173,6 +204,8 @@ async def _tell(connection: Connection, named: NamedLink, *, removed: bool, sour
         version=link.version,
         policy=link.policy,
         chap=link.chap,
+        lun=link.lun,
+        menu=tuple(choice.name for choice in menu),
         removed=removed,
         at=datetime.now(UTC),
     )

@@ -16,7 +16,10 @@ from bootlink_events import normalise_mac
 
 NAME_LIMIT: Final = 63  # characters, RFC 1035, section 2.3.4
 
+TITLE_LIMIT: Final = 60  # characters; a row of iPXE's menu has 80 columns, and a frame
+
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_TITLE = re.compile(r"([A-Za-z0-9(][A-Za-z0-9 .,:()/_+@'=!?-]*)?")
 
 
 def check_name(text: str) -> str:
@@ -35,6 +38,18 @@ def check_name(text: str) -> str:
     return text
 
 
+def check_title(text: str) -> str:
+    """`text` itself if a boot menu can show it. ValueError says what is wrong with it."""
+    if len(text) > TITLE_LIMIT:
+        raise ValueError(f"the title is longer than {TITLE_LIMIT} characters, the width of a PC's console")
+    if not _TITLE.fullmatch(text):
+        raise ValueError(
+            f"{text!r} cannot be shown by iPXE: use letters without accents, digits, blanks and any of "
+            ". , : ( ) / _ + @ ' = ! ? -"
+        )
+    return text
+
+
 def as_mac(text: str) -> str | None:
     """The MAC address that `text` is, normalised; None if it is none."""
     try:
@@ -45,3 +60,8 @@ def as_mac(text: str) -> str | None:
 
 Name = Annotated[str, AfterValidator(check_name), Field(description="a-z, 0-9, dash and dot; at most 63 characters")]
 """A name in a request."""
+
+Title = Annotated[
+    str, AfterValidator(check_title), Field(description="as a boot menu shows it; empty: the image's name")
+]
+"""A title in a request."""

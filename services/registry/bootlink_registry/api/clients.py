@@ -19,7 +19,7 @@ from bootlink_registry.api.models.clients import (
     SightingAnswer,
 )
 from bootlink_registry.api.models.links import ResolvedLink
-from bootlink_registry.compiler import compile_plan, resolve, version_of
+from bootlink_registry.compiler import BOOT_LUN, compile_plan, disks_of, version_of
 from bootlink_registry.database import Connection
 from bootlink_registry.delivery import last_plan
 from bootlink_registry.problems import invalid
@@ -89,13 +89,14 @@ async def _detail(connection: Connection, registry: Context, row: clients.Client
     """The plan is compiled here and now, so that it is true also while NATS is away and it cannot be delivered."""
     client = row.client
     catalogue = await read_catalogue(connection, registry.nodes.portals)
-    link = resolve(catalogue, client)
+    disks = [ResolvedLink.of(link, version_of(catalogue, link)) for link in disks_of(catalogue, client).values()]
     last = await last_plan(connection, client.mac)
     plan = compile_plan(catalogue, client, revision=last.revision if last else 1)
     boots = await journal.list_boots(connection, mac=client.mac, before=None, limit=1)
     return ClientDetail(
         **dict(ClientAnswer.of(row)),
-        link=ResolvedLink.of(link, version_of(catalogue, link)) if link else None,
+        link=next((disk for disk in disks if disk.lun == BOOT_LUN), None),
+        disks=disks,
         plan=PlanAnswer.of(
             plan,
             revision=last.revision if last else None,

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from bootlink_registry import links
 from bootlink_registry.api.context import PAGE, After, Limit, Registry
 from bootlink_registry.api.models.base import Page
-from bootlink_registry.api.models.links import LinkAnswer, NewLink
+from bootlink_registry.api.models.links import LinkAnswer, Lun, NewLink
 from bootlink_registry.catalogue import Scope
+
+WhichLun = Annotated[Lun, Query()]
+_LUN = re.compile(r"[0-9]{1,3}")
 
 router = APIRouter(prefix="/links", tags=["links"])
 
 
 @router.put("", responses={404: {}})
 async def set_link(body: NewLink, registry: Registry) -> LinkAnswer:
-    """Set what a client, a group or everybody else boots, from its next boot on."""
+    """Set what a client, a group or everybody else boots (LUN 0), or has as a further disk, from its next boot on."""
     await registry.layers.glance(body.image)
     async with registry.database.transaction() as connection:
         link = await links.put_link(
             connection,
             scope=body.scope,
             name=body.name,
+            lun=body.lun,
             image=body.image,
             channel=body.channel,
             version=body.version,
@@ -34,37 +41,39 @@ async def set_link(body: NewLink, registry: Registry) -> LinkAnswer:
 
 @router.get("")
 async def list_links(registry: Registry, limit: Limit = PAGE, after: After = "") -> Page[LinkAnswer]:
-    """All links, by scope and then by MAC address or group."""
-    scope, _, key = after.partition("/")
+    """All links, by scope, MAC address or group, and LUN."""
+    scope, key, lun = ([*after.split("/", 2), "", "", ""])[:3]
+    at = (scope, key, int(lun) if _LUN.fullmatch(lun) else -1)
     async with registry.database.transaction() as connection:
-        found = await links.list_links(connection, after=(scope, key), limit=limit)
+        found = await links.list_links(connection, after=at, limit=limit)
     last = found[-1].link if len(found) == limit else None
-    return Page(items=[LinkAnswer.of(link) for link in found], next=f"{last.scope}/{last.key}" if last else None)
+    return Page(
+        items=[LinkAnswer.of(link) for link in found],
+        next=f"{last.scope}/{last.key}/{last.lun}" if last else None,
+    )
 
 
 @router.get("/{scope}", responses={404: {}})
-async def show_unnamed_link(scope: Scope, registry: Registry) -> LinkAnswer:
+async def show_unnamed_link(scope: Scope, registry: Registry, lun: WhichLun = 0) -> LinkAnswer:
     """The default link."""
-    async with registry.database.transaction() as connection:
-        return LinkAnswer.of(await links.get_link(connection, scope, ""))
+    return await show_link(scope, "", registry, lun)
 
 
 @router.get("/{scope}/{name}", responses={404: {}})
-async def show_link(scope: Scope, name: str, registry: Registry) -> LinkAnswer:
+async def show_link(scope: Scope, name: str, registry: Registry, lun: WhichLun = 0) -> LinkAnswer:
     """The link of a client (by name or MAC address) or of a group."""
     async with registry.database.transaction() as connection:
-        return LinkAnswer.of(await links.get_link(connection, scope, name))
+        return LinkAnswer.of(await links.get_link(connection, scope, name, lun))
 
 
 @router.delete("/{scope}", status_code=204, responses={404: {}})
-async def remove_unnamed_link(scope: Scope, registry: Registry) -> None:
+async def remove_unnamed_link(scope: Scope, registry: Registry, lun: WhichLun = 0) -> None:
     """Take the default link away."""
-    async with registry.database.transaction() as connection:
-        await links.remove_link(connection, scope=scope, name="", source=registry.source)
+    await remove_link(scope, "", registry, lun)
 
 
 @router.delete("/{scope}/{name}", status_code=204, responses={404: {}})
-async def remove_link(scope: Scope, name: str, registry: Registry) -> None:
-    """Take the link of a client or of a group away."""
+async def remove_link(scope: Scope, name: str, registry: Registry, lun: WhichLun = 0) -> None:
+    """Take the link of a client or of a group away, and with that of LUN 0 its boot menu."""
     async with registry.database.transaction() as connection:
-        await links.remove_link(connection, scope=scope, name=name, source=registry.source)
+        await links.remove_link(connection, scope=scope, name=name, lun=lun, source=registry.source)

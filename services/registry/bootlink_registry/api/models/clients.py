@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from bootlink_events import BootPlan, DiskPlan, Mac, Refusal
+from bootlink_events import BootPlan, DiskPlan, Mac, Menu, Refusal
 from bootlink_registry.api.models.base import Answer, Wish
 from bootlink_registry.api.models.boots import BootAnswer
 from bootlink_registry.api.models.links import ResolvedLink
@@ -75,6 +75,7 @@ class PlanAnswer(Answer):
     target: str
     portals: list[str]
     disks: list[DiskPlan]
+    menu: Menu | None = Field(description="what it may choose from at its boot; null: it boots at once")
     refusal: Refusal | None = Field(description="why it cannot boot now; null if it can")
 
     @classmethod
@@ -85,12 +86,14 @@ class PlanAnswer(Answer):
             target=plan.target,
             portals=list(plan.portals),
             disks=list(plan.disks),
+            menu=plan.menu,
             refusal=plan.refusal,
         )
 
 
 class ClientDetail(ClientAnswer):
-    link: ResolvedLink | None
+    link: ResolvedLink | None = Field(description="what it boots, and whose link says so")
+    disks: list[ResolvedLink] = Field(description="all disks it has, by LUN; what it boots is the first")
     plan: PlanAnswer
     last_boot: BootAnswer | None
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from bootlink_events import Chap, Policy
 from bootlink_registry.api.models.base import Answer, Wish
 from bootlink_registry.catalogue import Link, Scope
-from bootlink_registry.links import NamedLink
+from bootlink_registry.links import LUN_LIMIT, NamedLink
 from bootlink_registry.names import Name, check_name
 
 LinkPolicy = Literal["discard", "keep"]
 """What a link may ask for; `super` is a client's own state, and no link's."""
+
+PinnedVersion = Annotated[int, Field(ge=1, le=2**31 - 1, description="a pinned version, instead of a channel")]
+Lun = Annotated[int, Field(ge=0, le=LUN_LIMIT, description="which of a client's disks; 0 is what it boots")]
 
 
 class NewLink(Wish):
@@ -22,8 +25,9 @@ class NewLink(Wish):
     name: str = Field(default="", description="the client (name or MAC address) or the group; empty for the default")
     image: Name
     channel: Name | None = Field(default=None, description="default: production")
-    version: int | None = Field(default=None, ge=1, le=2**31 - 1, description="a pinned version, instead of a channel")
+    version: PinnedVersion | None = None
     policy: LinkPolicy = "discard"
+    lun: Lun = 0
     chap: Chap = Field(
         default="off", description="whether the disk asks for the boot's CHAP secret, and proves its own"
     )
@@ -43,6 +47,7 @@ class LinkAnswer(Answer):
     version: int | None
     policy: Policy
     chap: Chap
+    lun: int
     changed: datetime
 
     @classmethod
@@ -56,13 +61,15 @@ class LinkAnswer(Answer):
             version=link.version,
             policy=link.policy,
             chap=link.chap,
+            lun=link.lun,
             changed=named.changed,
         )
 
 
 class ResolvedLink(Answer):
-    """The link that decides what a client boots, and the version it means now."""
+    """The link that decides what a client has as one of its disks, and the version it means now."""
 
+    lun: int
     scope: Scope
     image: str
     channel: str | None
@@ -73,6 +80,7 @@ class ResolvedLink(Answer):
     @classmethod
     def of(cls, link: Link, version: int | None) -> ResolvedLink:
         return cls(
+            lun=link.lun,
             scope=link.scope,
             image=link.image,
             channel=link.channel,
