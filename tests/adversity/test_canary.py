@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from bootlink_blockstore.reclaim import due
 from bootlink_events import BootId
 from lab.blockstore import MAC, Lab, digest, identity, make_image, plan, serving
 from lab.filesystem import Kind, small
@@ -49,8 +48,7 @@ async def test_a_canary_is_never_readable_by_another_client_nor_after_a_reboot(k
                     await pc.write(offset, (CANARY * 4096)[: 64 << 10])
                 boots.append(BootId.mint(after=boots[-1]))
                 await (await login(running, boots[-1])).close()
-                for manifest in due(running.store.attachments, 0, float("inf")):
-                    await running.store.attachments.forget(manifest)
+                await running.reclaim()
                 # The other one takes the blocks that became free: a sector of a page at a time, a trim here and there.
                 held = bytearray(image)
                 for page in range(0, SIZE // 4096, 6):

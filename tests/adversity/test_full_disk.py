@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from bootlink_blockstore.reclaim import due
 from bootlink_events import BootId
 from lab.blockstore import MAC, Lab, digest, identity, make_image, plan, serving
 from lab.filesystem import Kind, mount, small, unmount
@@ -88,8 +87,7 @@ async def test_a_full_disk_costs_the_write_and_neither_another_client_nor_what_w
             await full.close()
             fresh = await login(running, BootId.mint(after=full_id))
             assert await whole(fresh) == image
-            for manifest in due(running.store.attachments, 0, float("inf")):
-                await running.store.attachments.forget(manifest)
+            await running.reclaim()
             await fresh.write(0, mine * 4)
             assert await fresh.read(0, 4 << 20) == mine * 4
             await fresh.close()

@@ -21,8 +21,10 @@ def test_the_start_of_a_boot_asks_as_much_of_the_file_system_however_much_it_dis
     root = tmp_path / "writebacks"
     root.mkdir()
     for number, pages in enumerate((0, 1, 16_000, 1)):
+        writebacks = Writebacks(root)
+        manifests = writebacks.intended(boots, BootId.mint(now_ms=1_000_000 + number))
         with recording(root) as log:
-            ((_, overlay),) = Writebacks(root).begin(boots, BootId.mint(now_ms=1_000_000 + number))
+            ((_, overlay),) = writebacks.begin(manifests)
         asked.append([call[0] for call in log.calls])
         for page in range(pages):
             overlay.write(page * 4096, [b"x" * 4096])

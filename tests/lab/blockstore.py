@@ -15,6 +15,7 @@ import pytest
 
 from bootlink_blockstore.access import Access
 from bootlink_blockstore.journal import Journal
+from bootlink_blockstore.reclaim import NOTHING, due
 from bootlink_blockstore.service import BlockStore
 from bootlink_blockstore.session import Session
 from bootlink_disks import probe
@@ -24,7 +25,7 @@ from bootlink_runtime import logger
 
 MAC = "52:54:00:00:00:01"
 CACHE = 64 << 20
-Policy = Literal["discard", "keep"]
+Policy = Literal["discard", "keep", "super"]
 
 
 def make_image(path: Path, size: int = 8 << 20, *, seed: int = 1) -> Path:
@@ -127,6 +128,12 @@ class Lab:
     told: Told
     host: str
     port: int
+
+    async def reclaim(self) -> None:
+        """Give the space of all that was discarded back."""
+        holdings = self.store.holdings
+        for manifest in due([holdings.reclaimable(mac) for mac in holdings.clients], NOTHING, float("inf")):
+            await holdings.forget(manifest)
 
     def url(self, mac: str = MAC, lun: int = 0) -> str:
         """For libiscsi's tools and QEMU."""

@@ -162,10 +162,12 @@ async def _record(seed: int, folder: Path, policy: Policy) -> tuple[Log, Expecta
         work = Workload(random, image, log)
         former: list[Manifest] = []
         for number in range(random.choice((1, 1, 2, 3))):
-            begun = await asyncio.to_thread(Writebacks(root).begin, boots, BootId.mint(now_ms=1_000_000 + number))
+            writebacks = Writebacks(root)
+            intended = writebacks.intended(boots, BootId.mint(now_ms=1_000_000 + number))
+            begun = await asyncio.to_thread(writebacks.begin, intended)
             work.expected.admitted = min(work.expected.admitted, log.now)
             for manifest in former if policy == "discard" else ():
-                await asyncio.to_thread(Writebacks(root).remove, manifest)
+                await asyncio.to_thread(writebacks.remove, manifest)
             former = [manifest for manifest, _ in begun]
             disk = ClientDisk(opened, begun[0][1], executor, durable=policy != "discard")
             await work.run(disk)
@@ -182,7 +184,7 @@ def _recover(root: Path, boots: BootPlan, image: bytes) -> tuple[list[Manifest],
     manifests, problems = writebacks.scan()
     if problems:
         raise Violation(f"needs repair: {problems}")
-    ((_, overlay),) = writebacks.begin(boots, BootId.mint(now_ms=2_000_000))
+    ((_, overlay),) = writebacks.begin(writebacks.intended(boots, BootId.mint(now_ms=2_000_000)))
     try:
         return manifests, compose(overlay, image)
     finally:
@@ -287,7 +289,7 @@ def run(count: int, seed: int, folder: Path) -> Figures:
 
 
 def _no_folder_sync(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(writeback, "_sync_folder", lambda _folder: None)
+    patch.setattr(writeback, "sync_folder", lambda _folder: None)
 
 
 def _no_flush(patch: pytest.MonkeyPatch) -> None:
@@ -331,14 +333,12 @@ def _manifest_renamed_before_it_is_safe(patch: pytest.MonkeyPatch) -> None:
 def _size_not_synced(patch: pytest.MonkeyPatch) -> None:
     real = Writebacks._overlay
 
-    def overlay(self: Writebacks, path: Path, manifest: Manifest) -> Overlay:
-        made = real(self, path, manifest.model_copy(update={"policy": "discard"}))
-        return made
+    def overlay(self: Writebacks, manifest: Manifest, *, new: bool) -> Overlay:
+        if not self.path(manifest).with_suffix(".json").exists():
+            manifest = manifest.model_copy(update={"policy": "discard"})
+        return real(self, manifest, new=new)
 
-    def reopen_or_make(self: Writebacks, path: Path, manifest: Manifest) -> Overlay:
-        return real(self, path, manifest) if path.with_suffix(".json").exists() else overlay(self, path, manifest)
-
-    patch.setattr(Writebacks, "_overlay", reopen_or_make)
+    patch.setattr(Writebacks, "_overlay", overlay)
 
 
 def _overlay_removed_before_its_manifest_is(patch: pytest.MonkeyPatch) -> None:
@@ -346,7 +346,7 @@ def _overlay_removed_before_its_manifest_is(patch: pytest.MonkeyPatch) -> None:
 
     def remove(self: Writebacks, manifest: Manifest) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(writeback, "_sync_folder", lambda _folder: None)
+            inner.setattr(writeback, "sync_folder", lambda _folder: None)
             real(self, manifest)
 
     patch.setattr(Writebacks, "remove", remove)

@@ -116,7 +116,7 @@ async def _run(count: int, seed: int, folder: Path) -> Figures:
             reading = asyncio.create_task(reader.run())
             space = Space(running.store.root, 0)
             reclaiming = asyncio.create_task(
-                reclaim.reclaim(running.store.attachments, running.told.journal(), space, 0.0)
+                reclaim.reclaim(running.store.attachments, running.told.journal(), space, reclaim.NOTHING)
             )
             await _reboot(running, macs, boots[0], image)
             reader.figures()

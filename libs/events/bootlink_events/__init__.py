@@ -29,6 +29,7 @@ from bootlink_events.models import (
     WritebackDiscarded,
     WritebackKept,
     WritebackPressure,
+    WritebackRestored,
 )
 from bootlink_events.names import (
     Mac,
@@ -116,6 +117,7 @@ __all__ = [
     "WritebackDiscarded",
     "WritebackKept",
     "WritebackPressure",
+    "WritebackRestored",
     "initiator_iqn",
     "kind_named",
     "kind_of",

@@ -146,6 +146,12 @@ class WritebackKept(Writeback):
     """A boot ended whose write-back survives it."""
 
 
+class WritebackRestored(Writeback):
+    """A discarded write-back came back: this boot goes on with it."""
+
+    written_by: BootId = Field(description="the boot that had it before")
+
+
 class WritebackPressure(Writeback):
     """A write-back nears its limit, or its disk is nearly full."""
 

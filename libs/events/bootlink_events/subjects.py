@@ -78,6 +78,7 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("client.seen", m.ClientSeen, ("dhcp", "tftp"), ("registry",)),
     EventKind("writeback.discarded", m.WritebackDiscarded, ("blockstore",), ()),
     EventKind("writeback.kept", m.WritebackKept, ("blockstore",), ()),
+    EventKind("writeback.restored", m.WritebackRestored, ("blockstore",), ()),
     EventKind("writeback.pressure", m.WritebackPressure, ("blockstore",), ()),
     EventKind("writeback.committed", m.WritebackCommitted, ("blockstore",), ()),
     EventKind("link.changed", m.LinkChanged, ("registry",), (), _by_link),

@@ -7,16 +7,18 @@ Theory of operation. A client has at most one current boot here, known by its bo
     the current one         joins it: firmware, operating system and reconnects share one write-back
     the fence's, not open   resumed from the manifests (the service was restarted, or the client was away for long);
                             refused if the machine was restarted since
-    newer                   a new boot begins by the plan; the former one is fenced, and its sessions end
+    newer                   a new boot begins by the plan; the former one is fenced, and its sessions end. Where a
+                            discarded boot was asked back, its write-backs and what they lie upon take the plan's place
     none in the name        joins the current boot, or begins one under an id minted here
 
 What was chosen at a boot menu is in the target's name. A PC whose choice did not start goes back to its menu, in the
 same boot. So a login to another entry than the current one ends the sessions to that, and gets a write-back of its
 own; the former one's again where that entry was chosen before. A target without an entry is the current boot's.
 
-The fence is the newest boot id among the client's manifests, so it outlives the process. A boot whose id lies far in
-the future is refused: it would lock its client out until then. Where the fence itself is there (the clock was wrong,
-and has been set back), its boot goes on, and the next may begin.
+The fence is the newest boot id that the client's manifests and its ledger name (see `holdings`), so it outlives the
+process. A boot whose write-back was thrown away, as after a commit, is over, though it may be the fence. A boot whose
+id lies far in the future is refused: it would lock its client out until then. Where the fence itself is there (the
+clock was wrong, and has been set back), its boot goes on, and the next may begin.
 
 Who may log in at all is `access`'s. Within a boot, a login from the same initiator name
 and ISID reinstates: the former session is ended, and its tasks are dead, before the new one is admitted (RFC 7143,
@@ -32,26 +34,26 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Final, NoReturn, Protocol, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from bootlink_blockstore.access import Access, NotAdmitted, Plans
+from bootlink_blockstore.boot import Attached, Boot, Seat
 from bootlink_blockstore.chap import Chap
 from bootlink_blockstore.disk import OUT_OF_SPACE, ClientDisk
+from bootlink_blockstore.holdings import Holdings
 from bootlink_blockstore.image import Image
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.library import Library
 from bootlink_blockstore.login import Admission
 from bootlink_blockstore.overlay import Overlay
-from bootlink_blockstore.pagemap import PAGE
 from bootlink_blockstore.pressure import Allowance
 from bootlink_blockstore.scsi.device import LogicalUnit
 from bootlink_blockstore.scsi.table import TABLE
-from bootlink_blockstore.writeback import Manifest, Writebacks, overlay_name
+from bootlink_blockstore.writeback import Manifest
 from bootlink_disks import DiskError
-from bootlink_events import BootId, BootPlan, LayerPlan, parse_initiator, parse_target, target_entry, target_iqn
+from bootlink_events import BootId, LayerPlan, parse_initiator, parse_target, target_entry, target_iqn
 from bootlink_events import Chap as ChapRule
 from bootlink_wire.iscsi_pdu import LoginStatus
 from bootlink_wire.scsi_vpd import Identity
@@ -62,50 +64,7 @@ FUTURE_LIMIT: Final = 24 * 3600 * 1000  # milliseconds that a boot id may be ahe
 FUTURE_STEP: Final = (
     1000  # milliseconds that it may be ahead of the fence, where that is: ids are minted 1 ms apart then
 )
-SESSIONS_LIMIT: Final = 32  # per boot; one more ends the oldest, as iPXE leaves its sessions behind (PROTOCOLS 2.2 #3)
 IDLE_SECONDS: Final = 600.0  # without a session until a boot's files are closed; it is resumed when it comes back
-
-
-class Seat(Protocol):
-    """A session's place at a disk."""
-
-    async def evict(self, why: str) -> None:
-        """End the session, and return when none of its tasks can write any more."""
-
-
-@dataclass(eq=False)
-class Attached:
-    """One disk of a boot."""
-
-    manifest: Manifest
-    disk: ClientDisk
-    unit: LogicalUnit
-
-
-Key = tuple[str, bytes]  # initiator name and ISID
-
-
-@dataclass(eq=False)
-class Boot:
-    """One client's current boot."""
-
-    mac: str
-    client: str
-    boot_id: BootId
-    disks: dict[int, Attached]
-    absent: LogicalUnit
-    entry: str = ""  # what was chosen at the boot menu
-    seats: dict[Key, Seat] = field(default_factory=dict)  # oldest first
-    idle_since: float = 0.0
-
-    @property
-    def written(self) -> int:
-        """Bytes of the pages that all its overlays hold."""
-        return sum(attached.disk.overlay.pages for attached in self.disks.values()) * PAGE
-
-    @property
-    def units(self) -> dict[int, LogicalUnit]:
-        return {lun: attached.unit for lun, attached in self.disks.items()}
 
 
 class Attachments:
@@ -114,7 +73,7 @@ class Attachments:
     def __init__(
         self,
         plans: Plans,
-        writebacks: Writebacks,
+        holdings: Holdings,
         library: Library,
         executor: Executor,
         journal: Journal,
@@ -125,13 +84,13 @@ class Attachments:
         """`limit`: bytes that one client may write; 0 for no limit."""
         self._access = access or Access()
         self._plans = plans
-        self._writebacks = writebacks
+        self.holdings = holdings
+        self._writebacks = holdings.writebacks
         self._library = library
         self._executor = executor
         self._journal = journal
         self._limit = limit
         self._boots: dict[str, Boot] = {}
-        self._manifests: dict[str, list[Manifest]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._tsih = 0
 
@@ -141,10 +100,7 @@ class Attachments:
 
     async def load(self) -> None:
         """Take in what former runs have left on disk."""
-        manifests, problems = await self._in_thread(self._writebacks.scan)
-        for manifest in manifests:
-            self._manifests.setdefault(manifest.mac, []).append(manifest)
-        for problem in problems:
+        for problem in await self.holdings.load():
             self._journal.log.error("manifest unreadable", problem=problem, remedy="restore it, or remove the file")
 
     def next_tsih(self) -> int:
@@ -185,12 +141,33 @@ class Attachments:
         plan = self._plans.get(mac)
         if plan is not None:
             return plan.chap
-        held = max(self._manifests.get(mac, ()), key=lambda manifest: manifest.boot_id, default=None)
+        held = max(self.holdings.of(mac), key=lambda manifest: manifest.boot_id, default=None)
         return "off" if held is None else held.chap
 
-    def fence(self, mac: str) -> BootId | None:
-        """The newest boot of this client that was ever admitted and not forgotten."""
-        return max((manifest.boot_id for manifest in self._manifests.get(mac, ())), default=None)
+    def lock(self, mac: str) -> asyncio.Lock:
+        """Whoever changes what a client has here holds it."""
+        return self._locks.setdefault(mac, asyncio.Lock())
+
+    def boot_of(self, mac: str) -> Boot | None:
+        """The client's boot, if its files are open."""
+        return self._boots.get(mac)
+
+    async def disconnect(self, mac: str, why: str) -> int:
+        """End a client's sessions, and close its files. How many there were; they may log in again."""
+        async with self.lock(mac):
+            boot = self._boots.get(mac)
+            if boot is None:
+                return 0
+            sessions = len(boot.seats)
+            await boot.evict_all(why)
+            await self._close(boot)
+            return sessions
+
+    async def close_boot(self, boot: Boot) -> None:
+        """Close the files of a boot that no session holds, now and not only when it has been idle for long. The
+        caller holds the client's lock."""
+        assert not boot.seats
+        await self._close(boot)
 
     async def attach(self, admission: Admission, seat: Seat, started: datetime) -> Boot:
         """The boot that this login belongs to, with a seat taken. NotAdmitted if it gets none."""
@@ -208,11 +185,11 @@ class Attachments:
                 raise NotAdmitted(  # the plan has changed since `authenticate`
                     LoginStatus.AUTHENTICATION_FAILURE, f"client {mac} must log in by CHAP", "restart the PC"
                 )
-            if mac not in self._manifests and self._plans.get(mac) is None:
+            if not self.holdings.of(mac) and self._plans.get(mac) is None:
                 self._unknown(mac)
-            async with self._locks.setdefault(mac, asyncio.Lock()):
+            async with self.lock(mac):
                 boot = await self._boot(mac, wanted, target_entry(admission.target))
-                await self._take_seat(boot, admission, seat)
+                await boot.take(admission, seat)
                 return boot
         except NotAdmitted as refusal:
             self._tell(mac, admission, started, refusal)
@@ -220,7 +197,7 @@ class Attachments:
 
     def _tell(self, mac: str, admission: Admission, started: datetime, refusal: NotAdmitted) -> None:
         plan = self._plans.get(mac)
-        boot_id = parse_initiator(admission.initiator)[1] or self.fence(mac) or BootId.mint()
+        boot_id = parse_initiator(admission.initiator)[1] or self.holdings.fence(mac) or BootId.mint()
         self._journal.failed(mac, plan.client if plan else None, boot_id, started, refusal.cause, refusal.remedy)
 
     def leave(self, boot: Boot, admission: Admission, seat: Seat) -> None:
@@ -234,34 +211,17 @@ class Attachments:
         """Close the files of boots that nobody has used for long."""
         now = time.monotonic()
         for mac, boot in list(self._boots.items()):
-            async with self._locks.setdefault(mac, asyncio.Lock()):
+            async with self.lock(mac):
                 if not boot.seats and now - boot.idle_since > IDLE_SECONDS and self._boots.get(mac) is boot:
                     await self._close(boot)
 
     async def close(self) -> None:
         """End all sessions and close all files."""
         for mac, boot in list(self._boots.items()):
-            async with self._locks.setdefault(mac, asyncio.Lock()):
+            async with self.lock(mac):
                 if self._boots.get(mac) is boot:  # else it was closed as idle meanwhile
-                    await self._evict_all(boot, "the block store stops")
+                    await boot.evict_all("the block store stops")
                     await self._close(boot)
-
-    def superseded(self) -> list[Manifest]:
-        """Discard overlays of boots that are over."""
-        return [
-            manifest
-            for mac, manifests in self._manifests.items()
-            for manifest in manifests
-            if manifest.policy == "discard" and manifest.boot_id != self.fence(mac)
-        ]
-
-    async def forget(self, manifest: Manifest) -> None:
-        """Remove the overlay of a boot that is over."""
-        held = self._manifests[manifest.mac]
-        if manifest not in held:
-            return  # somebody else was quicker
-        held.remove(manifest)
-        await self._in_thread(lambda: self._writebacks.remove(manifest))
 
     # A login's boot
 
@@ -273,8 +233,14 @@ class Attachments:
         )
 
     async def _boot(self, mac: str, wanted: BootId | None, entry: str) -> Boot:
-        fence = self.fence(mac)
-        boot_id = wanted or fence or BootId.mint()
+        fence, over = self.holdings.fence(mac), self.holdings.over(mac)
+        boot_id = wanted or (BootId.mint(after=fence) if fence is None or fence == over else fence)
+        if boot_id == over:
+            raise NotAdmitted(
+                LoginStatus.AUTHORIZATION_FAILURE,
+                f"boot {boot_id} of client {mac} is over: its write-back was taken away",
+                "restart the PC",
+            )
         if fence is not None and boot_id < fence:
             raise NotAdmitted(
                 LoginStatus.AUTHORIZATION_FAILURE,
@@ -291,7 +257,7 @@ class Attachments:
         boot = self._boots.get(mac)
         if boot is not None and boot.boot_id == boot_id and entry in ("", boot.entry):
             return boot
-        held = self._held(mac, boot_id, entry)
+        held = self.holdings.of_boot(mac, boot_id, entry)
         if held and {m.lun for m in held} == set(held[0].luns):
             if not any(map(self._writebacks.outlived, held)):
                 return await self._resume(mac, held, boot)
@@ -304,16 +270,9 @@ class Attachments:
             boot_id = BootId.mint(after=fence)
         return await self._begin(mac, boot_id, boot, entry)
 
-    def _held(self, mac: str, boot_id: BootId, entry: str) -> list[Manifest]:
-        """The manifests of a boot with this entry; where none is named, with the one that began last."""
-        held = [manifest for manifest in self._manifests.get(mac, ()) if manifest.boot_id == boot_id]
-        if held and not entry:
-            entry = max(held, key=lambda manifest: manifest.created).entry
-        return [manifest for manifest in held if manifest.entry == entry]
-
     async def _resume(self, mac: str, manifests: list[Manifest], former: Boot | None) -> Boot:
         self._require_sound(mac, {manifest.file for manifest in manifests})
-        images = await self._images([m.layers for m in manifests])
+        images = await self._images([self._layers(manifest) for manifest in manifests])
         if former is not None:  # of this boot, with another entry; a former boot is never resumed over
             await self._end(former, f"{manifests[0].entry} was chosen at the boot menu")
         try:
@@ -347,14 +306,17 @@ class Attachments:
                 f"the boot plan of client {plan.client} names no disk",
                 f"link it to an image: bootlink link set {plan.client} IMAGE",
             )
-        self._require_sound(mac, {overlay_name(disk, boot_id, entry) for disk in plan.disks})
-        images = await self._images([disk.layers for disk in plan.disks])
-        former_id = self.fence(mac)
+        holdings = self.holdings
+        back = holdings.returning(mac, None if whole.menu is None else entry)
+        intended = self._writebacks.intended(plan, boot_id, entry, back)
+        self._require_sound(mac, {manifest.file for manifest in intended})
+        images = await self._images([self._layers(manifest) for manifest in intended])
+        former_id = holdings.fence(mac)
         if former is not None:
             again = former.boot_id == boot_id
             await self._end(former, f"{entry} was chosen at the boot menu" if again else f"boot {boot_id} took over")
         try:
-            begun = await self._begin_writebacks(plan, boot_id, entry)
+            begun = await self._begin_writebacks(intended)
         except (OSError, ValueError) as error:
             self._release(images)
             raise NotAdmitted(
@@ -362,25 +324,45 @@ class Attachments:
                 f"no write-back could be made for client {plan.client}: {error}",
                 f"free space below {self._writebacks.root}, or see why it cannot be written to",
             ) from error
-        self._supersede(mac, former_id, [manifest for manifest, _ in begun])
+        self._supersede(mac, former_id, intended)
+        if back:
+            try:
+                await holdings.have_returned(mac)
+            except OSError as error:  # a restart of the service sees that they have, by their manifests
+                self._journal.log.warning("ledger not written", mac=mac, error=str(error))
+        for manifest in back:
+            self._journal.restored(manifest, boot_id, self._writebacks.usage(manifest))
         return self._open(mac, [(m, image, overlay) for (m, overlay), image in zip(begun, images, strict=True)])
 
-    async def _begin_writebacks(self, plan: BootPlan, boot_id: BootId, entry: str) -> list[tuple[Manifest, Overlay]]:
+    async def _begin_writebacks(self, manifests: list[Manifest]) -> list[tuple[Manifest, Overlay]]:
         """What `Writebacks.begin` gives; on a full disk once more, with the space that nobody needs any longer."""
         try:
-            return await self._in_thread(lambda: self._writebacks.begin(plan, boot_id, entry))
+            return await self._in_thread(lambda: self._writebacks.begin(manifests))
         except OSError as error:
             if error.errno not in OUT_OF_SPACE:
                 raise
-        for manifest in self.superseded():
-            await self.forget(manifest)
+        holdings, mac = self.holdings, manifests[0].mac
+        for client in holdings.clients:
+            for boot in holdings.reclaimable(client):
+                for manifest in boot.manifests:
+                    await holdings.forget(manifest)
         # And the former boot's own: it is fenced already. Its manifest stays, as that is the fence.
-        over = [m for m in self._manifests.get(plan.mac, ()) if m.policy == "discard" and m.boot_id < boot_id]
-        await self._in_thread(lambda: self._writebacks.empty(over))
-        return await self._in_thread(lambda: self._writebacks.begin(plan, boot_id, entry))
+        await holdings.empty(mac, manifests)
+        return await self._in_thread(lambda: self._writebacks.begin(manifests))
+
+    def _layers(self, manifest: Manifest) -> tuple[LayerPlan, ...]:
+        """What a write-back's content is read from now: a merge may have put other layers in the place of those that
+        its manifest names."""
+        plan = self._plans.get(manifest.mac)
+        if plan is not None and manifest.content:
+            entries = plan.menu.entries if plan.menu else ()
+            for disk in (*plan.disks, *(disk for entry in entries for disk in entry.disks)):
+                if disk.content == manifest.content:
+                    return disk.layers
+        return manifest.layers
 
     def _require_sound(self, mac: str, files: set[str]) -> None:
-        for manifest in self._manifests.get(mac, ()):
+        for manifest in self.holdings.of(mac):
             if manifest.failed and manifest.file in files:
                 raise NotAdmitted(
                     LoginStatus.TARGET_ERROR,
@@ -394,8 +376,7 @@ class Attachments:
         self._journal.count("writebacks_failed")
         self._journal.log.error("write-back failed", client=manifest.client, boot_id=str(manifest.boot_id), cause=why)
         failed = manifest.model_copy(update={"failed": why})
-        held = self._manifests[manifest.mac]
-        held[held.index(manifest)] = failed
+        self.holdings.replace(manifest, failed)
 
         def note() -> None:
             try:
@@ -407,12 +388,10 @@ class Attachments:
 
     def _supersede(self, mac: str, former_id: BootId | None, begun: list[Manifest]) -> None:
         """Note the new manifests, and tell what became of the former boot's write-backs."""
-        held = self._manifests.get(mac, [])
-        files = {manifest.file for manifest in begun}
-        self._manifests[mac] = [m for m in held if m.file not in files] + begun
-        for manifest in held:
-            # Of another entry of this boot nothing is told: it may be chosen again.
-            if manifest.boot_id == former_id and manifest.boot_id != begun[0].boot_id:
+        going_on = {manifest.file for manifest in begun if not manifest.lasts}
+        for manifest in self.holdings.note(mac, begun):
+            # Of another entry of this boot nothing is told: it may be chosen again. Nor of what has come back.
+            if manifest.boot_id == former_id != begun[0].boot_id and manifest.file not in going_on:
                 self._journal.superseded(manifest, self._writebacks.usage(manifest))
 
     def _open(self, mac: str, parts: list[tuple[Manifest, Image, Overlay]]) -> Boot:
@@ -420,7 +399,7 @@ class Attachments:
         disks = {}
         allowance = Allowance(self._limit, lambda level: self._press(mac, level))
         for manifest, image, overlay in parts:
-            disk = ClientDisk(image, overlay, self._executor, durable=manifest.policy != "discard", allowance=allowance)
+            disk = ClientDisk(image, overlay, self._executor, durable=manifest.lasts, allowance=allowance)
             disk.on_failure = partial(self._note_failure, manifest)
             unit = LogicalUnit(TABLE, Identity(mac, manifest.lun), luns, disk)
             disks[manifest.lun] = Attached(manifest, disk, unit)
@@ -454,34 +433,13 @@ class Attachments:
         for image in images:
             self._library.close(image)
 
-    # Seats
-
-    async def _take_seat(self, boot: Boot, admission: Admission, seat: Seat) -> None:
-        key = (admission.initiator, admission.isid)
-        if admission.tsih:
-            # One connection per session, so nobody may add one; and there is nothing to reinstate without a session.
-            known = key in boot.seats
-            raise NotAdmitted(
-                LoginStatus.TOO_MANY_CONNECTIONS if known else LoginStatus.SESSION_DOES_NOT_EXIST,
-                f"{admission.initiator} asks to join session {admission.tsih}",
-                "none: it logs in anew by itself",
-            )
-        former = boot.seats.pop(key, None)
-        if former is not None:
-            await former.evict("reinstated")
-        while len(boot.seats) >= SESSIONS_LIMIT:
-            await boot.seats.pop(next(iter(boot.seats))).evict("too many sessions")
-        boot.seats[key] = seat
-
-    async def _evict_all(self, boot: Boot, why: str) -> None:
-        seats, boot.seats = list(boot.seats.values()), {}
-        await asyncio.gather(*(seat.evict(why) for seat in seats))
+    # Ends
 
     async def _end(self, boot: Boot, why: str) -> None:
         """Fence a boot that another takes the place of, end its sessions and close its files."""
         for attached in boot.disks.values():
             await attached.disk.fence()
-        await self._evict_all(boot, why)
+        await boot.evict_all(why)
         await self._close(boot)
 
     async def _close(self, boot: Boot) -> None:

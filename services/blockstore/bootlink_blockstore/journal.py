@@ -17,6 +17,7 @@ from bootlink_events import (
     WritebackDiscarded,
     WritebackKept,
     WritebackPressure,
+    WritebackRestored,
 )
 from bootlink_events.models import InitiatorKind
 from bootlink_runtime import Logger
@@ -135,6 +136,29 @@ class Journal:
             client=manifest.client,
             boot_id=str(manifest.boot_id),
             lun=manifest.lun,
+            bytes=size,
+        )
+
+    def restored(self, manifest: Manifest, boot_id: BootId, size: int) -> None:
+        """A discarded write-back has come back with this boot."""
+        self._emit(WritebackRestored(**_writeback(manifest, size) | {"boot_id": boot_id}, written_by=manifest.boot_id))
+        self.log.info(
+            "write-back restored",
+            client=manifest.client,
+            boot_id=str(boot_id),
+            written_by=str(manifest.boot_id),
+            lun=manifest.lun,
+            bytes=size,
+        )
+
+    def dropped(self, manifest: Manifest, size: int) -> None:
+        """A write-back was thrown away on request."""
+        self.log.info(
+            "write-back dropped",
+            client=manifest.client,
+            boot_id=str(manifest.boot_id),
+            lun=manifest.lun,
+            policy=manifest.policy,
             bytes=size,
         )
 

@@ -30,7 +30,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
 from bootlink_blockstore.access import NotAdmitted
-from bootlink_blockstore.attach import Attached, Attachments, Boot
+from bootlink_blockstore.attach import Attachments
+from bootlink_blockstore.boot import Attached, Boot
 from bootlink_blockstore.chap import Chap
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.login import PORTAL_GROUP, Admission, Refusal

@@ -17,6 +17,7 @@ from bootlink_blockstore.access import Access, Plans
 from bootlink_blockstore.attach import Attachments
 from bootlink_blockstore.cache import Cache
 from bootlink_blockstore.disk import OUT_OF_SPACE
+from bootlink_blockstore.holdings import Holdings
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.library import Library
 from bootlink_blockstore.memory import settle
@@ -24,7 +25,7 @@ from bootlink_blockstore.overlay import HoleError, probe
 from bootlink_blockstore.portal import DRAIN_SECONDS, Portal, ticking
 from bootlink_blockstore.pressure import Space
 from bootlink_blockstore.readahead import JOBS
-from bootlink_blockstore.reclaim import reclaim
+from bootlink_blockstore.reclaim import Retention, reclaim
 from bootlink_blockstore.settings import Settings
 from bootlink_blockstore.writeback import InUseError, Writebacks
 from bootlink_runtime import Chassis, Service, StartupError, address_error
@@ -59,9 +60,8 @@ class BlockStore:
         self._ahead = ThreadPoolExecutor(JOBS, "ahead")
         self.library = Library(self.cache, self._readers, self._ahead)
         self._writebacks = Writebacks(self.root)
-        self.attachments = Attachments(
-            plans, self._writebacks, self.library, self._writers, journal, access, limit=limit
-        )
+        self.holdings = Holdings(self._writebacks, self._writers)
+        self.attachments = Attachments(plans, self.holdings, self.library, self._writers, journal, access, limit=limit)
         self.portal = Portal(self.attachments, journal, advertise)
 
     async def open(self) -> None:
@@ -134,7 +134,8 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.health.check("event loop", pulse.check)
     chassis.spawn(pulse.run(), name="pulse")
     chassis.spawn(ticking(store.portal), name="ticking")
-    chassis.spawn(reclaim(store.attachments, journal, space, settings.reclaim_after), name="reclaim")
+    retention = Retention(settings.undo_count, settings.undo_age, int(settings.undo_space))
+    chassis.spawn(reclaim(store.attachments, journal, space, retention), name="reclaim")
     chassis.listening("iscsi", host, port)
     chassis.announce_portals([f"{reachable}:{port}"])
     settle()

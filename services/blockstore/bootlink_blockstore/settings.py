@@ -28,8 +28,18 @@ class Settings(ClusterSettings):
         description="refuse initiator names that carry no boot id of the client whose disk they ask for, such as other "
         "tools have; where links ask for CHAP they are refused in any case",
     )
-    reclaim_after: float = Field(
-        default=600.0, ge=0, description="seconds from the next boot until a discarded write-back gives its space back"
+    undo_count: int = Field(
+        default=2, ge=0, description="discarded boots of each client that can be brought back; 0: none"
+    )
+    undo_age: float = Field(
+        default=86_400.0,
+        ge=0,
+        description="seconds from the next boot during which a discarded one can be brought back",
+    )
+    undo_space: ByteSize = Field(
+        default=ByteSize(50 << 30),
+        ge=0,
+        description="what all discarded write-backs may take together, such as 50GiB; the oldest go first",
     )
     writeback_limit: ByteSize = Field(
         default=ByteSize(10 << 30), ge=0, description="what one client may write, such as 10GiB; 0: no limit"

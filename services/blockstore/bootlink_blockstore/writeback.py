@@ -4,13 +4,19 @@ Layout, below the service's folder:
 
     writebacks/<mac token>/<boot id>.lun<n>.overlay        policy discard: named by its boot, new at every boot;
                            <boot id>.<entry>.lun<n>.overlay  and by what was chosen at a boot menu
-    writebacks/<mac token>/keep.lun<n>.<layer>.overlay     policy keep: named by the layer that it lies upon
+    writebacks/<mac token>/keep.lun<n>.<content>.overlay   policy keep: named by the contents that it lies upon
+    writebacks/<mac token>/super.lun<n>.<content>.overlay  policy super: likewise, and apart from what was kept
     ... .zeros                                             what was given back of each, under the same name
     ... .json                                              the manifest of each, under the same name
 
-A manifest says whose an overlay is, on which layers it lies and which boot had it last. It is what makes a login after
-a restart of the service find the very same disk, whatever the plan says by then; and the newest boot id among a
-client's manifests is its fence, so a restart forgets no fence either. Manifests are replaced atomically and synced.
+A manifest says whose an overlay is, on what it lies and which boot had it last. It is what makes a login after a
+restart of the service find the very same disk, whatever the plan says by then; and the newest boot id among a client's
+manifests is its fence, so a restart forgets no fence either (see `ledger` for the one exception). Manifests are
+replaced atomically and synced.
+
+What an overlay lies upon is its *content*: the identity of what a version of an image shows. The layers that it is read
+from may change below it, as when the registry merges some of them; the content does not. Plans and manifests of before
+name none; theirs is the id of the top layer, which is what the registry made of it, too.
 
 A boot outlives the service, but not the machine: what its system wrote and did not flush may be gone after a power cut,
 and it would go on with a mixture. So a manifest names the run of the machine (the kernel's own boot id), and only a
@@ -38,8 +44,11 @@ from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from bootlink_blockstore import ledger
+from bootlink_blockstore.durable import replace, sync_folder
+from bootlink_blockstore.ledger import Ledger
 from bootlink_blockstore.overlay import Overlay, zeros_path
-from bootlink_events import BootId, LayerPlan, Mac, mac_token
+from bootlink_events import BootId, LayerPlan, Mac, mac_token, normalise_mac
 from bootlink_events.plans import BootPlan, Chap, DiskPlan, Policy
 
 MANIFEST_LIMIT: Final = 1 << 20  # bytes; one with 256 layers has about 100 KiB
@@ -67,7 +76,8 @@ class Manifest(BaseModel):
     image: str
     version: int
     policy: Policy
-    layers: tuple[LayerPlan, ...] = Field(min_length=1, description="top first")
+    content: str = Field(default="", description="identity of what it lies upon; empty: as the top layer's id")
+    layers: tuple[LayerPlan, ...] = Field(min_length=1, description="it is read from when the boot begins, top first")
     created: AwareDatetime
     machine_run: str = Field(default="", description="the run of the machine that the boot began in; empty: unknown")
     chap: Chap = Field(default="off", description="what a login to that boot must prove")
@@ -77,6 +87,16 @@ class Manifest(BaseModel):
     def size(self) -> int:
         """Bytes of the disk."""
         return self.layers[0].virtual_size
+
+    @property
+    def bound_to(self) -> str:
+        """Identity of the contents that it lies upon, and that it is senseless on any other than."""
+        return self.content or self.layers[0].id
+
+    @property
+    def lasts(self) -> bool:
+        """Does it outlive its boot?"""
+        return self.policy != "discard"
 
 
 def machine_run() -> str:
@@ -89,9 +109,9 @@ def overlay_name(disk: DiskPlan, boot_id: BootId, entry: str = "") -> str:
     if disk.policy == "discard":
         chosen = f".{entry}" if entry else ""
         return f"{boot_id}{chosen}.lun{disk.lun}.overlay"
-    # Bound to the layer it lies upon: its pages are senseless on any other.
-    layer = hashlib.sha256(disk.layers[0].id.encode()).hexdigest()[:16]
-    return f"keep.lun{disk.lun}.{layer}.overlay"
+    # Bound to the contents it lies upon: its pages are senseless on any other.
+    content = hashlib.sha256((disk.content or disk.layers[0].id).encode()).hexdigest()[:16]
+    return f"{disk.policy}.lun{disk.lun}.{content}.overlay"
 
 
 class Writebacks:
@@ -123,11 +143,12 @@ class Writebacks:
 
     def path(self, manifest: Manifest) -> Path:
         """The overlay of a manifest."""
-        return self.root / mac_token(manifest.mac) / manifest.file
+        return self.folder(manifest.mac) / manifest.file
 
     def scan(self) -> tuple[list[Manifest], list[str]]:
         """All manifests, and what could not be read, one line each. Removes what was never used, and drafts."""
-        manifests, problems = [], []
+        manifests: list[Manifest] = []
+        problems: list[str] = []
         for path in sorted(self.root.glob("*/*.json")):
             try:
                 if path.stat().st_size > MANIFEST_LIMIT:
@@ -147,44 +168,65 @@ class Writebacks:
                     path.unlink()
         return manifests, problems
 
-    def begin(self, plan: BootPlan, boot_id: BootId, entry: str = "") -> list[tuple[Manifest, Overlay]]:
-        """The overlays for a new boot, by this plan: new ones, and kept ones that lie on the same layers.
+    def folder(self, mac: str) -> Path:
+        """Where a client's files are."""
+        return self.root / mac_token(mac)
 
-        `entry`: what was chosen at the boot menu; the plan names its disks already.
+    def intended(
+        self, plan: BootPlan, boot_id: BootId, entry: str = "", returning: Sequence[Manifest] = ()
+    ) -> list[Manifest]:
+        """The manifests that a new boot has by this plan. `returning`: of a discarded boot, which take the place of
+        what the plan says of their logical units. `entry`: what was chosen at the boot menu; the plan names its disks
+        already.
+        """
+        back = {manifest.lun: manifest for manifest in returning}
+        luns = tuple(sorted({*back, *(disk.lun for disk in plan.disks)}))
+        of_the_boot = {
+            "client": plan.client,
+            "boot_id": boot_id,
+            "entry": entry,
+            "luns": luns,
+            "chap": plan.chap,
+            "machine_run": self._machine_run,
+        }
+        begun = datetime.now(UTC)
+        fresh = [
+            Manifest(
+                file=overlay_name(disk, boot_id, entry),
+                mac=plan.mac,
+                lun=disk.lun,
+                image=disk.image,
+                version=disk.version,
+                policy=disk.policy,
+                content=disk.content,
+                layers=disk.layers,
+                created=begun,
+                **of_the_boot,
+            )
+            for disk in plan.disks
+            if disk.lun not in back
+        ]
+        return fresh + [manifest.model_copy(update={**of_the_boot, "created": begun}) for manifest in back.values()]
+
+    def begin(self, manifests: Sequence[Manifest]) -> list[tuple[Manifest, Overlay]]:
+        """The overlays for a new boot with these manifests: new ones, and those that are there and go on.
 
         OSError or ValueError if that cannot be; then nothing of it stays open.
         """
-        folder = self.root / mac_token(plan.mac)
+        folder = self.folder(manifests[0].mac)
         folder.mkdir(exist_ok=True)
         begun: list[tuple[Manifest, Overlay]] = []
-        records = [folder / overlay_name(d, boot_id, entry) for d in plan.disks if d.policy == "discard"]
+        records = [self.path(m) for m in manifests if m.file.startswith(f"{m.boot_id}.")]  # this boot's own
         if records and all(path.with_suffix(".json").exists() for path in records):
-            raise ValueError(f"boot {boot_id} has begun before, and what it wrote can no longer be read")
+            raise ValueError(f"boot {manifests[0].boot_id} has begun before, and what it wrote can no longer be read")
         try:
-            for disk in plan.disks:
-                path = folder / overlay_name(disk, boot_id, entry)
-                manifest = Manifest(
-                    file=path.name,
-                    mac=plan.mac,
-                    client=plan.client,
-                    boot_id=boot_id,
-                    entry=entry,
-                    lun=disk.lun,
-                    luns=tuple(d.lun for d in plan.disks),
-                    image=disk.image,
-                    version=disk.version,
-                    policy=disk.policy,
-                    chap=plan.chap,
-                    layers=disk.layers,
-                    created=datetime.now(UTC),
-                    machine_run=self._machine_run,
-                )
-                begun.append((manifest, self._overlay(path, manifest)))
-            _sync_folder(folder)
-            for manifest, _ in begun:
+            for manifest in manifests:
+                begun.append((manifest, self._overlay(manifest, new=self.path(manifest) in records)))
+            sync_folder(folder)
+            for manifest in manifests:
                 write_manifest(self.path(manifest).with_suffix(".json"), manifest)
-            _sync_folder(folder)
-            _sync_folder(self.root)
+            sync_folder(folder)
+            sync_folder(self.root)
         except (OSError, ValueError):
             _close(overlay for _, overlay in begun)
             with contextlib.suppress(OSError):
@@ -193,15 +235,16 @@ class Writebacks:
             raise
         return begun
 
-    def _overlay(self, path: Path, manifest: Manifest) -> Overlay:
-        if manifest.policy == "keep" and path.with_suffix(".json").exists():
+    def _overlay(self, manifest: Manifest, *, new: bool) -> Overlay:
+        path = self.path(manifest)
+        if not new and path.with_suffix(".json").exists():
             held = Manifest.model_validate_json(path.with_suffix(".json").read_bytes())
-            if [layer.id for layer in held.layers] != [layer.id for layer in manifest.layers]:
+            if held.bound_to != manifest.bound_to:
                 raise ValueError(f"{path} lies on other layers than the plan names")
             return Overlay.reopen(path, manifest.size)
         _unlink(path)  # of an attempt to begin this same boot that was cut short
         overlay = Overlay.create(path, manifest.size)
-        if manifest.policy == "keep":
+        if manifest.lasts:
             for fd in (overlay.fd, overlay.zeros_fd):
                 os.fsync(fd)  # its size must survive a power cut, or it could not be opened again
         return overlay
@@ -216,6 +259,25 @@ class Writebacks:
             _close(resumed)
             raise
         return resumed
+
+    def ledgers(self) -> tuple[dict[str, Ledger], list[str]]:
+        """The ledgers of all clients that have one, and what could not be read, one line each."""
+        found: dict[str, Ledger] = {}
+        problems: list[str] = []
+        for path in self.root.glob(f"*/{ledger.NAME}"):
+            try:
+                found[normalise_mac(path.parent.name)] = Ledger.read(path.parent)
+            except (OSError, ValueError) as error:
+                problems.append(f"{path}: {error}")
+        return found, problems
+
+    def write_ledger(self, mac: str, entry: Ledger) -> None:
+        """Put down a client's ledger, also for after a power cut."""
+        folder = self.folder(mac)
+        folder.mkdir(exist_ok=True)
+        entry.write(folder)
+        sync_folder(folder)
+        sync_folder(self.root)
 
     def fail(self, manifest: Manifest) -> None:
         """Note in a manifest that its overlay has failed."""
@@ -239,7 +301,7 @@ class Writebacks:
         """Give the space of an overlay back."""
         path = self.path(manifest)
         path.with_suffix(".json").unlink(missing_ok=True)
-        _sync_folder(path.parent)  # or a power cut could leave a manifest of nothing
+        sync_folder(path.parent)  # or a power cut could leave a manifest of nothing
         _unlink(path)
 
 
@@ -250,24 +312,7 @@ def _unlink(overlay: Path) -> None:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Replace a manifest: whoever reads finds the former one or this one, also after a power cut."""
-    draft = path.with_suffix(".tmp")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        rest = memoryview(manifest.model_dump_json(indent=1).encode())
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    draft.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    replace(path, manifest.model_dump_json(indent=1).encode())
 
 
 def _close(overlays: Iterator[Overlay] | Sequence[Overlay]) -> None:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bootlink_blockstore import attach as module
 from bootlink_blockstore import reclaim, writeback
-from bootlink_blockstore.access import NotAdmitted
-from bootlink_blockstore.attach import Attachments, Boot
+from bootlink_blockstore.boot import SESSIONS_LIMIT
 from bootlink_blockstore.disk import DiskFault
 from bootlink_blockstore.login import Admission
 from bootlink_blockstore.overlay import Overlay
-from bootlink_blockstore.service import BlockStore
 from bootlink_events import (
     BootFailed,
     BootId,
@@ -33,84 +27,11 @@ from bootlink_events import (
     target_iqn,
 )
 from bootlink_wire.iscsi_pdu import LoginStatus
-from lab.blockstore import MAC, Plans, Told, digest, identity, make_image, plan
+from lab.blockstore import MAC, Plans, identity, make_image, plan
+from lab.house import Someone, boot_id, house, read, write
 
-HOUR = 3_600_000
 NAMES = ("base", "data", "other")
 OTHER = "52:54:00:00:00:02"
-
-
-def boot_id(hours_ago: float = 1.0) -> BootId:
-    return BootId.mint(now_ms=int(time.time() * 1000 - hours_ago * HOUR))
-
-
-class Someone:
-    """A seat, and who sits on it."""
-
-    def __init__(self) -> None:
-        self.evicted = ""
-
-    async def evict(self, why: str) -> None:
-        self.evicted = why
-
-
-class House:
-    """Attachments over a folder, with logins that need no session."""
-
-    def __init__(self, attachments: Attachments, plans: Plans, told: Told, folder: Path) -> None:
-        self.attachments = attachments
-        self.plans = plans
-        self.told = told
-        self.folder = folder / "writebacks" / "52-54-00-00-00-01"
-
-    async def login(
-        self,
-        initiator: str,
-        *,
-        isid: int = 1,
-        seat: Someone | None = None,
-        mac: str = MAC,
-        tsih: int = 0,
-        entry: str = "",
-    ) -> Boot:
-        admission = Admission(initiator, target_iqn(mac, entry), isid.to_bytes(6, "big"), tsih, False, False)
-        return await self.attachments.attach(admission, seat or Someone(), datetime.now(UTC))
-
-    async def refused(self, initiator: str, **more: Any) -> NotAdmitted:
-        with pytest.raises(NotAdmitted) as caught:
-            await self.login(initiator, **more)
-        return caught.value
-
-    def files(self) -> list[str]:
-        return sorted(path.name for path in self.folder.iterdir())
-
-
-@contextlib.asynccontextmanager
-async def house(folder: Path, plans: Plans | None = None) -> AsyncIterator[House]:
-    base = folder / "base.img"
-    if not base.exists():
-        make_image(base, 1 << 20)
-    before = digest(base)
-    plans = Plans({MAC: plan(base)}) if plans is None else plans
-    told = Told()
-    store = BlockStore(plans, told.journal(), folder, cache=8 << 20)
-    await store.open()
-    try:
-        yield House(store.attachments, plans, told, folder)
-    finally:
-        await store.close()
-    assert digest(base) == before, "the image's bytes have changed"
-
-
-async def write(boot: Boot, data: bytes, lun: int = 0) -> None:
-    waiting = boot.disks[lun].disk.write(0, data)
-    if waiting is not None:
-        await waiting
-
-
-async def read(boot: Boot, length: int = 512, lun: int = 0) -> bytes:
-    result = boot.disks[lun].disk.read(0, length)
-    return b"".join(result if isinstance(result, list) else await result)
 
 
 def with_menu(folder: Path) -> Plans:
@@ -164,7 +85,7 @@ async def test_logins_without_logout_never_lock_a_client_out(tmp_path: Path) -> 
         for number, seat in enumerate(seats):
             await home.login(identity(boot_id(1)) if number == 0 else "iqn.x:same", isid=number, seat=seat)
         assert not seats[-1].evicted
-        assert sum(bool(seat.evicted) for seat in seats) == 51 - module.SESSIONS_LIMIT
+        assert sum(bool(seat.evicted) for seat in seats) == 51 - SESSIONS_LIMIT
 
 
 async def test_nobody_adds_a_connection_to_a_session(tmp_path: Path) -> None:
@@ -400,7 +321,7 @@ async def test_a_boot_that_could_not_begin_may_try_again(tmp_path: Path, monkeyp
 
     async with house(tmp_path) as home:
         name = identity(boot_id())
-        monkeypatch.setattr(writeback, "_sync_folder", broken)
+        monkeypatch.setattr(writeback, "sync_folder", broken)
         assert (await home.refused(name)).status == LoginStatus.OUT_OF_RESOURCES
         monkeypatch.undo()
         await home.login(name)
@@ -539,10 +460,11 @@ async def test_a_discarded_writeback_gives_its_space_back_after_a_while_and_neve
         await home.login(identity(old))
         await write(await home.login(identity(current)), b"c" * 512)
         began = current.timestamp_ms / 1000
-        assert reclaim.due(home.attachments, 600, began + 599) == []
-        (gone,) = reclaim.due(home.attachments, 600, began + 601)
+        holdings, limits = home.attachments.holdings, reclaim.Retention(count=9, age=600, space=1 << 30)
+        assert reclaim.due([holdings.reclaimable(MAC)], limits, began + 599) == []
+        (gone,) = reclaim.due([holdings.reclaimable(MAC)], limits, began + 601)
         assert gone.boot_id == old
-        await home.attachments.forget(gone)
+        await holdings.forget(gone)
         assert home.files() == [f"{current}.lun0.{kind}" for kind in ("json", "overlay", "zeros")]
         assert (await home.refused(identity(old))).status == LoginStatus.AUTHORIZATION_FAILURE
 

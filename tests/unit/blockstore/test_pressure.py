@@ -11,6 +11,7 @@ from bootlink_blockstore import reclaim
 from bootlink_blockstore.disk import ClientDisk, DiskFault
 from bootlink_blockstore.pagemap import PAGE
 from bootlink_blockstore.pressure import Allowance, Space
+from bootlink_blockstore.reclaim import Retention
 from bootlink_blockstore.service import BlockStore
 from bootlink_events import BootId, WritebackPressure
 from bootlink_runtime import StartupError
@@ -186,7 +187,9 @@ async def test_where_space_is_low_it_is_told_once_and_discarded_writebacks_go_at
             await client.close()
         space = Space(running.store.root, 1 << 62)
         journal = running.told.journal()
-        task = asyncio.create_task(reclaim.reclaim(running.store.attachments, journal, space, 3600.0))
+        task = asyncio.create_task(
+            reclaim.reclaim(running.store.attachments, journal, space, Retention(9, 3600.0, 1 << 40))
+        )
         async with asyncio.timeout(10):
             while not running.told.counters["writebacks_reclaimed"]:
                 await asyncio.sleep(0.01)
