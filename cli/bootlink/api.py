@@ -58,6 +58,12 @@ class Api:
     def put(self, *path: str, body: Mapping[str, Any]) -> Any:
         return self._call("PUT", path, body=body)
 
+    def patch(self, *path: str, body: Mapping[str, Any]) -> Any:
+        return self._call("PATCH", path, body=body)
+
+    def delete(self, *path: str, **query: str | int | None) -> Any:
+        return self._call("DELETE", path, query={k: v for k, v in query.items() if v is not None})
+
     def _call(
         self,
         method: str,

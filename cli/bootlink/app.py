@@ -9,7 +9,18 @@ from typing import Annotated, Final
 import typer
 from pydantic import ValidationError
 
-from bootlink.commands import boots, cache, clients, events, images, jobs, links, status, up
+from bootlink.commands import (
+    boots,
+    branches,  # noqa: F401  (its commands are `client`'s)
+    cache,
+    clients,
+    events,
+    images,
+    jobs,
+    links,
+    status,
+    up,
+)
 from bootlink.errors import CommandError
 from bootlink.output import print_error
 from bootlink_runtime import BusUnavailable, StartupError, __version__, configure

@@ -185,6 +185,21 @@ class LinkChanged(EventData):
     at: datetime
 
 
+class BranchChanged(EventData):
+    """A client became a super client, is upon another version, or is none any more."""
+
+    mac: Mac
+    client: str
+    image: str
+    base: int = Field(description="the version that it writes upon")
+    became: Literal["opened", "moved", "committed", "abandoned"] = Field(
+        description="moved: it goes on upon the version that was made of what it wrote; committed and abandoned: it is "
+        "over"
+    )
+    author: str = ""
+    at: datetime
+
+
 class ImagePublished(EventData):
     """A channel of an image points at a version."""
 

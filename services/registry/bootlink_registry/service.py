@@ -21,6 +21,7 @@ from bootlink_registry.layers import Layers
 from bootlink_registry.nodes import NodeWatch
 from bootlink_registry.provisioning import Provisioning
 from bootlink_registry.settings import RegistrySettings
+from bootlink_registry.writebacks import Reclaim
 from bootlink_runtime import Chassis, Service, ended, listen, serving
 
 
@@ -61,6 +62,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
                     "intake": intake.run(bus),
                     "sweep": intake.sweep(),
                     "jobs": runner.run(),
+                    "reclaim": Reclaim(database, bus, log).run(),
                     "layers": layers.watch(lambda: delivery.active or not bus.connected),
                 }
                 tasks = [chassis.spawn(coroutine, name=name) for name, coroutine in work.items()]

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 
-from bootlink_registry.api import answers, boots, clients, images, jobs, links, menus
+from bootlink_registry.api import answers, boots, branches, clients, images, jobs, links, menus
 from bootlink_registry.api.context import Context, Registry
 from bootlink_registry.api.limit import BodyLimit
 from bootlink_registry.api.models.about import Counts, InfoAnswer, NodeAnswer
@@ -49,7 +49,10 @@ def api(context: Context, *, log: Any) -> FastAPI:
     )
     app.state.context = context
     app.add_middleware(BodyLimit)
-    for router in (about, images.router, clients.router, links.router, menus.router, boots.router, jobs.router):
+    for router in (
+        *(about, images.router, clients.router, branches.router, links.router, menus.router, boots.router),
+        *(jobs.router,),
+    ):
         app.include_router(router, prefix="/v1")
     answers.install(app, log=log)
     return app

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from bootlink_registry import commits
 from bootlink_registry.jobs.work import JobKind
 
-_ALL: Final[tuple[JobKind, ...]] = ()
+_ALL: Final[tuple[JobKind, ...]] = (commits.COMMIT,)
 
 KINDS: Final[Mapping[str, JobKind]] = {kind.name: kind for kind in _ALL}

@@ -1,0 +1,172 @@
+"""What block stores hold of clients' writes: asked, brought back at a reboot's undo, and thrown away when it is due.
+
+A write-back lies on one node (rarely on more, where a client moved), and which one is not written down here: all are
+asked. What is not needed any more (after a commit, an abandoned branch, a rebase) is a row in the transaction that made
+it so, since a client that runs holds it and a block store may be away; `Reclaim` asks until it is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from bootlink_events import BootId
+from bootlink_events.commands import DropWriteback, ListWritebacks, RestoreWriteback, WritebackItem
+from bootlink_registry.database import Connection, Database, DatabaseAway
+from bootlink_registry.problems import Problem, conflict, not_found
+from bootlink_runtime import Bus, BusUnavailable, CommandError, Logger, rpc
+
+BLOCKSTORE: Final = "blockstore"
+LOOK_SECONDS: Final = 15.0  # between looks for what is due to be thrown away
+DUE_AT_ONCE: Final = 100  # rows of one look
+GIVE_UP_AFTER: Final = timedelta(days=30)  # where no block store that held it came back, nobody will
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A write-back, and the block store that has it."""
+
+    node: str
+    item: WritebackItem
+
+
+async def held_of(bus: Bus, mac: str) -> list[Held]:
+    """What the block stores hold of this client, the newest boot first. Problem if none of them answers."""
+    try:
+        answers = await rpc.call_all(bus, BLOCKSTORE, ListWritebacks(mac=mac))
+    except BusUnavailable as error:
+        raise _away(str(error)) from error
+    held = [
+        Held(node, item)
+        for node, answer in answers.items()
+        if not isinstance(answer, CommandError)
+        for item in answer.items
+    ]
+    silent = [answer for answer in answers.values() if isinstance(answer, CommandError)]
+    if not held and (silent or not answers):
+        raise _away(silent[0].detail if silent else "none has announced itself")
+    return sorted(held, key=lambda one: (one.item.boot_id, one.item.since), reverse=True)
+
+
+def _away(why: str) -> Problem:
+    return Problem(
+        503,
+        f"no block store can be asked what it holds: {why}",
+        "look whether blockstore and NATS run (bootlink status), then repeat",
+    )
+
+
+def refused(error: CommandError) -> Problem:
+    """What a block store says to a command, as an answer to a request."""
+    return Problem(409 if error.cause == "refused" else 503, error.detail, error.remedy)
+
+
+async def undo_reboot(bus: Bus, mac: str, name: str, boot_id: BootId | None) -> list[Held]:
+    """Give the client's next boot back what it wrote in the boot that was discarded last, or in `boot_id`.
+
+    Problem if there is nothing of it any more.
+    """
+    held = [one for one in await held_of(bus, mac) if one.item.state in ("discarded", "outlived")]
+    found = [one for one in held if boot_id is None or one.item.boot_id == boot_id]
+    if not found:
+        if boot_id is None:
+            raise not_found(
+                f"nothing that {name} wrote and lost at a restart is held any more",
+                "how long it is held is set where the block store runs; `bootlink client writebacks` shows what is",
+            )
+        raise not_found(
+            f"what {name} wrote in boot {boot_id} is held no more",
+            f"bootlink client writebacks {name} shows what can come back",
+        )
+    try:
+        answer = await rpc.call(bus, BLOCKSTORE, found[0].node, RestoreWriteback(mac=mac, boot_id=boot_id))
+    except CommandError as error:
+        raise refused(error) from error
+    except BusUnavailable as error:
+        raise _away(str(error)) from error
+    return [Held(found[0].node, item) for item in answer.items]
+
+
+def require_off(held: list[Held], name: str, what: str) -> None:
+    """Problem if the client is at work on one of these."""
+    if any(one.item.state == "in_use" for one in held):
+        raise conflict(f"{name} is running, and {what}", "shut it down first, then repeat")
+
+
+async def drop_later(
+    connection: Connection, mac: str, lun: int, content: uuid.UUID, due: datetime | None = None
+) -> None:
+    """Have what this client wrote upon `content` thrown away once it is `due` (now: None), in the caller's
+    transaction."""
+    await connection.execute(
+        """
+        INSERT INTO dropped_writebacks (content, mac, lun, due) VALUES ($1, $2, $3, coalesce($4, now()))
+        ON CONFLICT (content) DO UPDATE SET due = least(dropped_writebacks.due, excluded.due)
+        """,
+        *(content, mac, lun, due),
+    )
+
+
+async def keep_after_all(connection: Connection, content: uuid.UUID) -> None:
+    """Take back a `drop_later`."""
+    await connection.execute("DELETE FROM dropped_writebacks WHERE content = $1", content)
+
+
+class Reclaim:
+    """Throws away what is due, for ever."""
+
+    def __init__(self, database: Database, bus: Bus, log: Logger) -> None:
+        self._database = database
+        self._bus = bus
+        self._log = log
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except DatabaseAway:
+                await self._database.recovered()
+            except BusUnavailable as error:
+                self._log.debug("nothing reclaimed", error=str(error))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        async with self._database.transaction() as connection:
+            due = await connection.fetch(
+                "SELECT * FROM dropped_writebacks WHERE due <= now() ORDER BY due LIMIT $1", DUE_AT_ONCE
+            )
+        for row in due:
+            if await self._drop(row):
+                async with self._database.transaction() as connection:
+                    await _forget(connection, row["content"])
+
+    async def _drop(self, row: Any) -> bool:
+        """Whether nothing of it is left anywhere. A node that does not answer may hold it: asked again later."""
+        command = DropWriteback(mac=row["mac"], lun=row["lun"], content=str(row["content"]))
+        answers = await rpc.call_all(self._bus, BLOCKSTORE, command)
+        gone = False
+        for node, answer in answers.items():
+            if isinstance(answer, CommandError):
+                self._log.debug("write-back held still", node=node, mac=row["mac"], problem=answer.detail)
+                return _is_old(row)
+            gone |= bool(answer.items)
+        return gone or bool(answers) or _is_old(row)
+
+
+def _is_old(row: Any) -> bool:
+    return bool(datetime.now(row["due"].tzinfo) - row["due"] > GIVE_UP_AFTER)
+
+
+async def _forget(connection: Connection, content: uuid.UUID) -> None:
+    """It is gone, and so is what a rebase would have gone back to."""
+    await connection.execute("DELETE FROM dropped_writebacks WHERE content = $1", content)
+    await connection.execute(
+        """
+        UPDATE own_layers SET former_version = NULL, former_layer = NULL, former_content = NULL
+        WHERE former_content = $1
+        """,
+        content,
+    )
