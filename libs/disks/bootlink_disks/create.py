@@ -50,13 +50,26 @@ def create_vhd_dynamic(
     DiskError if the source cannot be read, is too large for VHD, `path` exists, or it cannot be written.
     """
     path = Path(path)
-    require_block_size(block_size)
     with ExitStack() as stack:
         disk = stack.enter_context(open_layer(source, "raw")) if isinstance(source, str | os.PathLike) else source
-        require_room(disk.path, disk.size, block_size)
         with appearing(path) as fd:
-            _write(fd, disk, block_size, unique_id or uuid.uuid4(), progress or (lambda _done: None))
+            write_vhd_dynamic(fd, disk, block_size=block_size, unique_id=unique_id, progress=progress)
     return probe(path)
+
+
+def write_vhd_dynamic(
+    fd: int,
+    disk: Disk,
+    *,
+    block_size: int = DEFAULT_BLOCK_SIZE,
+    unique_id: uuid.UUID | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """`create_vhd_dynamic` into an open, empty file. The flush and the name are the caller's. OSError if it cannot be
+    written."""
+    require_block_size(block_size)
+    require_room(disk.path, disk.size, block_size)
+    _write(fd, disk, block_size, unique_id or uuid.uuid4(), progress or (lambda _done: None))
 
 
 def require_block_size(block_size: int) -> None:

@@ -2,7 +2,7 @@
 
 The file has the layout of `create`, and after the BAT the parent's path in the two ways that Windows looks for:
 relative to the file (W2ru) and absolute (W2ku). A block that has a changed sector gets its place in the file; only the
-changed sectors of it are written, and only their bits are set.
+changed sectors of it are written, and only their bits are set. Longer zeros stay holes in the file.
 
 **The order.** Data, flush; bitmaps, flush; then BAT, header and footers. In a differencing disk each of these steps
 uncovers the one before: a BAT entry without its bitmap, or a bitmap without its data, would show zeros where the parent
@@ -36,7 +36,7 @@ from bootlink_disks.create import (
 from bootlink_disks.errors import DiskError
 from bootlink_disks.layer import SECTOR, ImageInfo
 from bootlink_disks.open import probe
-from bootlink_disks.writing import appearing, write_at
+from bootlink_disks.writing import appearing, write_at, write_sparse
 
 
 def create_vhd_differencing(
@@ -56,14 +56,37 @@ def create_vhd_differencing(
     too large for VHD, `path` exists, or it cannot be written. What iterating `changes` raises passes through.
     """
     path = Path(path)
+    with appearing(path) as fd:
+        write_vhd_differencing(
+            fd, path, parent, changes, size=size, block_size=block_size, unique_id=unique_id, progress=progress
+        )
+    return probe(path)
+
+
+def write_vhd_differencing(
+    fd: int,
+    path: Path,
+    parent: ImageInfo,
+    changes: Iterable[tuple[int, bytes]],
+    *,
+    size: int | None = None,
+    block_size: int = DEFAULT_BLOCK_SIZE,
+    unique_id: uuid.UUID | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """`create_vhd_differencing` into an open, empty file that is going to be `path`. The last flush and the name are
+    the caller's; until both are done nobody may take the file for a disk. OSError if it cannot be written."""
     size = size or parent.virtual_size
     require_block_size(block_size)
     if size < parent.virtual_size or size % SECTOR:
         raise ValueError(f"a child of {size} bytes does not fit on a parent of {parent.virtual_size}")
     require_room(parent.path, size, block_size)
-    with appearing(path) as fd:
-        _Writer(fd, size, block_size).write(path, parent, changes, unique_id or uuid.uuid4(), progress)
-    return probe(path)
+    _Writer(fd, size, block_size).write(path, parent, changes, unique_id or uuid.uuid4(), progress)
+
+
+def bitmaps_fit(blocks: int, block_size: int = DEFAULT_BLOCK_SIZE) -> bool:
+    """Whether a differencing VHD may have changes in so many blocks."""
+    return blocks * vhd.bitmap_size(block_size) <= BITMAP_LIMIT
 
 
 class _Writer:
@@ -113,7 +136,7 @@ class _Writer:
         block, within = divmod(offset, self._block_size)
         part = min(len(data), self._block_size - within)
         if block not in self._bitmaps:
-            if (len(self._bitmaps) + 1) * self._bitmap_size > BITMAP_LIMIT:
+            if not bitmaps_fit(len(self._bitmaps) + 1, self._block_size):
                 raise DiskError(
                     f"the changes touch more than {len(self._bitmaps)} blocks of {self._block_size} bytes",
                     "that is too much for one layer; make a whole disk of them instead",
@@ -122,10 +145,8 @@ class _Writer:
             start = next_block(end, self._bitmap_size)
             self._table[block] = start // SECTOR
             end = start + self._bitmap_size + self._block_size
-        bits = self._bitmaps[block]
-        for sector in range(within // SECTOR, (within + part) // SECTOR):
-            bits[sector >> 3] |= 0x80 >> (sector & 7)
-        write_at(self._fd, self._table[block] * SECTOR + self._bitmap_size + within, data[:part])
+        _set_bits(self._bitmaps[block], within // SECTOR, (within + part) // SECTOR)
+        write_sparse(self._fd, self._table[block] * SECTOR + self._bitmap_size + within, bytes(data[:part]))
         return end, part
 
     def _header(self, path: Path, parent: ImageInfo) -> tuple[vhd.DynamicHeader, bytes]:
@@ -151,3 +172,14 @@ class _Writer:
             parent.path.name[: vhd.MAX_PARENT_NAME],
             tuple(locators),
         ), data
+
+
+def _set_bits(bits: bytearray, first: int, end: int) -> None:
+    """Set the bits of sectors first..end; the highest bit of a byte is its first sector."""
+    while first < end and first & 7:
+        bits[first >> 3] |= 0x80 >> (first & 7)
+        first += 1
+    while first < end and end & 7:
+        end -= 1
+        bits[end >> 3] |= 0x80 >> (end & 7)
+    bits[first >> 3 : end >> 3] = b"\xff" * (end - first >> 3)
