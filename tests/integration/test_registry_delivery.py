@@ -27,8 +27,8 @@ from bootlink_events import (
 )
 from bootlink_registry import layers, outbox
 from bootlink_registry.database import Connection, Database
-from bootlink_runtime import Bus, BusUnavailable, Health, PlanBook, connect_once, consume, follow, logger
-from lab.chassis import MAC, bus_on
+from bootlink_runtime import Bus, BusUnavailable, PlanBook, connect_once, consume, follow, logger
+from lab.chassis import MAC, bus_on, reader
 from lab.nats import NatsServer
 from lab.postgres import PostgresServer
 from lab.process import Process
@@ -40,19 +40,6 @@ PORTAL = "127.0.0.1:3260"
 
 def mac(number: int) -> str:
     return f"52:54:00:00:00:{number:02x}"
-
-
-@contextlib.asynccontextmanager
-async def reader(url: str, folder: Path) -> AsyncIterator[tuple[Bus, PlanBook]]:
-    """What another service has: a bus and its plan book."""
-    async with bus_on(url, service="reader", make=False) as bus:
-        book = PlanBook(bus, folder=folder, log=logger("reader"), health=Health("reader", "lab"))
-        task = asyncio.create_task(book.run())
-        try:
-            yield bus, book
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
 
 def refusal(book: PlanBook, client: str = MAC) -> RefusalCause | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
+from pathlib import Path
 
 from bootlink_events import BootPlan, DiskPlan, LayerPlan, Policy, mac_token, target_iqn
-from bootlink_runtime import Bus, Health, logger, provision
+from bootlink_runtime import Bus, Health, PlanBook, logger, provision
 
 MAC = "52:54:00:12:34:56"
 
@@ -24,6 +26,19 @@ async def bus_on(url: str, *, service: str = "test", make: bool = True) -> Async
         yield bus
     finally:
         await bus.close()
+
+
+@contextlib.asynccontextmanager
+async def reader(url: str, folder: Path) -> AsyncIterator[tuple[Bus, PlanBook]]:
+    """What another service has: a bus and its plan book."""
+    async with bus_on(url, service="reader", make=False) as bus:
+        book = PlanBook(bus, folder=folder, log=logger("reader"), health=Health("reader", "lab"))
+        task = asyncio.create_task(book.run())
+        try:
+            yield bus, book
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 def plan(

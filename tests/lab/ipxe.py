@@ -12,6 +12,9 @@ import pytest
 
 from lab.boot_plans import MAC
 
+DOWN = b"\x1b[B"
+ENTER = b"\r"
+ESCAPE = b"\x1b"
 GATEWAY = "10.0.2.2"  # QEMU's user network: the machine that QEMU runs on
 START_SECONDS = 60.0
 
@@ -19,8 +22,14 @@ START_SECONDS = 60.0
 class Screen:
     """What the PC has printed on its serial console, without colours and cursor movements."""
 
-    def __init__(self) -> None:
+    def __init__(self, keyboard: asyncio.StreamWriter) -> None:
         self._text = ""
+        self._keyboard = keyboard
+
+    async def press(self, keys: bytes) -> None:
+        """Type on the PC's serial console."""
+        self._keyboard.write(keys)
+        await self._keyboard.drain()
 
     def add(self, output: bytes) -> None:
         plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode("latin-1"))
@@ -51,12 +60,13 @@ async def pc(boot_file: str) -> AsyncIterator[Screen]:
         *("-serial", "stdio", "-monitor", "none"),
         *("-netdev", f"user,id=n0,bootfile={boot_file}"),
         *("-device", f"virtio-net-pci,netdev=n0,bootindex=1,mac={MAC}"),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     assert process.stdout is not None
-    output, screen = process.stdout, Screen()
+    assert process.stdin is not None
+    output, screen = process.stdout, Screen(process.stdin)
 
     async def watch() -> None:
         while chunk := await output.read(4096):

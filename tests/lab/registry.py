@@ -87,6 +87,21 @@ def raw_disk(path: Path, *, size: int = DISK_SIZE) -> Path:
     return path
 
 
+# Prints the text behind it on the console, by the BIOS, and stops (16 bit, at 0x7C00):
+#   cld; xor ax,ax; mov ds,ax; mov si,text; next: lodsb; test al,al; jz stop; mov ah,0Eh; mov bx,7; int 10h; jmp next
+#   stop: hlt; jmp stop
+_CYLINDERS = 16 << 20  # bytes; iPXE reads a boot sector by cylinder, head and sector: a disk must have a cylinder
+_PRINTS = bytes.fromhex("fc 31c0 8ed8 be197c ac 84c0 7409 b40e bb0700 cd10 ebf2 f4 ebfd")
+
+
+def speaking_disk(path: Path, text: str) -> Path:
+    """A raw disk whose boot sector shows `text` on the PC's console."""
+    raw_disk(path, size=_CYLINDERS)
+    with path.open("r+b") as out:
+        out.write(_PRINTS + text.encode("ascii") + b"\0")
+    return path
+
+
 async def until(holds: Callable[[], bool | Awaitable[bool]], what: str, *, seconds: float = WAIT) -> None:
     """Wait until `holds()`."""
     try:

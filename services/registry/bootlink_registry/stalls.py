@@ -99,7 +99,8 @@ def _step(told: list[Stage]) -> Step | None:
     if any(isinstance(stage, BootScriptServed) for stage in told):
         # A screen that asks to be patient is followed by another look at the plan; what stops it is told by tftp.
         scripts = [stage for stage in told if isinstance(stage, BootScriptServed)]
-        return "scripted" if scripts[-1].kind == "sanboot" else None
+        # And at a menu a PC may wait for as long as nobody chooses.
+        return "scripted" if scripts[-1].kind == "sanboot" and not scripts[-1].menu else None
     if any(isinstance(stage, BootAddressed) and stage.pass_ == "ipxe" for stage in told):
         return "addressed again"
     if any(isinstance(stage, BootLoaderSent) for stage in told):

@@ -175,7 +175,8 @@ class Chronicle:
         for tell in waiting:
             tell(name.mac)
         if name.failure in screens.FAILURES:
-            plan = self._plans.get(name.mac)
+            whole = self._plans.get(name.mac)
+            plan = whole and (whole.chosen(name.entry) or whole)
             image = plan.disks[0].image if plan and plan.disks else ""
             facts = {
                 "target": plan.target if plan else "",
@@ -207,6 +208,7 @@ class Chronicle:
                     ended=ended,
                     kind=script.kind,
                     cause=script.cause,
+                    menu=script.menu,
                     peer=peer,
                 )
             )

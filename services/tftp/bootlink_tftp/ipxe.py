@@ -47,6 +47,15 @@ class Token(str):
         return super().__new__(cls, text)
 
 
+class Expanded(Token):
+    """A token that iPXE completes with a setting. The setting must be one that the script itself sets to a Token."""
+
+    __slots__ = ()
+
+    def __new__(cls, before: str, setting: str, after: str = "") -> Expanded:
+        return str.__new__(cls, f"{Token(before)}${{{Token(setting)}}}{after and Token(after)}")
+
+
 class Text(str):
     """Words to be shown."""
 

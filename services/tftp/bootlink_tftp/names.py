@@ -8,6 +8,7 @@ of the few things it names:
     <loader>                            a loader; our DHCP was not asked
     boot/<boot id>/<token>.ipxe         the script of the client with this MAC address
     boot/<boot id>/<token>.<cause>.ipxe the same, asked for by our own script after it failed for <cause>
+    ...<token>.<cause>.<entry>.ipxe     and after <entry> was chosen at the boot menu
     <token>.ipxe                        the script; our DHCP was not asked, so a boot begins here
     [boot/<boot id>/]autoexec.ipxe      what newer iPXE asks for beside its loader; leads to the client's script
 
@@ -26,7 +27,7 @@ from bootlink_events import BootId, normalise_mac
 NAME_MAX: Final = 255  # octets of a segment: the limit of Linux's file systems
 DEPTH_MAX: Final = 8  # segments: loader folders are shallow
 
-_TOKEN_FILE: Final = re.compile(r"([0-9a-f]{2}(?:-[0-9a-f]{2}){5})(?:\.([a-z]{1,16}))?\.ipxe")
+_TOKEN_FILE: Final = re.compile(r"([0-9a-f]{2}(?:-[0-9a-f]{2}){5})(?:\.([a-z]{1,16})(?:\.([a-z0-9.-]{1,63}))?)?\.ipxe")
 _AUTOEXEC: Final = "autoexec.ipxe"
 
 
@@ -48,11 +49,13 @@ class LoaderName:
 
 @dataclass(frozen=True, slots=True)
 class ScriptName:
-    """The iPXE script of one client. `failure`: what our former script of this boot failed at."""
+    """The iPXE script of one client. `failure`: what our former script of this boot failed at, and `entry` what had
+    been chosen at its menu."""
 
     mac: str
     boot_id: BootId | None = None
     failure: str | None = None
+    entry: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def read(raw: bytes) -> Name:
             return AutoexecName(boot_id)
         if match := _TOKEN_FILE.fullmatch(file):
             try:
-                return ScriptName(normalise_mac(match[1]), boot_id, match[2])
+                return ScriptName(normalise_mac(match[1]), boot_id, match[2], match[3] or "")
             except ValueError as error:
                 raise NameRefused("a MAC address that no PC has") from error
     return LoaderName(path, boot_id)

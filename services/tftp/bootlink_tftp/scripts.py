@@ -9,7 +9,10 @@ The script of a client that can boot:
    even on the same link), else it is left as DHCP gave it;
 3. attaches the disk (`sanhook`) and boots it (`sanboot`) as two steps, because "the disk did not answer" and "the
    disk does not start" have different remedies;
-4. on failure shows a screen that says which, and asks for the script again under a name that tells the server too.
+4. where the plan has a menu, shows it first; what is chosen becomes the third part of the target's name (see
+   `bootlink_events.names`). In the menu Escape shows it again, with its time anew; an iPXE that was built without menus
+   takes the default;
+5. on failure shows a screen that says which, and asks for the script again under a name that tells the server too.
 
 Every other client gets a screen (see `screens`). All commands and options are in Debian's iPXE of 2019.
 
@@ -23,9 +26,9 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Final, Literal
 
-from bootlink_events import BootId, BootPlan, ClusterKey, initiator_iqn, mac_token
+from bootlink_events import BootId, BootPlan, ClusterKey, DiskPlan, Menu, initiator_iqn, mac_token
 from bootlink_tftp import screens
-from bootlink_tftp.ipxe import Text, Token, UnsafeValue, fill
+from bootlink_tftp.ipxe import Expanded, Text, Token, UnsafeValue, fill
 
 _PORTAL: Final = re.compile(r"([A-Za-z0-9.-]{1,253}):([0-9]{1,5})")
 PORTALS_MAX: Final = 4  # tried in turn; iPXE takes up to a minute to give one up
@@ -46,6 +49,23 @@ _ATTACH: Final = (
     "sanhook {uri} && goto attached ||",
     "clear netX/gateway ||",
 )
+# The settings that hold what was chosen at the menu.
+_ENTRY: Final = "menu-entry"
+_TARGET: Final = "menu-target"
+_IMAGE: Final = "menu-image"
+_MENU: Final = (
+    ":menu",
+    "menu Bootlink: {client} || goto entry_{default}",
+)
+_ITEM: Final = ("item {name} {title}",)
+_CHOOSE: Final = ("choose {timeout} --default {default} menu-entry || goto menu", "goto entry_${menu-entry}")
+_CHOSEN: Final = (
+    ":entry_{name}",
+    "set menu-entry {name}",
+    "set menu-target {target}",
+    "set menu-image {image}",
+)
+_BOOTS: Final = ("echo Bootlink: {client} boots {image} version {version}, policy {policy}",)
 _START: Final = (
     ":attached",
     "sanboot ||",
@@ -67,6 +87,7 @@ class Script:
     cause: str | None = None
     detail: str = ""
     remedy: str = ""
+    menu: bool = False  # it asks first which image to boot
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +98,10 @@ class Asker:
     boot_id: BootId
     base: str
 
-    def url(self, failure: str | None = None) -> Token:
-        """The URL of this client's script in this boot."""
-        suffix = f".{failure}" if failure else ""
-        return Token(f"{self.base}/boot/{self.boot_id}/{mac_token(self.mac)}{suffix}.ipxe")
+    def url(self, failure: str | None = None, *, chosen: bool = False) -> Token:
+        """The URL of this client's script in this boot; with what was chosen at the menu, where something was."""
+        name = f"{self.base}/boot/{self.boot_id}/{mac_token(self.mac)}" + (f".{failure}" if failure else "")
+        return Expanded(f"{name}.", _ENTRY, ".ipxe") if chosen else Token(f"{name}.ipxe")
 
 
 def render(
@@ -132,19 +153,10 @@ def portal_hosts(plan: BootPlan | None) -> list[str]:
 
 def _sanboot(asker: Asker, plan: BootPlan, on_link: frozenset[str], key: ClusterKey | None) -> Script:
     disk = min(plan.disks, key=lambda disk: disk.lun)  # the others are found behind it by the operating system
-    lines = fill(
-        (
-            "set initiator-iqn {initiator}",
-            "echo Bootlink: {client} boots {image} version {version}, policy {policy}",
-        ),
-        initiator=Token(initiator_iqn(asker.mac, asker.boot_id)),
-        client=Text(plan.client),
-        image=Text(disk.image),
-        version=Text(disk.version),
-        policy=Text(disk.policy),
-    )
+    lines = fill(("set initiator-iqn {initiator}",), initiator=Token(initiator_iqn(asker.mac, asker.boot_id)))
     secrets = {} if key is None else asdict(key.credentials(asker.mac, asker.boot_id))
     lines += fill(_CHAP[plan.chap], **{name: Token(value) for name, value in secrets.items()})
+    lines += _boots(plan, disk) if plan.menu is None else _menu(plan, plan.menu)
     usable = [match for portal in plan.portals[:PORTALS_MAX] if (match := _PORTAL.fullmatch(portal))]
     if not usable:
         raise UnsafeValue(f"no portal of {', '.join(plan.portals)} is an IPv4 address or name with a port")
@@ -153,18 +165,53 @@ def _sanboot(asker: Asker, plan: BootPlan, on_link: frozenset[str], key: Cluster
         if host in on_link:
             lines += fill(("set netX/gateway {host}",), host=host)
         # RFC 4173 section 5: iscsi:<server>:<protocol>:<port>:<LUN>:<target>; the LUN is hexadecimal.
-        lines += fill(_ATTACH, uri=Token(f"iscsi:{host}::{port}:{disk.lun:x}:{Token(plan.target)}"))
+        where = f"iscsi:{host}::{port}:{disk.lun:x}:"
+        lines += fill(_ATTACH, uri=Token(where + Token(plan.target)) if plan.menu is None else Expanded(where, _TARGET))
     facts = _facts(asker, plan) | {
-        "image": disk.image,
-        "target": plan.target,
+        "image": disk.image if plan.menu is None else _told(_IMAGE),
+        "target": plan.target if plan.menu is None else _told(_TARGET),
         "portals": ", ".join(match[0] for match in usable),
     }
     for failure, then in (("attach", _START), ("start", ())):
         detail, remedy = screens.words(failure, facts)
-        url = asker.url(failure)
-        lines += screens.lines(failure, detail=detail, remedy=remedy, url=url, facts=facts, label=f"{failure}_again")
+        url = asker.url(failure, chosen=plan.menu is not None)
+        screen = screens.lines(failure, detail=detail, remedy=remedy, url=url, facts=facts, label=f"{failure}_again")
+        for setting in (_IMAGE, _TARGET):
+            screen = [row.replace(_told(setting), f"${{{setting}}}") for row in screen]
+        lines += screen
         lines += then
-    return Script(_text(lines), "sanboot")
+    return Script(_text(lines), "sanboot", menu=plan.menu is not None)
+
+
+def _boots(plan: BootPlan, disk: DiskPlan) -> list[str]:
+    return fill(
+        _BOOTS,
+        client=Text(plan.client),
+        image=Text(disk.image),
+        version=Text(disk.version),
+        policy=Text(disk.policy),
+    )
+
+
+def _menu(plan: BootPlan, menu: Menu) -> list[str]:
+    """The menu, and what each of its entries means: one of them is chosen when these lines have run."""
+    default = Token(menu.default)
+    lines = fill(_MENU, client=Text(plan.client), default=default)
+    for entry in menu.entries:
+        lines += fill(_ITEM, name=Token(entry.name), title=Text(Text(entry.title).lstrip("- ")))
+    timeout = f"--timeout {menu.seconds * 1000}" if menu.seconds else ""
+    lines += fill(_CHOOSE, timeout=Text(timeout), default=default)
+    for entry in menu.entries:
+        disk = min(entry.disks, key=lambda disk: disk.lun)
+        target = Token(f"{Token(plan.target)}:{entry.name}")
+        lines += fill(_CHOSEN, name=Token(entry.name), target=target, image=Token(disk.image))
+        lines += [*_boots(plan, disk), "goto chosen"]
+    return [*lines, ":chosen"]
+
+
+def _told(setting: str) -> str:
+    """What stands for a setting in words for people, until they are wrapped into rows."""
+    return f"@{setting}@"
 
 
 def _screen(asker: Asker, plan: BootPlan | None, cause: str, detail: str = "", remedy: str = "") -> Script:

@@ -35,6 +35,7 @@ ADDRESSED = BootAddressed(**at(1), pass_="firmware", address=IPv4Address("10.77.
 LOADED = BootLoaderSent(**at(2), file="undionly.kpxe", bytes=72_011, peer="10.77.0.9")
 AGAIN = BootAddressed(**at(3), pass_="ipxe", address=IPv4Address("10.77.0.9"), boot_file="pc.ipxe")
 SCRIPTED = BootScriptServed(**at(4), kind="sanboot", peer="10.77.0.9")
+MENU = SCRIPTED.model_copy(update={"menu": True})
 SCREEN = BootScriptServed(**at(4), kind="screen", cause="no_link", peer="10.77.0.9")
 ATTACHED = BootDiskAttached(
     **at(5), initiator="firmware", lun=0, image="win11", version=1, policy="discard", session="1", peer="10.77.0.9:1"
@@ -76,6 +77,7 @@ def test_the_step_that_did_not_come_is_named_in_whatever_order_the_others_were_h
         [],
         [STARTED, ADDRESSED, LOADED, AGAIN, SCRIPTED, ATTACHED],
         [STARTED, ADDRESSED, LOADED, AGAIN, SCREEN],
+        [STARTED, ADDRESSED, LOADED, AGAIN, MENU],
         [STARTED, ADDRESSED, FAILED],
         [LOADED.model_copy(update={"boot_id": BOOT}), ATTACHED],
     ],

