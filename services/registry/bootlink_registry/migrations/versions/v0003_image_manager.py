@@ -81,7 +81,7 @@ STATEMENTS = (
         policy text NOT NULL,
         changed timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (scope, key, name),
-        FOREIGN KEY (scope, key, lun) REFERENCES links ON DELETE CASCADE,
+        FOREIGN KEY (scope, key, lun) REFERENCES links ON DELETE CASCADE ON UPDATE CASCADE,
         FOREIGN KEY (image, channel) REFERENCES channels (image, name),
         FOREIGN KEY (image, version) REFERENCES versions (image, number),
         CHECK ((channel IS NULL) <> (version IS NULL))
