@@ -36,6 +36,29 @@ class Registry:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
+    async def job(self, path: str, /, **body: Any) -> Any:
+        """Have long work done; the job at its end, whatever that is."""
+        answer = await self.http.post(path, json=body)
+        assert answer.status_code == 202, answer.text
+        return await self.job_over(answer.headers["location"])
+
+    async def job_over(self, location: str) -> Any:
+        """Wait for the end of a job."""
+        job: dict[str, Any] = {}
+
+        async def over() -> bool:
+            job.update(await self.get(location))
+            return job["state"] in ("done", "failed", "cancelled")
+
+        await until(over, f"the end of {location}")
+        return job
+
+    async def result(self, path: str, /, **body: Any) -> Any:
+        """Have long work done that must succeed; its result."""
+        job = await self.job(path, **body)
+        assert job["state"] == "done", job["problem"]
+        return job["result"]
+
     async def add_client(self, mac: str, name: str, **more: Any) -> Any:
         answer = await self.http.post("/v1/clients", json={"mac": mac, "name": name, **more})
         assert answer.status_code in (200, 201), answer.text

@@ -15,6 +15,7 @@ from bootlink_disks import DiskError, ImageInfo, require_parent
 from bootlink_registry import images, versions
 from bootlink_registry.catalogue import Layer
 from bootlink_registry.database import Connection, Database
+from bootlink_registry.hashing import submit_hashing
 from bootlink_registry.layers import Layers, require_whole
 from bootlink_registry.problems import conflict, invalid
 from bootlink_registry.settings import RegistrySettings
@@ -81,6 +82,8 @@ async def _require_on(layers: Layers, info: ImageInfo, below: Layer) -> None:
         raise invalid(error.problem, error.remedy) from error
 
 
-async def record(connection: Connection, file: Examined) -> uuid.UUID:
-    """Record the file as a layer, and have its checksum computed; the layer's id."""
-    return await images.add_layer(connection, file.info, below=file.below)
+async def record(connection: Connection, file: Examined, *, subject: str, author: str = "", source: str) -> uuid.UUID:
+    """Record the file as a layer, and have its checksum computed in the background; the layer's id."""
+    layer = await images.add_layer(connection, file.info, below=file.below)
+    await submit_hashing(connection, layer, subject=subject, author=author, source=source)
+    return layer

@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Protocol
 
-from bootlink_disks import ImageInfo
 from bootlink_registry import outbox, rows, versions
 from bootlink_registry.catalogue import DEFAULT_CHANNEL, Fault, Layer, Version
 from bootlink_registry.database import Connection
@@ -70,16 +70,33 @@ async def add_image(
     return await get_image(connection, name)
 
 
+class LayerFile(Protocol):
+    """What is known of a file that is to be a layer: as it was probed, or as it was written."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def virtual_size(self) -> int: ...
+    @property
+    def file_size(self) -> int: ...
+    @property
+    def mtime_ns(self) -> int: ...
+    @property
+    def disk_usage(self) -> int: ...
+
+
 async def add_layer(
     connection: Connection,
-    info: ImageInfo,
+    file: LayerFile,
     *,
     layer: uuid.UUID | None = None,
     below: uuid.UUID | None = None,
     sha256: str | None = None,
     owned: bool = False,
 ) -> uuid.UUID:
-    """Record a layer file that was probed; its id."""
+    """Record a file as a layer; its id."""
     layer = layer or uuid.uuid4()
     await connection.execute(
         """
@@ -87,10 +104,25 @@ async def add_layer(
             (id, below, path, format, virtual_size, file_size, mtime_ns, disk_usage, sha256, owned)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         """,
-        *(layer, below, str(info.path), info.format, info.virtual_size),
-        *(info.file_size, info.mtime_ns, info.disk_usage, sha256, owned),
+        *(layer, below, str(file.path), file.format, file.virtual_size),
+        *(file.file_size, file.mtime_ns, file.disk_usage, sha256, owned),
     )
     return layer
+
+
+async def stack_of(connection: Connection, image: str, number: int) -> tuple[Layer, ...]:
+    """The layers that a version is read from, top first. Raises Problem."""
+    await versions.require_version(connection, image, number)
+    found = await connection.fetch(
+        """
+        WITH RECURSIVE stack AS (
+            SELECT l.*, 1 AS depth FROM layers l JOIN versions v ON v.layer = l.id WHERE v.image = $1 AND v.number = $2
+            UNION ALL SELECT l.*, s.depth + 1 FROM layers l JOIN stack s ON s.below = l.id)
+        SELECT * FROM stack ORDER BY depth
+        """,
+        *(image, number),
+    )
+    return tuple(rows.layer_of(row) for row in found)
 
 
 async def get_image(connection: Connection, name: str) -> ImageRow:

@@ -85,6 +85,14 @@ class Layers:
         except TimeoutError as error:
             raise _silent(path) from error
 
+    async def look(self, layer: Layer) -> Fault | None:
+        """What is wrong with one layer's file now, by its size and time. Problem as above."""
+        try:
+            state = await self._in_thread(lambda: state_of(layer), PROBE_SECONDS)
+        except TimeoutError as error:
+            raise _silent(Path(layer.path)) from error
+        return None if state == "corrupt" else state
+
     async def glance(self, image: str) -> None:
         """Look at one image's files now. What a hanging file system has to say comes with the regular look."""
         async with self._database.transaction() as connection:

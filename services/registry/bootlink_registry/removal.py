@@ -32,7 +32,7 @@ _NEEDED_BY = """
     UNION SELECT 'super client ' || c.name FROM branches b JOIN clients c ON c.mac = b.mac
     WHERE b.image = $1 AND ($2::integer IS NULL OR b.base = $2)
     UNION SELECT 'the own layer of ' || c.name FROM own_layers o JOIN clients c ON c.mac = o.mac
-    WHERE o.image = $1 AND ($2::integer IS NULL OR o.version = $2)
+    WHERE o.image = $1 AND ($2::integer IS NULL OR o.version = $2 OR o.former_version = $2)
     UNION SELECT 'channel ' || name FROM channels WHERE image = $1 AND version = $2
     ORDER BY 1
 """
@@ -86,6 +86,7 @@ async def settle_layers(connection: Connection) -> None:
         """
         WITH RECURSIVE used AS (
             SELECT layer AS id FROM versions UNION SELECT layer FROM own_layers WHERE layer IS NOT NULL
+            UNION SELECT former_layer FROM own_layers WHERE former_layer IS NOT NULL
             UNION SELECT l.below FROM layers l JOIN used u ON u.id = l.id WHERE l.below IS NOT NULL)
         UPDATE layers SET retired = now()
         WHERE owned AND retired IS NULL AND NOT EXISTS (SELECT FROM used WHERE used.id = layers.id)
@@ -97,7 +98,7 @@ async def settle_layers(connection: Connection) -> None:
             """
             DELETE FROM layers WHERE NOT owned
                 AND NOT EXISTS (SELECT FROM versions v WHERE v.layer = layers.id)
-                AND NOT EXISTS (SELECT FROM own_layers o WHERE o.layer = layers.id)
+                AND NOT EXISTS (SELECT FROM own_layers o WHERE layers.id IN (o.layer, o.former_layer))
                 AND NOT EXISTS (SELECT FROM layers upper WHERE upper.below = layers.id)
             """
         )

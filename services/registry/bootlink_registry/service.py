@@ -21,6 +21,7 @@ from bootlink_registry.layers import Layers
 from bootlink_registry.nodes import NodeWatch
 from bootlink_registry.provisioning import Provisioning
 from bootlink_registry.settings import RegistrySettings
+from bootlink_registry.store import Sweeper
 from bootlink_registry.writebacks import Reclaim
 from bootlink_runtime import Chassis, Service, ended, listen, serving
 
@@ -43,6 +44,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
         health=health,
         log=log,
     )
+    sweeper = Sweeper(settings.image_store, database, log, retired_days=settings.retired_days)
     runner = Runner(Tools(database, layers, nodes, bus, settings, log), KINDS)
     health.check("database", database.check)
     health.check("schema", database.check_schema)
@@ -63,6 +65,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
                     "sweep": intake.sweep(),
                     "jobs": runner.run(),
                     "reclaim": Reclaim(database, bus, log).run(),
+                    "image store": sweeper.run(lambda: delivery.active),
                     "layers": layers.watch(lambda: delivery.active or not bus.connected),
                 }
                 tasks = [chassis.spawn(coroutine, name=name) for name, coroutine in work.items()]

@@ -31,6 +31,11 @@ class RegistrySettings(ServiceSettings):
         validation_alias=shared("BOOTLINK_IMAGE_STORE", "store"),
         description="folder of the layers that Bootlink makes itself; unset: images, below BOOTLINK_DATA",
     )
+    retired_days: float = Field(
+        default=7,
+        ge=0,
+        description="that a layer stays in the image store which a merge or a removal has left without use",
+    )
     api_host: str = Field(default="127.0.0.1", description="address of the HTTP API")
     api_port: int = Field(default=8600, ge=0, le=65535, description="port of the HTTP API; 0: any free one")
     enrol: Literal["accept", "refuse"] = Field(

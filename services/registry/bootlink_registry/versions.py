@@ -43,14 +43,19 @@ async def require_image(connection: Connection, image: str) -> None:
 
 async def require_version(connection: Connection, image: str, number: int) -> None:
     """Raise Problem, with the numbers there are, unless the image has this version."""
-    await require_image(connection, image)
-    found = await connection.fetch("SELECT number FROM versions WHERE image = $1 ORDER BY number DESC", image)
-    numbers = [row["number"] for row in found]
+    numbers = await numbers_of(connection, image)
     if number not in numbers:
         raise not_found(
             f"image {image} has no version {number}; there are: {listed(map(str, numbers), len(numbers))}",
             f"name a version that it has; bootlink image log {image} tells them",
         )
+
+
+async def numbers_of(connection: Connection, image: str) -> list[int]:
+    """The versions of an image, newest first. Raises Problem."""
+    await require_image(connection, image)
+    found = await connection.fetch("SELECT number FROM versions WHERE image = $1 ORDER BY number DESC", image)
+    return [row["number"] for row in found]
 
 
 async def version_named(connection: Connection, image: str, *, channel: str | None, version: int | None) -> int:

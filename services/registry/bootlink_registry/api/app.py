@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 
-from bootlink_registry.api import answers, boots, branches, clients, images, jobs, links, menus
+from bootlink_registry.api import answers, boots, branches, clients, image_files, images, jobs, links, menus
 from bootlink_registry.api.context import Context, Registry
 from bootlink_registry.api.limit import BodyLimit
 from bootlink_registry.api.models.about import Counts, InfoAnswer, NodeAnswer
@@ -17,6 +17,8 @@ _COUNTS = """
         (SELECT count(*) FROM links) AS links, (SELECT count(*) FROM boots) AS boots,
         (SELECT count(*) FROM outbox) AS unpublished_events
 """
+
+PARTS: Final = (images, image_files, clients, branches, links, menus, boots, jobs)
 
 about = APIRouter(tags=["about"])
 
@@ -49,10 +51,7 @@ def api(context: Context, *, log: Any) -> FastAPI:
     )
     app.state.context = context
     app.add_middleware(BodyLimit)
-    for router in (
-        *(about, images.router, clients.router, branches.router, links.router, menus.router, boots.router),
-        *(jobs.router,),
-    ):
+    for router in (about, *(part.router for part in PARTS)):
         app.include_router(router, prefix="/v1")
     answers.install(app, log=log)
     return app

@@ -36,7 +36,7 @@ async def add_image(body: NewImage, registry: Registry, response: Response) -> I
         await images.require_free_name(connection, body.name)
     file = await adding.examine(registry, body.path, _parent(body.parent))
     async with registry.database.transaction() as connection:
-        layer = await adding.record(connection, file)
+        layer = await adding.record(connection, file, subject=body.name, source=registry.source)
         image = await images.add_image(connection, name=body.name, layer=layer, note=body.note, source=registry.source)
     response.headers["Location"] = f"/v1/images/{image.name}"
     return ImageAnswer.of(image)
@@ -85,7 +85,7 @@ async def add_version(name: str, body: NewVersion, registry: Registry, response:
         await versions.require_image(connection, name)
     file = await adding.examine(registry, body.path, _parent(body.parent))
     async with registry.database.transaction() as connection:
-        layer = await adding.record(connection, file)
+        layer = await adding.record(connection, file, subject=name, source=registry.source)
         number = await versions.add_version(
             connection,
             image=name,

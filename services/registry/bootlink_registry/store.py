@@ -1,0 +1,181 @@
+"""The image store: the folder of the layers that Bootlink makes itself.
+
+    <store>/<image>/<layer>.vhd              a layer; its file is read-only, and never changes
+    <store>/<image>/<layer>.vhd.tmp-<job>    a draft: a job writes it, or was killed while it did
+    <store>/<image>/download-<URL's hash>    what an import has fetched, whole or (`.part`) not yet
+
+A layer's file gets its name when it is whole and on the disk: the draft is flushed, made read-only and renamed, the
+folder flushed, and only then does one transaction make a row of it. The layer's id is that of the job that makes it, so
+a job that begins again finds what it has finished. A crash at any point leaves a file that no row names, or all.
+
+**The sweeper** removes such files, nobody else does: those that no row names, when no live job can be about to name
+them. It reads the folder first, the jobs then and the rows last; so whoever makes a row while it looks was seen as a
+live job, or as a row.
+
+**Retired layers.** A merge or a removal leaves layers that nothing is read from any more (`removal.settle_layers`). PCs
+that run still read them, also after a restart of their block store, and what was discarded can come back upon them. So
+they stay for `retired_days`, and for as long as a boot of before that lasts; then the row goes, and then the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from bootlink_registry.database import Connection, Database, DatabaseAway
+from bootlink_registry.imaging import TargetFormat
+from bootlink_runtime import Logger
+
+SWEEP_SECONDS: Final = 60.0  # between looks at the store
+REST_SECONDS: Final = 1.0  # between questions whether looking is due
+SETTLED_SECONDS: Final = 600.0  # a file that changed later is left alone, whoever writes it
+DOWNLOAD_SECONDS: Final = 24 * 3600.0  # that half a download is kept for the next try
+LAYER_MODE: Final = 0o444
+FOLDER_MODE: Final = 0o755
+
+_SUFFIXES: Final[dict[TargetFormat, str]] = {"vhd": ".vhd", "vhdx": ".vhdx", "raw": ".img", "qcow2": ".qcow2"}
+_DOWNLOAD: Final = "download-"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job puts the layer that it makes."""
+
+    path: Path
+    draft: Path
+
+    async def ready(self, *, anew: bool = False) -> bool:
+        """Make room: the folder is there, and no draft of a former attempt; `anew`: nor the layer. True if that is."""
+        return await asyncio.to_thread(self._ready, anew)
+
+    def _ready(self, anew: bool) -> bool:
+        self.path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        self.draft.unlink(missing_ok=True)
+        if anew:
+            self.path.unlink(missing_ok=True)
+        return self.path.exists()
+
+    async def seal(self) -> None:
+        """Give the draft its name, read-only and on the disk. OSError if it cannot be."""
+        await asyncio.to_thread(self._seal)
+
+    def _seal(self) -> None:
+        fd = os.open(self.draft, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fchmod(fd, LAYER_MODE)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self.draft.rename(self.path)
+        sync_folder(self.path.parent)
+        sync_folder(self.path.parent.parent)  # which may have got the image's folder just now
+
+    async def clear(self) -> None:
+        """Remove the draft, if there is one."""
+        await asyncio.to_thread(lambda: self.draft.unlink(missing_ok=True))
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def place_of(store: Path, image: str, layer: uuid.UUID, format_: TargetFormat) -> Place:
+    """The place of the layer that the job of this id makes."""
+    path = store / image / f"{layer}{_SUFFIXES[format_]}"
+    return Place(path, path.with_name(f"{path.name}.tmp-{layer}"))
+
+
+def download_of(store: Path, image: str, url: str) -> Path:
+    """Where an import keeps what it fetches: by the URL, so that the next try finds it."""
+    return store / image / f"{_DOWNLOAD}{hashlib.sha256(url.encode()).hexdigest()[:32]}"
+
+
+# -- sweeping -------------------------------------------------------------------------------------------------------
+
+
+class Sweeper:
+    """Keeps the store to what the rows name."""
+
+    def __init__(self, store: Path, database: Database, log: Logger, *, retired_days: float) -> None:
+        self._store = store
+        self._database = database
+        self._log = log
+        self._retired_days = retired_days
+
+    async def run(self, due: Callable[[], bool]) -> None:
+        """Sweep for ever, while `due()`: of several registries one does."""
+        while True:
+            if not due():
+                await asyncio.sleep(REST_SECONDS)
+                continue
+            try:
+                await self.sweep()
+            except DatabaseAway:
+                await self._database.recovered()
+                continue
+            except OSError as error:
+                self._log.warning("image store not swept", problem=str(error), remedy="check the folder and its disk")
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def sweep(self) -> None:
+        """Forget retired layers that nobody can read any more, and remove the files that nobody names. OSError."""
+        found = await asyncio.to_thread(self._files)
+        async with self._database.transaction() as connection:
+            jobs = await connection.fetch("SELECT id, exclusive FROM jobs WHERE state IN ('queued', 'running')")
+            await forget_retired(connection, self._retired_days)
+            named = {row["path"] for row in await connection.fetch("SELECT path FROM layers")}
+        owners = {str(job["id"]) for job in jobs}
+        busy = {job["exclusive"].removeprefix("image:") for job in jobs if job["exclusive"]}
+        for path, age in found:
+            is_owned = any(owner in path.name for owner in owners) or path.parent.name in busy
+            if is_owned or str(path) in named or age < _patience(path):
+                continue
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+            self._log.info("file removed from the image store", file=str(path))
+
+    def _files(self) -> list[tuple[Path, float]]:
+        """The files of the store, and the seconds since each was changed last."""
+        now = time.time()
+        return [
+            (path, now - path.lstat().st_ctime)
+            for folder in (self._store.iterdir() if self._store.is_dir() else ())
+            if folder.is_dir() and not folder.is_symlink()
+            for path in folder.iterdir()
+            if not path.is_dir()
+        ]
+
+
+def _patience(path: Path) -> float:
+    """Seconds that a file without a name in the database is left alone after its last change."""
+    return DOWNLOAD_SECONDS if path.name.lstrip(".").startswith(_DOWNLOAD) else SETTLED_SECONDS
+
+
+async def forget_retired(connection: Connection, days: float) -> None:
+    """Delete the rows of layers that were retired `days` ago and that no boot of before can read any more."""
+    while True:
+        # From the top: the layer below may be free after it.
+        done = await connection.execute(
+            """
+            DELETE FROM layers WHERE owned AND retired < now() - $1::interval
+                AND NOT EXISTS (SELECT FROM layers upper WHERE upper.below = layers.id)
+                AND NOT EXISTS (
+                    SELECT FROM boots b JOIN clients c ON c.mac = b.mac
+                    WHERE b.state IN ('booting', 'running') AND b.started < layers.retired)
+            """,
+            timedelta(days=days),
+        )
+        if done == "DELETE 0":
+            return

@@ -1,0 +1,156 @@
+"""Long work on images: what it makes, what it finds, and that a failure leaves everything as it was."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootlink_disks import ImageInfo, create_vhd_differencing, create_vhd_dynamic, open_layer
+from lab.disks import MIB, apply_changes, changes_of, digest, qemu_img, sparse_disk
+from lab.nats import NatsServer
+from lab.registry import Registry, registry_on, until
+from lab.stack import read_stack
+
+SIZE = 8 * MIB
+
+
+@pytest.fixture
+async def registry(nats: NatsServer, database: str, tmp_path: Path) -> AsyncIterator[Registry]:
+    async with registry_on(nats.url, database, tmp_path / "data") as running:
+        yield running
+
+
+class Chain:
+    """An image whose versions stand on one another, and what each of them shows."""
+
+    def __init__(self, folder: Path, length: int) -> None:
+        raw = sparse_disk(folder / "gold.img", SIZE)
+        shown = bytearray(raw.read_bytes())
+        self.files: list[ImageInfo] = [create_vhd_dynamic(folder / "gold-1.vhd", raw)]
+        self.shows = [bytes(shown)]
+        for number in range(2, length + 1):
+            changes = changes_of(random.Random(number), SIZE, 20)
+            self.files.append(create_vhd_differencing(folder / f"gold-{number}.vhd", self.files[-1], changes))
+            apply_changes(shown, changes)
+            self.shows.append(bytes(shown))
+
+    async def add_to(self, registry: Registry) -> None:
+        await registry.add_image("gold", self.files[0].path)
+        for number, file in enumerate(self.files[1:], 2):
+            body = {"path": str(file.path), "parent": {"image": "gold", "version": number - 1}}
+            answer = await registry.http.post("/v1/images/gold/versions", json=body)
+            assert answer.status_code == 201, answer.text
+        answer = await registry.http.put("/v1/images/gold/channels/production", json={"version": len(self.files)})
+        assert answer.status_code == 200, answer.text
+
+
+async def shown(registry: Registry, image: str, number: int) -> bytes:
+    """What a version shows, read from the layers that the registry names, top first."""
+    rows = {row["layer"]: row for row in (await registry.get(f"/v1/images/{image}/versions"))["items"]}
+    row: Any = await registry.get(f"/v1/images/{image}/versions/{number}")
+    opened = []
+    try:
+        while row is not None:
+            opened.append(open_layer(row["path"], row["format"], file_size=row["file_size"]))
+            row = rows[row["below"]] if row["below"] else None
+        return read_stack(opened, 0, opened[0].size)
+    finally:
+        for layer in opened:
+            layer.close()
+
+
+async def hashed(registry: Registry, image: str, number: int) -> str:
+    """The checksum of a version's layer, once the background job has computed it."""
+
+    async def known() -> bool:
+        return (await registry.get(f"/v1/images/{image}/versions/{number}"))["sha256"] is not None
+
+    await until(known, "the checksum")
+    return str((await registry.get(f"/v1/images/{image}/versions/{number}"))["sha256"])
+
+
+# -- checksums ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_that_was_added_gets_its_checksum_in_the_background(registry: Registry, tmp_path: Path) -> None:
+    disk = sparse_disk(tmp_path / "gold.img", SIZE)
+    await registry.add_image("gold", disk)
+    assert await hashed(registry, "gold", 1) == digest(disk)
+
+
+async def test_verify_finds_a_flipped_bit_and_forgives_it_when_the_file_is_restored(
+    registry: Registry, tmp_path: Path
+) -> None:
+    chain = Chain(tmp_path, 2)
+    await chain.add_to(registry)
+    for number in (1, 2):
+        await hashed(registry, "gold", number)
+    assert (await registry.result("/v1/images/gold/verify"))["sound"] is True
+    base = chain.files[0].path
+    kept, times = base.read_bytes(), base.stat()
+    with base.open("r+b") as file:
+        file.seek(len(kept) // 2)
+        file.write(bytes([kept[len(kept) // 2] ^ 1]))
+    os.utime(base, ns=(times.st_atime_ns, times.st_mtime_ns))  # so that only the checksum can tell
+    result = await registry.result("/v1/images/gold/verify")
+    assert result["sound"] is False
+    (finding,) = [layer for layer in result["layers"] if layer["finding"]]
+    assert finding["path"] == str(base)
+    assert "damaged" in finding["finding"]
+    # Both versions stand on it, so that neither is published.
+    for number in (1, 2):
+        assert (await registry.get(f"/v1/images/gold/versions/{number}"))["fault"] == "corrupt"
+    answer = await registry.http.put("/v1/images/gold/channels/production", json={"version": 1})
+    assert answer.status_code == 409
+    base.write_bytes(kept)
+    os.utime(base, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (await registry.result("/v1/images/gold/verify"))["sound"] is True
+    assert (await registry.get("/v1/images/gold/versions/2"))["fault"] is None
+
+
+async def test_verify_names_what_is_gone_or_changed(registry: Registry, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, 2)
+    await chain.add_to(registry)
+    chain.files[0].path.touch()
+    chain.files[1].path.unlink()
+    result = await registry.result("/v1/images/gold/verify", version=2)
+    assert {layer["finding"] for layer in result["layers"]} == {
+        "the file is gone",
+        "the file was changed after it was added",
+    }
+    assert result["sound"] is False
+
+
+# -- export ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_export_is_one_whole_file_of_any_version(registry: Registry, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, 2)
+    await chain.add_to(registry)
+    for number, form, qemu in ((1, "raw", "raw"), (2, "vhd", "vpc")):
+        path = tmp_path / f"out-{number}.{form}"
+        result = await registry.result("/v1/images/gold/export", path=str(path), format=form, version=number)
+        assert (result["version"], result["sha256"]) == (number, digest(path))
+        qemu_img("compare", "-f", qemu, "-F", "raw", path, write(tmp_path / "shows.img", chain.shows[number - 1]))
+    result = await registry.result("/v1/images/gold/export", path=str(tmp_path / "p.img"), format="raw")
+    assert result["version"] == 2  # the channel production
+    assert not list(tmp_path.glob("*.tmp-*"))
+
+
+async def test_an_export_never_replaces_a_file(registry: Registry, tmp_path: Path) -> None:
+    await registry.add_image("gold", sparse_disk(tmp_path / "gold.img", SIZE))
+    taken = write(tmp_path / "taken.img", b"mine")
+    for path, status in ((taken, 409), (tmp_path / "no" / "folder.img", 422)):
+        answer = await registry.http.post("/v1/images/gold/export", json={"path": str(path), "format": "raw"})
+        assert answer.status_code == status, answer.text
+    assert taken.read_bytes() == b"mine"
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
