@@ -4,6 +4,7 @@ from bootlink_disks.chain import describe_parent, require_chain, require_parent
 from bootlink_disks.create import create_vhd_dynamic, write_vhd_dynamic
 from bootlink_disks.create_differencing import bitmaps_fit, create_vhd_differencing, write_vhd_differencing
 from bootlink_disks.create_raw import create_raw
+from bootlink_disks.create_vhdx import create_vhdx
 from bootlink_disks.errors import DiskError
 from bootlink_disks.layer import Disk, Format, ImageInfo, Kind, Map, OpenLayer, ParentReference, Run
 from bootlink_disks.open import CheckReport, check, open_layer, probe
@@ -27,6 +28,7 @@ __all__ = [
     "create_raw",
     "create_vhd_differencing",
     "create_vhd_dynamic",
+    "create_vhdx",
     "describe_parent",
     "open_layer",
     "probe",

@@ -42,10 +42,12 @@ def create_vhd_dynamic(
     *,
     block_size: int = DEFAULT_BLOCK_SIZE,
     unique_id: uuid.UUID | None = None,
+    timestamp: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ImageInfo:
     """Make `path` a dynamic VHD with the bytes of `source`: an open layer, a stack of them, or the path of a raw file.
 
+    `unique_id` and `timestamp` (seconds since 2000) are how children name it; new ones if they are not given.
     `progress` is called now and then with the bytes of the disk done so far. Blocks: call it in a thread.
     DiskError if the source cannot be read, is too large for VHD, `path` exists, or it cannot be written.
     """
@@ -53,7 +55,9 @@ def create_vhd_dynamic(
     with ExitStack() as stack:
         disk = stack.enter_context(open_layer(source, "raw")) if isinstance(source, str | os.PathLike) else source
         with appearing(path) as fd:
-            write_vhd_dynamic(fd, disk, block_size=block_size, unique_id=unique_id, progress=progress)
+            write_vhd_dynamic(
+                fd, disk, block_size=block_size, unique_id=unique_id, timestamp=timestamp, progress=progress
+            )
     return probe(path)
 
 
@@ -63,13 +67,16 @@ def write_vhd_dynamic(
     *,
     block_size: int = DEFAULT_BLOCK_SIZE,
     unique_id: uuid.UUID | None = None,
+    timestamp: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """`create_vhd_dynamic` into an open, empty file. The flush and the name are the caller's. OSError if it cannot be
     written."""
     require_block_size(block_size)
     require_room(disk.path, disk.size, block_size)
-    _write(fd, disk, block_size, unique_id or uuid.uuid4(), progress or (lambda _done: None))
+    # The largest geometry makes QEMU take the size from the footer, for creators that it does not know.
+    footer = vhd.Footer(vhd.DYNAMIC, disk.size, unique_id or uuid.uuid4(), HEADER_AT, now(timestamp))
+    _write(fd, disk, block_size, bytes(footer), progress or (lambda _done: None))
 
 
 def require_block_size(block_size: int) -> None:
@@ -85,6 +92,11 @@ def require_room(source: Path, size: int, block_size: int) -> None:
             f"{source}: a disk of {size} bytes does not fit into a VHD with this block size",
             "use the default block size; a VHD ends at 2040 GiB",
         )
+
+
+def now(timestamp: int | None) -> int:
+    """A footer's time: the one that was given, or this moment."""
+    return int(time.time()) - vhd.EPOCH if timestamp is None else timestamp
 
 
 def empty_table(entries: int) -> array[int]:
@@ -105,13 +117,9 @@ def next_block(end: int, bitmap: int) -> int:
     return -(-(end + bitmap) // DATA_ALIGNMENT) * DATA_ALIGNMENT - bitmap
 
 
-def _write(fd: int, disk: Disk, block_size: int, unique_id: uuid.UUID, progress: Callable[[int], None]) -> None:
+def _write(fd: int, disk: Disk, block_size: int, footer: bytes, progress: Callable[[int], None]) -> None:
     entries = -(-disk.size // block_size)
     table = empty_table(entries)
-    footer = bytes(
-        # The largest geometry makes QEMU take the size from the footer, for creators that it does not know.
-        vhd.Footer(vhd.DYNAMIC, disk.size, unique_id, HEADER_AT, timestamp=int(time.time()) - vhd.EPOCH)
-    )
     bitmap = b"\xff" * vhd.bitmap_size(block_size)
     end = TABLE_AT + len(table) * 4
     for block, data in stored_blocks(disk, block_size, progress):

@@ -15,7 +15,6 @@ sector is the unit, and changes are whole sectors), and VHDX, which takes seven 
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,6 +28,7 @@ from bootlink_disks.create import (
     TABLE_AT,
     empty_table,
     next_block,
+    now,
     require_block_size,
     require_room,
     table_bytes,
@@ -47,18 +47,28 @@ def create_vhd_differencing(
     size: int | None = None,
     block_size: int = DEFAULT_BLOCK_SIZE,
     unique_id: uuid.UUID | None = None,
+    timestamp: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ImageInfo:
     """Make `path` a differencing VHD on `parent` with these changes: (offset, bytes), ascending and apart.
 
     Offsets and lengths are whole sectors within the disk (ValueError), which has the parent's size or a larger `size`.
+    `unique_id` and `timestamp` (seconds since 2000) are how its own children name it; new ones if they are not given.
     `progress` is called with the bytes of the disk done so far. Blocks: call it in a thread. DiskError if the disk is
     too large for VHD, `path` exists, or it cannot be written. What iterating `changes` raises passes through.
     """
     path = Path(path)
     with appearing(path) as fd:
         write_vhd_differencing(
-            fd, path, parent, changes, size=size, block_size=block_size, unique_id=unique_id, progress=progress
+            fd,
+            path,
+            parent,
+            changes,
+            size=size,
+            block_size=block_size,
+            unique_id=unique_id,
+            timestamp=timestamp,
+            progress=progress,
         )
     return probe(path)
 
@@ -72,6 +82,7 @@ def write_vhd_differencing(
     size: int | None = None,
     block_size: int = DEFAULT_BLOCK_SIZE,
     unique_id: uuid.UUID | None = None,
+    timestamp: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """`create_vhd_differencing` into an open, empty file that is going to be `path`. The last flush and the name are
@@ -81,7 +92,8 @@ def write_vhd_differencing(
     if size < parent.virtual_size or size % SECTOR:
         raise ValueError(f"a child of {size} bytes does not fit on a parent of {parent.virtual_size}")
     require_room(parent.path, size, block_size)
-    _Writer(fd, size, block_size).write(path, parent, changes, unique_id or uuid.uuid4(), progress)
+    footer = vhd.Footer(vhd.DIFFERENCING, size, unique_id or uuid.uuid4(), HEADER_AT, now(timestamp))
+    _Writer(fd, size, block_size).write(path, parent, changes, bytes(footer), progress)
 
 
 def bitmaps_fit(blocks: int, block_size: int = DEFAULT_BLOCK_SIZE) -> bool:
@@ -106,10 +118,9 @@ class _Writer:
         path: Path,
         parent: ImageInfo,
         changes: Iterable[tuple[int, bytes]],
-        unique_id: uuid.UUID,
+        footer: bytes,
         progress: Callable[[int], None] | None,
     ) -> None:
-        now = int(time.time()) - vhd.EPOCH
         header, locators = self._header(path, parent)
         end = TABLE_AT + len(self._table) * 4 + len(locators)
         done = 0
@@ -127,7 +138,6 @@ class _Writer:
         for block, bits in self._bitmaps.items():
             write_at(self._fd, self._table[block] * SECTOR, bits)
         os.fdatasync(self._fd)
-        footer = bytes(vhd.Footer(vhd.DIFFERENCING, self._size, unique_id, HEADER_AT, timestamp=now))
         write_at(self._fd, 0, footer + bytes(header) + table_bytes(self._table) + locators)
         write_at(self._fd, end, footer)
 
@@ -146,7 +156,7 @@ class _Writer:
             self._table[block] = start // SECTOR
             end = start + self._bitmap_size + self._block_size
         _set_bits(self._bitmaps[block], within // SECTOR, (within + part) // SECTOR)
-        write_sparse(self._fd, self._table[block] * SECTOR + self._bitmap_size + within, bytes(data[:part]))
+        write_sparse(self._fd, self._table[block] * SECTOR + self._bitmap_size + within, data[:part])
         return end, part
 
     def _header(self, path: Path, parent: ImageInfo) -> tuple[vhd.DynamicHeader, bytes]:

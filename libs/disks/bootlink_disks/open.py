@@ -10,7 +10,10 @@ Files are opened O_RDONLY, here and nowhere else for reading.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import signal
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +35,9 @@ FORMATS: dict[Format, Callable[[Pread, int], Structure]] = {
 }
 
 
+_F_SETSIG = 10  # Linux's fcntl.h; Python has no name for it
+
+
 @dataclass(frozen=True, slots=True)
 class CheckReport:
     info: ImageInfo
@@ -39,16 +45,17 @@ class CheckReport:
 
 
 def probe(path: str | os.PathLike[str]) -> ImageInfo:
-    """What the file is. DiskError, with the file's name in it, if it cannot serve as a layer."""
+    """What the file is. DiskError, with the file's name in it, if it cannot serve as a layer, or is being written."""
     path = Path(path)
-    with _opened(path) as (fd, before):
+    with opened(path) as (fd, before):
+        require_no_writer(fd, path)
         return _parsed(path, fd, before, recognise)[0]
 
 
 def check(path: str | os.PathLike[str]) -> CheckReport:
     """`probe`, then read what serving does not: a dynamic VHD's sector bitmaps. May take long on large files."""
     path = Path(path)
-    with _opened(path) as (fd, before):
+    with opened(path) as (fd, before):
         info, structure = _parsed(path, fd, before, recognise)
         findings = list(info.notes)
         if structure.format == "vhd-dynamic" and isinstance(structure.map, BlockMap):
@@ -70,7 +77,7 @@ def open_layer(
     from any of them (a layer is immutable: another file is another version), or is not sound.
     """
     path = Path(path)
-    with _opened(path) as (fd, before):
+    with opened(path) as (fd, before):
         if (file_size is not None and before.st_size != file_size) or (
             mtime_ns is not None and before.st_mtime_ns != mtime_ns
         ):
@@ -111,7 +118,7 @@ def recognise(pread: Pread, file_size: int, name: str) -> Format:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[int, os.stat_result]]:
+def opened(path: Path) -> Iterator[tuple[int, os.stat_result]]:
     """The file's descriptor, read-only, and its state; closed afterwards. Every error becomes a DiskError."""
     try:
         # Asked before opening, as opening a device can act on it; O_NONBLOCK, as opening a pipe could wait for ever.
@@ -134,6 +141,25 @@ def _opened(path: Path) -> Iterator[tuple[int, os.stat_result]]:
         ) from error
     finally:
         os.close(fd)
+
+
+def require_no_writer(fd: int, path: Path) -> None:
+    """DiskError if any process has the file open for writing, as a running VM or a copy that is not complete.
+
+    The kernel gives a lease for reading only while nobody has (fcntl(2), F_SETLEASE); it is given back at once. Where
+    it gives none for other reasons (NFS, another user's file), nothing is known, and nothing is said.
+    """
+    try:
+        # Should somebody open it within these lines: a signal that is ignored by default, unlike SIGIO.
+        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise DiskError(
+                f"{path}: another program has the file open for writing",
+                "close it there (a running VM, a copy that is not complete), then try again",
+            ) from None
 
 
 def _parsed(

@@ -18,6 +18,8 @@ from bootlink_disks.layer import Kind, OpenLayer
 STRIDE = 64 << 20
 """Bytes of a disk whose runs are asked for at once by `walk`: few calls for a sparse disk, short lists for others."""
 
+PIECE = 1 << 20  # bytes read at once
+
 
 class Extent(NamedTuple):
     """A part of the disk, and where its bytes are."""
@@ -69,6 +71,15 @@ class Stack:
                 yield at, extent
                 at += extent.length
             start += length
+
+    def changes(self) -> Iterator[tuple[int, bytes]]:
+        """(offset, bytes) of all that the layers have to say, ascending and apart, in pieces of at most PIECE."""
+        for start, (kind, layer, file_offset, length) in self.walk():
+            if kind is Kind.ABSENT:
+                continue
+            for at in range(0, length, PIECE):
+                size = min(PIECE, length - at)
+                yield start + at, bytes(size) if layer is None else layer.read_file(file_offset + at, size)
 
     def read(self, offset: int, length: int) -> bytes:
         """The bytes [offset, offset + length); what no layer has is zeros. DiskError if a file cannot be read."""

@@ -40,6 +40,8 @@ PHYSICAL_SECTOR: Final = uuid.UUID("cda348c7-445d-4471-9cc9-e9885251c556")
 PARENT_LOCATOR: Final = uuid.UUID("a8d35f2d-b30b-454d-abf7-d3d84834ab0c")
 LOCATOR_TYPE: Final = uuid.UUID("b04aefb7-d19e-4a81-b789-25b8e9445913")
 
+PHYSICAL: Final = 4096  # bytes of a physical sector in what is written here, so that clients write whole pages
+
 MIN_BLOCK_SIZE: Final = MIB
 MAX_BLOCK_SIZE: Final = 256 * MIB
 MAX_SIZE: Final = 64 << 40  # bytes of a disk
@@ -55,6 +57,7 @@ PATHS: Final = ("absolute_win32_path", "relative_path", "volume_path")  # in the
 
 HAS_PARENT: Final = 2  # file parameters, flags
 REQUIRED: Final = 4  # of an item's flags
+OF_THE_DISK: Final = 2  # of an item's flags: it speaks of the disk, and not of the file
 
 _HEADER = struct.Struct("<8sHH20x")
 _ENTRY = struct.Struct("<16sIIIxxxx")
@@ -128,6 +131,21 @@ def _items(read: ReadItem, region_length: int) -> dict[uuid.UUID, bytes]:
         if guid not in items:
             raise DiskError(f"its metadata has no item {guid}", DAMAGED)
     return items
+
+
+def encode(size: int, block_size: int, disk_id: uuid.UUID) -> bytes:
+    """The metadata of a whole disk of 512-byte sectors, from the region's start on."""
+    table, data = _HEADER.pack(SIGNATURE, 0, len(_SIZES)), b""
+    for guid, item, flags in (
+        (FILE_PARAMETERS, struct.pack("<II", block_size, 0), REQUIRED),
+        (VIRTUAL_SIZE, struct.pack("<Q", size), REQUIRED | OF_THE_DISK),
+        (DISK_ID, disk_id.bytes_le, REQUIRED | OF_THE_DISK),
+        (LOGICAL_SECTOR, struct.pack("<I", SECTOR), REQUIRED | OF_THE_DISK),
+        (PHYSICAL_SECTOR, struct.pack("<I", PHYSICAL), REQUIRED | OF_THE_DISK),
+    ):
+        table += _ENTRY.pack(guid.bytes_le, TABLE_SIZE + len(data), len(item), flags)
+        data += item
+    return table.ljust(TABLE_SIZE, b"\0") + data
 
 
 def parse_locator(data: bytes) -> ParentReference:

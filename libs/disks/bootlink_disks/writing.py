@@ -27,28 +27,65 @@ def appearing(path: Path) -> Iterator[int]:
 
     DiskError if there is a file of that name, or it cannot be written.
     """
-    if path.exists():
-        raise DiskError(f"{path}: a file of this name exists", "choose another name; layers are never overwritten")
-    temporary = path.with_name(f"{_before(path)}{os.getpid()}-{uuid.uuid4().hex[:8]}{_AFTER}")
-    try:
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with drafted(path) as draft:
+        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             yield fd
-            os.fsync(fd)
         finally:
             os.close(fd)
-        temporary.rename(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)  # or the name may not survive a power cut
-        finally:
-            os.close(directory)
+
+
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """A name beside `path` for a file to be written to, by whomever: it is flushed and gets the name `path` when the
+    body ends well, and is removed otherwise.
+
+    DiskError if there is a file of that name, or it cannot be written.
+    """
+    if path.exists():
+        raise DiskError(f"{path}: a file of this name exists", "choose another name; layers are never overwritten")
+    draft = _beside(path)
+    try:
+        yield draft
+        _flush(draft, os.O_RDWR)
+        draft.rename(path)
+        _flush(path.parent, os.O_RDONLY | os.O_DIRECTORY)  # or the name may not survive a power cut
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         if isinstance(error, OSError):
             remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the folder"
             raise DiskError(f"{path}: it cannot be written ({error.strerror})", remedy) from error
         raise
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """A name beside `path` for a file that is needed meanwhile, and removed when the body ends."""
+    name = _beside(path)
+    try:
+        yield name
+    finally:
+        name.unlink(missing_ok=True)
+
+
+def clear(path: Path) -> None:
+    """Remove what a writer of `path` left behind that was killed. Call it only where no other may be at work."""
+    with suppress(FileNotFoundError):
+        for name in os.listdir(path.parent):  # noqa: PTH208  (names are all that is asked)
+            if name.startswith(f".{path.name}.") and name.endswith(_AFTER):
+                path.with_name(name).unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_AFTER}")
+
+
+def _flush(path: Path, flags: int) -> None:
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def write_at(fd: int, offset: int, data: bytes | bytearray | memoryview) -> None:
@@ -59,19 +96,7 @@ def write_at(fd: int, offset: int, data: bytes | bytearray | memoryview) -> None
         rest, offset = rest[written:], offset + written
 
 
-def clear(path: Path) -> None:
-    """Remove what a writer of `path` left behind that was killed. Call it only where no other may be at work."""
-    with suppress(FileNotFoundError):
-        for name in os.listdir(path.parent):  # noqa: PTH208  (names are all that is asked)
-            if name.startswith(_before(path)) and name.endswith(_AFTER):
-                path.with_name(name).unlink(missing_ok=True)
-
-
-def _before(path: Path) -> str:
-    return f".{path.name}."
-
-
-def write_sparse(fd: int, offset: int, data: bytes) -> None:
+def write_sparse(fd: int, offset: int, data: bytes | memoryview) -> None:
     """Write `data` without its pieces that are all zeros. OSError if that fails."""
     start = 0  # of what is to be written at once
     for at in range(0, len(data), PIECE):

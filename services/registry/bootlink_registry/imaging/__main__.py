@@ -1,54 +1,5 @@
-"""`python -m bootlink_registry.imaging`: the child. One request on stdin; progress and the outcome on stdout."""
+"""`python -m bootlink_registry.imaging`: the process that works on image files."""
 
-from __future__ import annotations
-
-import json
-import os
-import sys
-from collections.abc import Callable
-from typing import Any, Final
-
-from bootlink_disks import DiskError
-from bootlink_registry.imaging.confinement import confine
-from bootlink_registry.imaging.disks import compare, flatten
-from bootlink_registry.imaging.hashing import hash_file
-from bootlink_registry.imaging.requests import REQUEST, Compare, Fetch, Flatten, Hash
-from bootlink_registry.imaging.results import Result
-from bootlink_registry.imaging.work import Tell, problem_of
-from bootlink_registry.problems import Problem
-
-COMPUTING: Final = 24 * 3600
-"""Seconds of processor time. A disk of 2 TiB takes about one and a half hours; what takes a day turns in circles."""
-
-WORK: Final[dict[type[Any], Callable[[Any, Tell], Result]]] = {
-    Hash: hash_file,
-    Flatten: flatten,
-    Compare: compare,
-}
-
-
-def main() -> None:
-    """Do what stdin asks."""
-    parent = os.getppid()
-    request = REQUEST.validate_json(sys.stdin.buffer.readline())
-    confine(parent, network=isinstance(request, Fetch), seconds=COMPUTING)
-    try:
-        result = WORK[type(request)](request, lambda done, total: say({"progress": [done, total]}))
-        outcome = {"result": result.model_dump(mode="json")}
-    except (DiskError, OSError, MemoryError) as error:
-        outcome = {"problem": _told(problem_of(error))}
-    except Problem as problem:
-        outcome = {"problem": _told(problem)}
-    say(outcome)
-
-
-def _told(problem: Problem) -> dict[str, Any]:
-    return {"status": problem.status, "detail": problem.detail, "remedy": problem.remedy}
-
-
-def say(words: dict[str, Any]) -> None:
-    """One line to the parent."""
-    os.write(sys.stdout.fileno(), json.dumps(words).encode() + b"\n")
-
+from bootlink_registry.imaging.child import main
 
 main()

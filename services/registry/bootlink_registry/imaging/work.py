@@ -8,10 +8,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from bootlink_disks import DiskError, OpenLayer, Stack, open_layer, require_chain
+from bootlink_disks import DiskError, OpenLayer, Stack, open_layer, require_chain, require_parent
+from bootlink_disks.open import opened
 from bootlink_registry.imaging.requests import LayerRef
 from bootlink_registry.imaging.results import Format, Written
 from bootlink_registry.problems import Problem
@@ -24,42 +26,44 @@ Tell = Callable[[int, int | None], None]
 
 
 class Stages:
-    """Progress over work in stages, each a share of the whole, so that a bar never goes back."""
+    """Progress over work in stages, each an equal share of the whole, so that a bar never goes back."""
 
-    def __init__(self, tell: Tell, total: int, stages: int = 1) -> None:
-        """`total` is what each of `stages` has to do, in bytes."""
+    def __init__(self, tell: Tell, size: int, stages: int = 1) -> None:
+        """`size` is what each of `stages` has to do, in bytes."""
         self._tell = tell
-        self._each = max(total, 1)
+        self._size = max(size, 1)
         self._stages = stages
         self._before = 0
         self._told = float("-inf")
 
     def __call__(self, done: int, of: int | None = None) -> None:
-        """`done` bytes of this stage are done, of `of` (None: of what each stage has)."""
+        """`done` bytes of this stage are done, of `of` (None: of `size`)."""
         now = time.monotonic()
         if now - self._told >= TELL_SECONDS:
             self._told = now
-            share = done if of is None else done * self._each // max(of, 1)
-            self._tell(self._before + min(share, self._each), self._each * self._stages)
+            share = done if of is None else done * self._size // max(of, 1)
+            self._tell(self._before + min(share, self._size), self._size * self._stages)
 
     def next(self) -> None:
         """This stage is done."""
-        self._before += self._each
+        self._before += self._size
         self._told = float("-inf")
         self(0)
 
 
 @contextmanager
-def opened(layers: Sequence[LayerRef], *, whole: bool = True) -> Iterator[Stack]:
-    """Layers, top first, as a disk; each must be as it was recorded, and made on the next.
+def opened_layers(layers: Sequence[LayerRef], *, whole: bool = True) -> Iterator[Stack]:
+    """Layers, top first, as a disk; each must be as it was recorded, and made on the next. DiskError.
 
-    `whole`: nothing is below the last. DiskError.
+    `whole`: nothing is below the last.
     """
     with ExitStack() as stack:
         found = [stack.enter_context(open_ref(layer)) for layer in layers]
         infos = [layer.info for layer in found]
+        for child, parent in pairwise(infos):
+            require_parent(child, parent)
         if whole:
-            require_chain(infos)
+            require_chain(infos[-1:])
         yield Stack(found)
 
 
@@ -75,19 +79,17 @@ def open_ref(layer: LayerRef) -> OpenLayer:
 
 
 def digest(path: Path, tell: Callable[[int, int], None]) -> tuple[str, os.stat_result]:
-    """The SHA-256 of a file, and its state. Problem if it changes meanwhile; OSError if it cannot be read."""
-    with path.open("rb", buffering=0) as file:
-        before = os.fstat(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    """The SHA-256 of a file, and its state. Problem if it changes meanwhile; DiskError if it cannot be read."""
+    with opened(path) as (fd, before):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         found = hashlib.sha256()
         buffer = memoryview(bytearray(CHUNK))
         done = 0
-        while read := file.readinto(buffer):
+        while read := os.readv(fd, [buffer]):
             found.update(buffer[:read])
             done += read
             tell(done, before.st_size)
-        after = os.fstat(file.fileno())
-    require_still(path, before, after)
+        require_still(path, before, os.fstat(fd))
     if done != before.st_size:
         raise changed(path)
     return found.hexdigest(), before
