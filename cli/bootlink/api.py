@@ -52,8 +52,8 @@ class Api:
                 break
         return items if most is None else items[:most]
 
-    def post(self, *path: str, body: Mapping[str, Any]) -> Any:
-        return self._call("POST", path, body=body)
+    def post(self, *path: str, body: Mapping[str, Any], **query: str | int | None) -> Any:
+        return self._call("POST", path, query={k: v for k, v in query.items() if v is not None}, body=body)
 
     def put(self, *path: str, body: Mapping[str, Any]) -> Any:
         return self._call("PUT", path, body=body)

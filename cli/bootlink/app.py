@@ -18,6 +18,7 @@ from bootlink.commands import (
     images,
     jobs,
     links,
+    own_layers,  # noqa: F401  (its commands are `link`'s)
     status,
     up,
 )

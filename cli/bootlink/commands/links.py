@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bootlink import api
+from bootlink.jobs import follow
 from bootlink.output import AsJson, moment, print_facts, print_json, print_table
 
 app = typer.Typer(name="link", help="Links: what a client, a group or everybody else boots.", no_args_is_help=True)
@@ -39,8 +40,14 @@ def set_link(
     group: Group = None,
     default: Default = False,
     policy: Annotated[
-        Policy, typer.Option(help="discard: fresh at every boot; keep: survives reboots.")
-    ] = Policy.discard,
+        Policy | None,
+        typer.Option(
+            help="discard: fresh at every boot; keep: survives reboots. Default: discard; with --own-layer: keep."
+        ),
+    ] = None,
+    own_layer: Annotated[
+        bool, typer.Option("--own-layer", help="A layer of the client's own over a pinned version.")
+    ] = False,
     chap: Annotated[
         Chap,
         typer.Option(help="one-way: only who has the boot's secret gets the disk; mutual: and the disk proves itself."),
@@ -64,10 +71,16 @@ def set_link(
         "image": image,
         "channel": channel or None,
         "version": version,
-        "policy": policy.value,
+        "policy": policy.value if policy is not None else None,
         "chap": chap.value,
+        "own_layer": own_layer,
     }
-    _print(api.from_environment().put("links", body=body), as_json=as_json)
+    registry = api.from_environment()
+    link = registry.put("links", body=body)
+    if "kind" in link:  # a job, which makes a layer file of what was kept, and then sets the link
+        follow(registry, link, quiet=as_json)
+        link = registry.get("links", scope, name)
+    print_link(link, as_json=as_json)
 
 
 @app.command("list")
@@ -96,7 +109,7 @@ def show(
     if rest:
         raise typer.BadParameter("name one client, or --group G, or --default")
     path = ("links", scope, name) if name else ("links", scope)
-    _print(api.from_environment().get(*path), as_json=as_json)
+    print_link(api.from_environment().get(*path), as_json=as_json)
 
 
 def _whose(words: list[str], group: str | None, *, default: bool) -> tuple[str, str, list[str]]:
@@ -112,7 +125,7 @@ def _whose(words: list[str], group: str | None, *, default: bool) -> tuple[str, 
     return "client", words[0], words[1:]
 
 
-def _print(link: dict[str, Any], *, as_json: bool) -> None:
+def print_link(link: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(link)
         return
@@ -121,6 +134,7 @@ def _print(link: dict[str, Any], *, as_json: bool) -> None:
             "link of": _owner(link),
             "image": link["image"],
             "channel" if link["channel"] else "version": link["channel"] or link["version"],
+            "own layer": link["own_layer"] or None,
             "policy": link["policy"],
             "CHAP": link["chap"],
             "changed": moment(link["changed"]),

@@ -179,6 +179,7 @@ class LinkChanged(EventData):
     chap: Chap = Field(default="off", description="whether the disk asks for CHAP")
     lun: Lun = Field(default=0, description="which of the disks; 0 is what is booted")
     menu: tuple[str, ...] = Field(default=(), description="what its boot menu offers beside the link itself, by name")
+    own_layer: bool = Field(default=False, description="whether a layer of the client's own lies over the version")
     removed: bool = Field(
         default=False, description="true where the link was taken away; the other fields tell what it was"
     )

@@ -43,6 +43,7 @@ async def put_link(
     version: int | None,
     policy: Policy,
     chap: Chap = "off",
+    own_layer: bool = False,
     source: str,
 ) -> NamedLink:
     """Set a link. Names neither channel nor version: the channel `production`. Raises Problem.
@@ -66,15 +67,17 @@ async def put_link(
         version=version,
         policy=policy,
         chap=chap,
+        own_layer=own_layer,
     )
     if former is not None and former.link == link:
         return former
     await connection.execute(
         """
-        INSERT INTO links (scope, key, lun, image, channel, version, policy, chap)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        INSERT INTO links (scope, key, lun, image, channel, version, policy, chap, own_layer)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         ON CONFLICT (scope, key, lun) DO UPDATE SET image = excluded.image, channel = excluded.channel,
-            version = excluded.version, policy = excluded.policy, chap = excluded.chap, changed = now()
+            version = excluded.version, policy = excluded.policy, chap = excluded.chap,
+            own_layer = excluded.own_layer, changed = now()
         """,
         scope,
         key,
@@ -84,6 +87,7 @@ async def put_link(
         version,
         policy,
         chap,
+        own_layer,
     )
     now = await find_link(connection, scope, key, lun)
     assert now is not None
@@ -204,6 +208,7 @@ async def tell(connection: Connection, named: NamedLink, *, removed: bool = Fals
         version=link.version,
         policy=link.policy,
         chap=link.chap,
+        own_layer=link.own_layer,
         lun=link.lun,
         menu=tuple(choice.name for choice in menu),
         removed=removed,

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from bootlink_events import BootId
 from bootlink_events.commands import DropWriteback, ListWritebacks, RestoreWriteback, WritebackItem
+from bootlink_registry import removal
 from bootlink_registry.database import Connection, Database, DatabaseAway
 from bootlink_registry.problems import Problem, conflict, not_found
 from bootlink_runtime import Bus, BusUnavailable, CommandError, Logger, rpc
@@ -136,12 +137,13 @@ class Reclaim:
     async def _look(self) -> None:
         async with self._database.transaction() as connection:
             due = await connection.fetch(
-                "SELECT * FROM dropped_writebacks WHERE due <= now() ORDER BY due LIMIT $1", DUE_AT_ONCE
+                "SELECT * FROM dropped_writebacks WHERE due <= now() ORDER BY due LIMIT $1 FOR UPDATE", DUE_AT_ONCE
             )
+            await _cannot_return(connection, [row["content"] for row in due])
         for row in due:
             if await self._drop(row):
                 async with self._database.transaction() as connection:
-                    await _forget(connection, row["content"])
+                    await connection.execute("DELETE FROM dropped_writebacks WHERE content = $1", row["content"])
 
     async def _drop(self, row: Any) -> bool:
         """Whether nothing of it is left anywhere. A node that does not answer may hold it: asked again later."""
@@ -160,13 +162,14 @@ def _is_old(row: Any) -> bool:
     return bool(datetime.now(row["due"].tzinfo) - row["due"] > GIVE_UP_AFTER)
 
 
-async def _forget(connection: Connection, content: uuid.UUID) -> None:
-    """It is gone, and so is what a rebase would have gone back to."""
-    await connection.execute("DELETE FROM dropped_writebacks WHERE content = $1", content)
-    await connection.execute(
+async def _cannot_return(connection: Connection, contents: list[uuid.UUID]) -> None:
+    """Before what was written is thrown away: a rebase that would go back to it cannot be undone any more."""
+    done = await connection.execute(
         """
         UPDATE own_layers SET former_version = NULL, former_layer = NULL, former_content = NULL
-        WHERE former_content = $1
+        WHERE former_content = ANY($1::uuid[])
         """,
-        content,
+        contents,
     )
+    if done != "UPDATE 0":
+        await removal.settle_layers(connection)

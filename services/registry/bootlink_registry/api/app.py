@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 
-from bootlink_registry.api import answers, boots, branches, clients, image_files, images, jobs, links, menus
+from bootlink_registry.api import answers, boots, branches, clients, image_files, images, jobs, links, menus, own_layers
 from bootlink_registry.api.context import Context, Registry
 from bootlink_registry.api.limit import BodyLimit
 from bootlink_registry.api.models.about import Counts, InfoAnswer, NodeAnswer
@@ -18,7 +18,7 @@ _COUNTS = """
         (SELECT count(*) FROM outbox) AS unpublished_events
 """
 
-PARTS: Final = (images, image_files, clients, branches, links, menus, boots, jobs)
+PARTS: Final = (images, image_files, clients, branches, own_layers, links, menus, boots, jobs)
 
 about = APIRouter(tags=["about"])
 

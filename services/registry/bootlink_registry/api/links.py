@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
+from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
-from bootlink_registry import links
+from bootlink_registry import links, own_layers
 from bootlink_registry.api.context import PAGE, After, Limit, Registry
+from bootlink_registry.api.jobs import accepted
 from bootlink_registry.api.models.base import Page
+from bootlink_registry.api.models.jobs import JobAnswer
 from bootlink_registry.api.models.links import LinkAnswer, Lun, NewLink
 from bootlink_registry.catalogue import Scope
 
@@ -19,11 +22,29 @@ _LUN = re.compile(r"[0-9]{1,3}")
 router = APIRouter(prefix="/links", tags=["links"])
 
 
-@router.put("", responses={404: {}})
-async def set_link(body: NewLink, registry: Registry) -> LinkAnswer:
-    """Set what a client, a group or everybody else boots (LUN 0), or has as a further disk, from its next boot on."""
+@router.put("", responses={202: {"model": JobAnswer}, 404: {}, 409: {}})
+async def set_link(body: NewLink, registry: Registry, response: Response) -> LinkAnswer | JobAnswer:
+    """Set what a client, a group or everybody else boots (LUN 0), or has as a further disk, from its next boot on.
+
+    Where a client's own layer is no longer to be written to (policy discard after keep), a job makes a layer file of it
+    first, and sets the link at its end: the answer is 202.
+    """
     await registry.layers.glance(body.image)
     async with registry.database.transaction() as connection:
+        if body.own_layer:
+            done = await own_layers.put_link(
+                connection,
+                name=body.name,
+                lun=body.lun,
+                image=body.image,
+                channel=body.channel,
+                version=body.version,
+                policy=body.policy or "keep",
+                chap=body.chap,
+                author="",
+                source=registry.source,
+            )
+            return await accepted(connection, done, response) if isinstance(done, UUID) else LinkAnswer.of(done)
         link = await links.put_link(
             connection,
             scope=body.scope,
@@ -32,7 +53,7 @@ async def set_link(body: NewLink, registry: Registry) -> LinkAnswer:
             image=body.image,
             channel=body.channel,
             version=body.version,
-            policy=body.policy,
+            policy=body.policy or "discard",
             chap=body.chap,
             source=registry.source,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from bootlink_registry import commits
+from bootlink_registry import commits, own_layers
 from bootlink_registry.flattening import export_image
 from bootlink_registry.hashing import hash_layer, verify
 from bootlink_registry.imports import import_image
@@ -14,6 +14,7 @@ from bootlink_registry.merging import compact, merge
 
 _ALL: Final[tuple[JobKind, ...]] = (
     commits.COMMIT,
+    own_layers.SEAL,
     JobKind("image.hash", hash_layer, background=True),
     JobKind("image.import", import_image),
     JobKind("image.export", export_image),

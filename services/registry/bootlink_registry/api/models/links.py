@@ -26,7 +26,12 @@ class NewLink(Wish):
     image: Name
     channel: Name | None = Field(default=None, description="default: production")
     version: PinnedVersion | None = None
-    policy: LinkPolicy = "discard"
+    policy: LinkPolicy | None = Field(default=None, description="default: discard; with an own layer: keep")
+    own_layer: bool = Field(
+        default=False,
+        description="a layer of the client's own over a pinned version: with the policy keep what it writes goes into "
+        "that, with discard it begins anew above it at every boot",
+    )
     lun: Lun = 0
     chap: Chap = Field(
         default="off", description="whether the disk asks for the boot's CHAP secret, and proves its own"
@@ -36,6 +41,8 @@ class NewLink(Wish):
     def _names_a_group(self) -> Self:
         if self.scope == "group" and self.name:
             check_name(self.name)
+        if self.own_layer and self.scope != "client":
+            raise ValueError("only a client has a layer of its own")
         return self
 
 
@@ -47,6 +54,7 @@ class LinkAnswer(Answer):
     version: int | None
     policy: Policy
     chap: Chap
+    own_layer: bool = Field(description="a layer of the client's own lies over the version")
     lun: int
     changed: datetime
 
@@ -61,6 +69,7 @@ class LinkAnswer(Answer):
             version=link.version,
             policy=link.policy,
             chap=link.chap,
+            own_layer=link.own_layer,
             lun=link.lun,
             changed=named.changed,
         )
