@@ -26,12 +26,19 @@ _START: Final = (
 class Api:
     """A connection to the registry's API."""
 
-    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, url: str, *, token: str = "", transport: httpx.BaseTransport | None = None) -> None:
+        """Without a token the API will say that it needs one. CommandError if `url` or `token` cannot be one."""
         self.url = url.rstrip("/")
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise CommandError("the token is none: it has characters that no token has", "correct BOOTLINK_TOKEN")
         try:
             # No proxy from the environment: an office's web proxy cannot reach this machine's loopback.
             self._client = httpx.Client(
-                base_url=f"{self.url}/{VERSION}/", timeout=API_TIMEOUT, trust_env=False, transport=transport
+                base_url=f"{self.url}/{VERSION}/",
+                headers={"Authorization": f"Bearer {token}"} if token else {},
+                timeout=API_TIMEOUT,
+                trust_env=False,
+                transport=transport,
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise CommandError(f"{url} is no address of an API", "set BOOTLINK_API=http://HOST:PORT") from error
@@ -105,4 +112,5 @@ def _problem(answer: httpx.Response) -> CommandError:
 
 def from_environment() -> Api:
     """The API that the environment names."""
-    return Api(CommandSettings().api)
+    settings = CommandSettings()
+    return Api(settings.api, token=settings.token_to_show())

@@ -20,6 +20,7 @@ from bootlink.commands import (
     links,
     own_layers,  # noqa: F401  (its commands are `link`'s)
     status,
+    tokens,
     up,
 )
 from bootlink.errors import CommandError
@@ -41,7 +42,7 @@ app.command()(up.up)
 app.command()(status.status)
 app.command()(cache.cache)
 app.command()(events.events)
-for _noun in (images, clients, links, boots, jobs):
+for _noun in (images, clients, links, boots, jobs, tokens):
     app.add_typer(_noun.app)
 
 

@@ -144,7 +144,8 @@ class System:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=self._environment()
-            | {"BOOTLINK_API": self.facts["api"], "BOOTLINK_NATS_URL": self.facts["nats"], "COLUMNS": "100"},
+            | {"BOOTLINK_API": self.facts["api"], "BOOTLINK_NATS_URL": self.facts["nats"]}
+            | {"BOOTLINK_DATA": self.facts["data"], "COLUMNS": "100"},
         )
         try:
             out, errors = await asyncio.wait_for(process.communicate(), COMMAND_TIMEOUT)

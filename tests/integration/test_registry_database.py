@@ -16,7 +16,7 @@ from bootlink_registry.settings import RegistrySettings
 from bootlink_runtime import Chassis, StartupError
 from lab.nats import NatsServer
 from lab.postgres import PostgresServer
-from lab.registry import api_of, registry_on, until
+from lab.registry import TOKEN, api_of, registry_on, until
 
 NOWHERE = "nats://127.0.0.1:9"  # the discard port: nobody listens there, and the registry starts all the same
 
@@ -24,7 +24,8 @@ NOWHERE = "nats://127.0.0.1:9"  # the discard port: nobody listens there, and th
 @contextlib.asynccontextmanager
 async def starting(database_url: str, folder: Path) -> AsyncIterator[tuple[Chassis, httpx.AsyncClient]]:
     """A registry that need not become ready."""
-    settings = RegistrySettings(nats_url=NOWHERE, database_url=database_url, data=folder, node="lab", api_port=0)
+    told = {"nats_url": NOWHERE, "database_url": database_url, "data": folder, "node": "lab"}
+    settings = RegistrySettings.model_validate(told | {"api_port": 0, "admin_token": TOKEN})
     chassis = Chassis(SERVICE, settings)
     run = asyncio.ensure_future(SERVICE.run(chassis, settings))
     try:

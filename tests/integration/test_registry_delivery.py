@@ -32,7 +32,7 @@ from lab.chassis import MAC, bus_on, reader
 from lab.nats import NatsServer
 from lab.postgres import PostgresServer
 from lab.process import Process
-from lab.registry import WAIT, Registry, raw_disk, registry_on, until
+from lab.registry import AUTHORISED, TOKEN, WAIT, Registry, raw_disk, registry_on, until
 
 LINK_CHANGED = "bootlink.v1.link.changed"
 PORTAL = "127.0.0.1:3260"
@@ -315,7 +315,7 @@ async def test_a_registry_killed_again_and_again_loses_no_event_and_doubles_none
 ) -> None:
     process = registry_process(nats.url, database, tmp_path)
     changed = 0
-    async with httpx.AsyncClient(timeout=5) as http:
+    async with httpx.AsyncClient(timeout=5, headers=AUTHORISED) as http:
         url = await started(process, http, tmp_path)
         disk = raw_disk(tmp_path / "demo.img")
         assert (await http.post(f"{url}/v1/images", json={"name": "demo", "path": str(disk)})).status_code == 201
@@ -343,6 +343,7 @@ def registry_process(nats_url: str, database_url: str, folder: Path) -> Process:
         "BOOTLINK_NATS_URL": nats_url,
         "BOOTLINK_DATABASE_URL": database_url,
         "BOOTLINK_DATA": str(folder / "data"),
+        "BOOTLINK_ADMIN_TOKEN": TOKEN,
         "BOOTLINK_REGISTRY_API_PORT": "0",
         "BOOTLINK_LOG_FORMAT": "json",
     }

@@ -91,9 +91,10 @@ def test_what_was_added_is_there_after_a_stop_and_a_new_start_and_all_is_below_t
         assert eventually_gone(up.pids, seconds=1) == []
         stops = [said["service"] for said in up.said if said["event"] == "stopped"]
         assert stops == ["blockstore", "registry", "postgres", "nats"]
-        held = ["blockstore", "cluster.key", "nats", "postgres", "registry", "up.lock"]
+        held = ["admin.token", "blockstore", "cluster.key", "nats", "postgres", "registry", "up.lock"]
         assert sorted(p.name for p in up.data.iterdir()) == held
-        assert stat.S_IMODE((up.data / "cluster.key").stat().st_mode) == 0o600
+        for secret in ("cluster.key", "admin.token"):
+            assert stat.S_IMODE((up.data / secret).stat().st_mode) == 0o600
         up.start()
         assert [image["name"] for image in up.query("image", "list")] == ["debian"]
 

@@ -16,6 +16,8 @@ from bootlink_runtime import Chassis, Telemetry, running
 
 WAIT = 20.0  # seconds until a test gives up; what it waits for takes one or two
 DISK_SIZE = 1 << 20  # bytes
+TOKEN = "the-token-of-the-labs-administrator"  # BOOTLINK_ADMIN_TOKEN of the registries here
+AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class Registry:
@@ -77,7 +79,7 @@ async def registry_on(
 ) -> AsyncIterator[Registry]:
     """A registry on free ports, ready, with its data below `folder`."""
     told: dict[str, Any] = {"nats_url": nats_url, "database_url": database_url, "data": folder, "node": "lab"}
-    told |= {"api_port": 0} | settings
+    told |= {"api_port": 0, "admin_token": TOKEN} | settings
     async with running(SERVICE, RegistrySettings(**told), telemetry=telemetry) as chassis, api_of(chassis) as http:
         yield Registry(chassis, http)
 
@@ -86,7 +88,7 @@ async def registry_on(
 async def api_of(chassis: Chassis) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client for the API of this registry."""
     address = next(address for address in chassis.health.addresses if address.what == "api")
-    async with httpx.AsyncClient(base_url=f"http://{address}", timeout=WAIT) as http:
+    async with httpx.AsyncClient(base_url=f"http://{address}", timeout=WAIT, headers=AUTHORISED) as http:
         yield http
 
 

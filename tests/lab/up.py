@@ -118,7 +118,9 @@ class Up:
 
     def bootlink(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command against this system."""
-        return bootlink(*arguments, env={"BOOTLINK_API": self.facts["api"], "BOOTLINK_NATS_URL": self.facts["nats"]})
+        facts = self.facts
+        env = {"BOOTLINK_API": facts["api"], "BOOTLINK_NATS_URL": facts["nats"], "BOOTLINK_DATA": facts["data"]}
+        return bootlink(*arguments, env=env)
 
     def query(self, *arguments: str) -> Any:
         """Run the command with --json; what it answered. It must succeed and say nothing else."""

@@ -48,8 +48,8 @@ def up(
     )
     plan = make_plan(chosen, wanted, os.environ)
     with folder.locked(plan.data) as lock:
-        if plan.key_file is not None:
-            folder.keep_key(plan.key_file)
+        for variable, path in plan.secrets.items():
+            folder.keep_secret(path, instead=variable)
         display: Display = JsonDisplay(sys.stdout) if as_json else PeopleDisplay(Console(highlight=False))
         try:
             asyncio.run(_supervise(plan, display, lock))
@@ -86,5 +86,6 @@ def _facts(plan: UpPlan, supervisor: Supervisor) -> dict[str, Any]:
         "nats": plan.nats_url,
         "api": f"http://{api}" if api else None,
         "data": str(plan.data),
+        "token_file": str(plan.token_file) if plan.token_file else None,
         "services": services,
     }

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bootlink.settings import CommandSettings
+from bootlink.settings import ADMIN_TOKEN, DEFAULT_DATA, CommandSettings, is_here
 from bootlink.supervisor.keeper import Happening
 from bootlink.supervisor.lines import LogLine
 
@@ -134,6 +134,7 @@ class PeopleDisplay:
             usual = CommandSettings.model_fields
             named = {"BOOTLINK_API": (facts["api"], "api"), "BOOTLINK_NATS_URL": (facts["nats"], "nats_url")}
             unusual = [f"{variable}={url}" for variable, (url, field) in named.items() if url != usual[field].default]
+            unusual += _token_file(facts)
             export = f"\n  export {' '.join(unusual)}" if unusual else ""
             self._show(_NEXT.format(export=export))
 
@@ -147,6 +148,13 @@ class PeopleDisplay:
         with self._console.capture() as captured:
             self._console.print(what, soft_wrap=isinstance(what, (str, Text)), highlight=False, markup=False)
         self._printer.put(captured.get().rstrip("\n"))
+
+
+def _token_file(facts: Mapping[str, Any]) -> list[str]:
+    """The variable by which the command finds the token; none where it finds it by itself."""
+    path = facts.get("token_file")
+    usual = is_here(facts["api"]) and path == str(DEFAULT_DATA / ADMIN_TOKEN)
+    return [] if usual or not path else [f"BOOTLINK_TOKEN_FILE={path}"]
 
 
 # A service's own words that the supervisor's repeat, with the addresses.

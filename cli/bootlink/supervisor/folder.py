@@ -18,7 +18,7 @@ from typing import Final
 from bootlink_runtime import StartupError
 
 LEFTOVER_SECONDS: Final = 30.0  # given to the children of a killed `up` to end; PostgreSQL writes a checkpoint
-KEY_BYTES: Final = 32  # of the cluster key: as long as the hash that secrets are derived by
+SECRET_BYTES: Final = 32  # of the cluster key and the administrator's token: as long as the hash each goes into
 _LOOK_SECONDS: Final = 0.1
 
 
@@ -41,21 +41,20 @@ def locked(data: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def keep_key(path: Path) -> None:
-    """Make the cluster key, where it is not there yet: for the owner's eyes alone. StartupError if it cannot be.
+def keep_secret(path: Path, *, instead: str) -> None:
+    """Make a secret, where it is not there yet: for the owner's eyes alone. StartupError if it cannot be.
 
-    It stays as it is from then on: with another one no running boot could prove itself any more.
+    It stays as it is from then on: with another cluster key no running boot could prove itself any more. `instead` is
+    the variable by which the user may give one of his own.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         return
     except OSError as error:
-        raise StartupError(
-            f"the cluster key {path} cannot be made ({error.strerror})", "set BOOTLINK_CLUSTER_KEY, or correct --data"
-        ) from error
+        raise StartupError(f"{path} cannot be made ({error.strerror})", f"set {instead}, or correct --data") from error
     with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(KEY_BYTES) + "\n")
+        file.write(secrets.token_hex(SECRET_BYTES) + "\n")
 
 
 def _acquire(descriptor: int, data: Path) -> None:

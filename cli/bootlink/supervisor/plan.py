@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bootlink.engines import NatsEngine, PostgresEngine
+from bootlink.settings import ADMIN_TOKEN
 from bootlink.supervisor import machine
 from bootlink.supervisor.program import ENGINE_GRACE, Program
 from bootlink.supervisor.settings import UpSettings
@@ -31,8 +32,12 @@ _KEEPS: Final = {
     "blockstore": {"iscsi": "BOOTLINK_BLOCKSTORE_PORT"},
     "tftp": {"tftp": "BOOTLINK_TFTP_PORT"},
 }
-_CLUSTER_KEY: Final = {"BOOTLINK_CLUSTER_KEY", "BOOTLINK_CLUSTER_KEY_FILE"}
-_KEY_HOLDERS: Final = {"blockstore", "tftp"}  # what CHAP secrets come from is for nobody else
+# A secret that services share: its file below the data folder, and who is told. It is for nobody else.
+_SECRETS: Final = {
+    "BOOTLINK_CLUSTER_KEY": ("cluster.key", {"blockstore", "tftp"}),
+    "BOOTLINK_ADMIN_TOKEN": (ADMIN_TOKEN, {"registry"}),
+}
+_COMMAND_SECRETS: Final = {"BOOTLINK_TOKEN", "BOOTLINK_TOKEN_FILE"}  # the command's alone
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,12 @@ class UpPlan:
     nats_url: str
     data: Path
     programs: tuple[Program, ...]
-    key_file: Path | None  # to be made before they start; None: the user has a cluster key of his own, or needs none
+    secrets: Mapping[str, Path]  # to be made before they start, by the variables that the user did not set
+
+    @property
+    def token_file(self) -> Path | None:
+        """Where the administrator's token is; None if the user has one of his own, or no registry runs here."""
+        return self.secrets.get("BOOTLINK_ADMIN_TOKEN")
 
 
 def make_plan(settings: UpSettings, services: Sequence[str], environment: Mapping[str, str]) -> UpPlan:
@@ -67,20 +77,24 @@ def make_plan(settings: UpSettings, services: Sequence[str], environment: Mappin
         postgres = PostgresEngine(data / "postgres")
         database_url = postgres.url
         programs.append(_engine(postgres, _POSTGRES_TIER, environment))
-    key_file = None if _CLUSTER_KEY & environment.keys() else data / "cluster.key"
+    secrets = {
+        variable: data / file
+        for variable, (file, holders) in _SECRETS.items()
+        if holders & set(services) and not {variable, f"{variable}_FILE"} & environment.keys()
+    }
     for name in services:
         own = _own_settings(name, address) | inherited
         own.pop("BOOTLINK_DATABASE_URL", None)
         if name == "registry" and database_url is not None:
             own["BOOTLINK_DATABASE_URL"] = database_url  # the registry's alone: it holds a password
-        if name in _KEY_HOLDERS:
-            own |= {"BOOTLINK_CLUSTER_KEY_FILE": str(key_file)} if key_file is not None else {}
-        else:
-            own = {variable: value for variable, value in own.items() if variable not in _CLUSTER_KEY}
-        programs.append(_service(name, own))
-    if not _KEY_HOLDERS & set(services):
-        key_file = None
-    return UpPlan(nats_url=nats_url, data=data, programs=tuple(programs), key_file=key_file)
+        for variable, (_, holders) in _SECRETS.items():
+            if name not in holders:
+                own.pop(variable, None)
+                own.pop(f"{variable}_FILE", None)
+            elif variable in secrets:
+                own[f"{variable}_FILE"] = str(secrets[variable])
+        programs.append(_service(name, {k: v for k, v in own.items() if k not in _COMMAND_SECRETS}))
+    return UpPlan(nats_url=nats_url, data=data, programs=tuple(programs), secrets=secrets)
 
 
 def _engine(engine: NatsEngine | PostgresEngine, tier: int, environment: Mapping[str, str]) -> Program:

@@ -8,6 +8,7 @@ from typing import Final
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bootlink.settings import DEFAULT_DATA
 from bootlink_runtime import StartupError
 
 ALL_SERVICES: Final = ("registry", "blockstore", "tftp", "dhcp")
@@ -18,7 +19,7 @@ class UpSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="BOOTLINK_", extra="ignore", env_ignore_empty=True)
 
-    data: Path = Field(default=Path("/var/lib/bootlink"), description="everything is written below this folder")
+    data: Path = Field(default=DEFAULT_DATA, description="everything is written below this folder")
     nats_url: str | None = Field(default=None, description="a NATS server to use; unset: an embedded one is started")
     nats_host: str = Field(default="127.0.0.1", description="address of the embedded NATS server")
     nats_port: int = Field(default=4222, ge=0, le=65535, description="its port; 0: any free one")

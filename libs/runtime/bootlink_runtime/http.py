@@ -65,6 +65,7 @@ async def serving(app: Any, sock: socket.socket) -> AsyncIterator[None]:
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # an address that the peer names itself is no address
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )

@@ -26,6 +26,23 @@ def shared(name: str, field: str) -> Any:
     return AliasChoices(name, field)
 
 
+def secret(value: SecretStr, file: Path | None, *, what: str, name: str) -> tuple[str, str]:
+    """A secret from BOOTLINK_<name>, or from the file that BOOTLINK_<name>_FILE names: which of both, and the secret.
+
+    The secret is empty where none was given. StartupError if the file cannot be read.
+    """
+    text = value.get_secret_value()
+    if text or file is None:
+        return f"BOOTLINK_{name}", text
+    try:
+        return f"BOOTLINK_{name}_FILE", file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(
+            f"{what} {file} cannot be read ({error})",
+            f"let the service's user read it, or correct BOOTLINK_{name}_FILE",
+        ) from error
+
+
 class ServiceSettings(BaseSettings):
     """What every service is told at start."""
 
@@ -93,17 +110,8 @@ class ClusterSettings(ServiceSettings):
 
     def shared_key(self) -> ClusterKey | None:
         """The key; None where none was given. StartupError if it cannot be read, or is too short to be one."""
-        variable, text = "BOOTLINK_CLUSTER_KEY", self.cluster_key.get_secret_value()
-        if not text and self.cluster_key_file is not None:
-            variable = "BOOTLINK_CLUSTER_KEY_FILE"
-            try:
-                text = self.cluster_key_file.read_text().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise StartupError(
-                    f"the cluster key {self.cluster_key_file} cannot be read ({error})",
-                    "let the service's user read it, or correct BOOTLINK_CLUSTER_KEY_FILE",
-                ) from error
-        elif not text:
+        variable, text = secret(self.cluster_key, self.cluster_key_file, what="the cluster key", name="CLUSTER_KEY")
+        if not text and variable == "BOOTLINK_CLUSTER_KEY":
             return None
         try:
             return ClusterKey(text.encode())

@@ -22,6 +22,7 @@ from bootlink_registry.nodes import NodeWatch
 from bootlink_registry.provisioning import Provisioning
 from bootlink_registry.settings import RegistrySettings
 from bootlink_registry.store import Sweeper
+from bootlink_registry.tokens import Tokens
 from bootlink_registry.writebacks import Reclaim
 from bootlink_runtime import Chassis, Service, ended, listen, serving
 
@@ -49,18 +50,20 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
     health.check("database", database.check)
     health.check("schema", database.check_schema)
     health.check("bus", provisioning.check, required=False)
-    context = Context(database, layers, nodes, delivery, bus, health, settings)
+    tokens = Tokens(database, settings.shared_admin_token(), log)
+    context = Context(database, layers, nodes, delivery, bus, health, settings, tokens)
     sock = listen(settings.api_host, settings.api_port, what="the API", variable="BOOTLINK_REGISTRY_API_PORT")
     tasks: list[asyncio.Task[Any]] = []
     try:
         async with serving(api(context, log=log), sock):
             chassis.listening("api", *sock.getsockname()[:2])
-            if await _opened(database, chassis):
+            if await _opened(database, tokens, chassis):
                 work = {
                     "database watch": database.watch(),
                     "provisioning": provisioning.run(),
                     **nodes.work(),
                     **delivery.work(),
+                    "tokens": tokens.watch(),
                     "intake": intake.run(bus),
                     "sweep": intake.sweep(),
                     "jobs": runner.run(),
@@ -78,9 +81,14 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
         await database.close()
 
 
-async def _opened(database: Database, chassis: Chassis) -> bool:
+async def _opened(database: Database, tokens: Tokens, chassis: Chassis) -> bool:
     """Wait for the database, or for the end. StartupError if it can never be opened."""
-    opening = asyncio.create_task(database.open(), name="database open")
+
+    async def open_both() -> None:
+        await database.open()
+        await tokens.open()
+
+    opening = asyncio.create_task(open_both(), name="database open")
     stopping = asyncio.create_task(chassis.stopping.wait(), name="stopping")
     try:
         await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from bootlink_registry.names import check_name
 from bootlink_registry.stalls import SILENT_SECONDS
-from bootlink_runtime import ServiceSettings
-from bootlink_runtime.settings import shared
+from bootlink_runtime import ServiceSettings, StartupError
+from bootlink_runtime.settings import secret, shared
 
 ENROL_LIMIT: Final = 10_000  # clients that enrol themselves; a flood of made-up MAC addresses ends here
 
@@ -38,6 +38,16 @@ class RegistrySettings(ServiceSettings):
     )
     api_host: str = Field(default="127.0.0.1", description="address of the HTTP API")
     api_port: int = Field(default=8600, ge=0, le=65535, description="port of the HTTP API; 0: any free one")
+    admin_token: SecretStr = Field(
+        default=SecretStr(""),
+        validation_alias=shared("BOOTLINK_ADMIN_TOKEN", "admin_token"),
+        description="a token of role admin for the API, with which everything begins",
+    )
+    admin_token_file: Path | None = Field(
+        default=None,
+        validation_alias=shared("BOOTLINK_ADMIN_TOKEN_FILE", "admin_token_file"),
+        description="a file that holds this token; BOOTLINK_ADMIN_TOKEN comes before it",
+    )
     enrol: Literal["accept", "refuse"] = Field(
         default="accept", description="whether a PC that nobody added becomes a client when it first asks"
     )
@@ -52,6 +62,14 @@ class RegistrySettings(ServiceSettings):
     def image_store(self) -> Path:
         """The folder of the layers that are ours."""
         return (self.store or self.data / "images").absolute()
+
+    def shared_admin_token(self) -> str:
+        """The administrator's token; empty where none was given. StartupError if its file is empty, or no file."""
+        what = "the administrator's token"
+        variable, text = secret(self.admin_token, self.admin_token_file, what=what, name="ADMIN_TOKEN")
+        if not text and variable == "BOOTLINK_ADMIN_TOKEN_FILE":
+            raise StartupError(f"{self.admin_token_file} is empty", "put a token into it: openssl rand -hex 32")
+        return text
 
     @field_validator("enrol_name")
     @classmethod

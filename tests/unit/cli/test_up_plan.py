@@ -48,32 +48,46 @@ def test_servers_of_the_users_own_are_used_instead_of_embedded_ones() -> None:
 
 def test_the_cluster_key_is_for_those_who_derive_secrets_from_it() -> None:
     plan = make_plan(SETTINGS, ("registry", "blockstore"), {"PATH": os.environ["PATH"]})
-    assert plan.key_file == Path("/srv/bl/cluster.key")
+    assert plan.secrets["BOOTLINK_CLUSTER_KEY"] == Path("/srv/bl/cluster.key")
     assert program(plan, "blockstore").environment["BOOTLINK_CLUSTER_KEY_FILE"] == "/srv/bl/cluster.key"
     assert "BOOTLINK_CLUSTER_KEY_FILE" not in program(plan, "registry").environment
-    assert make_plan(SETTINGS, ("registry",), {"PATH": os.environ["PATH"]}).key_file is None
+    assert list(make_plan(SETTINGS, ("registry",), {"PATH": os.environ["PATH"]}).secrets) == ["BOOTLINK_ADMIN_TOKEN"]
 
 
 def test_a_cluster_key_of_the_users_own_is_used_and_shown_to_nobody_else() -> None:
     plan = make_plan(
         SETTINGS, ("registry", "blockstore"), {"PATH": os.environ["PATH"], "BOOTLINK_CLUSTER_KEY": "k" * 32}
     )
-    assert plan.key_file is None
+    assert "BOOTLINK_CLUSTER_KEY" not in plan.secrets
     assert program(plan, "blockstore").environment["BOOTLINK_CLUSTER_KEY"] == "k" * 32
     assert "BOOTLINK_CLUSTER_KEY_FILE" not in program(plan, "blockstore").environment
     assert "BOOTLINK_CLUSTER_KEY" not in program(plan, "registry").environment
 
 
+def test_the_administrators_token_is_the_registrys_and_the_commands_own_token_nobodys() -> None:
+    environment = {"PATH": os.environ["PATH"], "BOOTLINK_TOKEN": "t", "BOOTLINK_TOKEN_FILE": "/t"}
+    plan = make_plan(SETTINGS, ("registry", "blockstore"), environment)
+    assert plan.token_file == Path("/srv/bl/admin.token")
+    assert program(plan, "registry").environment["BOOTLINK_ADMIN_TOKEN_FILE"] == "/srv/bl/admin.token"
+    assert "BOOTLINK_ADMIN_TOKEN_FILE" not in program(plan, "blockstore").environment
+    for name in ("registry", "blockstore"):
+        assert not {"BOOTLINK_TOKEN", "BOOTLINK_TOKEN_FILE"} & program(plan, name).environment.keys()
+    own = make_plan(SETTINGS, ("registry", "blockstore"), environment | {"BOOTLINK_ADMIN_TOKEN": "a" * 32})
+    assert own.token_file is None
+    assert program(own, "registry").environment["BOOTLINK_ADMIN_TOKEN"] == "a" * 32
+    assert "BOOTLINK_ADMIN_TOKEN" not in program(own, "blockstore").environment
+
+
 def test_the_cluster_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "cluster.key"
-    folder.keep_key(path)
+    folder.keep_secret(path, instead="BOOTLINK_CLUSTER_KEY")
     first = path.read_text()
-    folder.keep_key(path)
+    folder.keep_secret(path, instead="BOOTLINK_CLUSTER_KEY")
     assert path.read_text() == first
-    assert len(bytes.fromhex(first)) == folder.KEY_BYTES
+    assert len(bytes.fromhex(first)) == folder.SECRET_BYTES
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(StartupError, match=r"cluster\.key"):
-        folder.keep_key(tmp_path / "missing" / "cluster.key")
+        folder.keep_secret(tmp_path / "missing" / "cluster.key", instead="BOOTLINK_CLUSTER_KEY")
 
 
 def test_without_a_registry_there_is_no_postgresql() -> None:

@@ -55,7 +55,7 @@ async def open_branch(name_or_mac: str, body: NewBranch, registry: Registry, res
             image=body.image,
             channel=body.channel,
             version=body.version,
-            author="",
+            author=registry.author,
             source=registry.source,
         )
     if is_new:
@@ -67,7 +67,7 @@ async def open_branch(name_or_mac: str, body: NewBranch, registry: Registry, res
 async def abandon_branch(name_or_mac: str, registry: Registry) -> None:
     """Make a super client an ordinary one again, from its next boot on. What it wrote is thrown away once it is off."""
     async with registry.database.transaction() as connection:
-        await branches.abandon_branch(connection, name_or_mac, author="", source=registry.source)
+        await branches.abandon_branch(connection, name_or_mac, author=registry.author, source=registry.source)
 
 
 @router.post("/clients/{name_or_mac}/commit", status_code=202, responses={404: {}, 409: {}})
@@ -92,7 +92,7 @@ async def commit(name_or_mac: str, body: NewCommit, registry: Registry, response
             past=past,
             stay=body.stay,
             running=body.running,
-            author="",
+            author=registry.author,
             source=registry.source,
         )
         return await accepted(connection, job, response)

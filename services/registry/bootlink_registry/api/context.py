@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
+from bootlink_registry.api.roles import identity_of
 from bootlink_registry.database import Database
 from bootlink_registry.delivery import Delivery
 from bootlink_registry.layers import Layers
 from bootlink_registry.nodes import NodeWatch
 from bootlink_registry.settings import RegistrySettings
+from bootlink_registry.tokens import Tokens
 from bootlink_runtime import Bus, Health
 
 PAGE: int = 100  # items of a listing unless told
@@ -29,6 +31,8 @@ class Context:
     bus: Bus
     health: Health
     settings: RegistrySettings
+    tokens: Tokens
+    author: str = ""  # whose token a request came with
 
     @property
     def source(self) -> str:
@@ -38,7 +42,7 @@ class Context:
 
 def _context(request: Request) -> Context:
     context: Context = request.app.state.context
-    return context
+    return replace(context, author=identity_of(request).name)
 
 
 Registry = Annotated[Context, Depends(_context)]

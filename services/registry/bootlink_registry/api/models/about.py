@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from bootlink_registry.api.models.base import Answer
+from bootlink_registry.tokens import Role
 
 
 class NodeAnswer(Answer):
@@ -24,12 +25,20 @@ class Counts(Answer):
     unpublished_events: int
 
 
+class You(Answer):
+    """Whose token the request came with."""
+
+    name: str
+    role: Role
+
+
 class InfoAnswer(Answer):
     """The registry itself."""
 
     version: str
     node: str
     api: Literal["v1"] = "v1"
+    you: You
     enrol: Literal["accept", "refuse"]
     nats_connected: bool
     delivering: bool = Field(description="this registry puts plans and events out; with several, one does")

@@ -11,6 +11,13 @@ NOTE_LIMIT = 1_000  # characters
 T = TypeVar("T")
 
 
+def storable(text: str) -> str:
+    """`text` itself, if PostgreSQL can store it. ValueError."""
+    if "\0" in text:
+        raise ValueError("a text cannot hold a NUL character")
+    return text
+
+
 class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
