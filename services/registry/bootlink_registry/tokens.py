@@ -39,7 +39,7 @@ TOKENS_LIMIT: Final = 1_000  # all are in memory
 REFRESH_SECONDS: Final = 5.0
 USED_SECONDS: Final = 60.0  # when a token was last used is written down this often
 
-_LIMIT_LOCK: Final = 0x626F_6F74_0004  # one addition at a time, or two could pass the limit together
+_LIMIT_LOCK: Final = 0x626F_6F74_0010  # one addition at a time, or two could pass the limit together
 
 
 @dataclass(frozen=True, slots=True)

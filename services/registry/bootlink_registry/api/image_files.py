@@ -33,7 +33,7 @@ async def import_image(body: ImportWish, registry: Registry, response: Response)
             subject=body.name,
             exclusive=f"image:{body.name}",
             request=body.model_dump(mode="json", exclude={"name"}),
-            author="",
+            author=registry.author,
             source=registry.source,
         )
         return await accepted(connection, job, response)
@@ -51,7 +51,7 @@ async def export_image(name: str, body: ExportWish, registry: Registry, response
             subject=name,
             exclusive=f"file:{body.path}",
             request={"path": body.path, "format": body.format, "version": number},
-            author="",
+            author=registry.author,
             source=registry.source,
         )
         return await accepted(connection, job, response)
@@ -70,7 +70,7 @@ async def verify_image(name: str, body: VerifyWish, registry: Registry, response
             subject=name,
             exclusive=f"verify:{name}",
             request={"version": body.version},
-            author="",
+            author=registry.author,
             source=registry.source,
         )
         return await accepted(connection, job, response)
@@ -90,7 +90,7 @@ async def merge_image(name: str, body: MergeWish, registry: Registry, response: 
             subject=name,
             exclusive=f"image:{name}",
             request={"version": number, "onto": body.onto},
-            author="",
+            author=registry.author,
             source=registry.source,
         )
         return await accepted(connection, job, response)
@@ -116,7 +116,7 @@ async def compact_image(name: str, body: CompactWish, registry: Registry, respon
                 "note": body.note,
                 "channel": body.publish,
             },
-            author="",
+            author=registry.author,
             source=registry.source,
         )
         return await accepted(connection, job, response)

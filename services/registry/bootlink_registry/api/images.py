@@ -37,7 +37,9 @@ async def add_image(body: NewImage, registry: Registry, response: Response) -> I
     file = await adding.examine(registry, body.path, _parent(body.parent))
     async with registry.database.transaction() as connection:
         layer = await adding.record(connection, file, subject=body.name, source=registry.source)
-        image = await images.add_image(connection, name=body.name, layer=layer, note=body.note, source=registry.source)
+        image = await images.add_image(
+            connection, name=body.name, layer=layer, note=body.note, author=registry.author, source=registry.source
+        )
     response.headers["Location"] = f"/v1/images/{image.name}"
     return ImageAnswer.of(image)
 
@@ -61,7 +63,9 @@ async def show_image(name: str, registry: Registry) -> ImageAnswer:
 async def change_image(name: str, body: ImageChange, registry: Registry) -> ImageAnswer:
     """Change the note on an image."""
     async with registry.database.transaction() as connection:
-        await versions.set_note(connection, image=name, version=None, note=body.note, source=registry.source)
+        await versions.set_note(
+            connection, image=name, version=None, note=body.note, author=registry.author, source=registry.source
+        )
         return ImageAnswer.of(await images.get_image(connection, name))
 
 
@@ -72,7 +76,7 @@ async def remove_image(name: str, registry: Registry) -> None:
     Files that were added in place stay where they are; those of the image store are removed when no PC reads them.
     """
     async with registry.database.transaction() as connection:
-        await removal.remove_image(connection, image=name, source=registry.source)
+        await removal.remove_image(connection, image=name, author=registry.author, source=registry.source)
 
 
 # -- versions -------------------------------------------------------------------------------------------------------
@@ -92,10 +96,18 @@ async def add_version(name: str, body: NewVersion, registry: Registry, response:
             layer=layer,
             parent=body.parent.version if body.parent is not None and body.parent.image == name else None,
             note=body.note,
+            author=registry.author,
             source=registry.source,
         )
         if body.channel is not None:
-            await versions.publish(connection, image=name, channel=body.channel, version=number, source=registry.source)
+            await versions.publish(
+                connection,
+                image=name,
+                channel=body.channel,
+                version=number,
+                author=registry.author,
+                source=registry.source,
+            )
         version = await images.get_version(connection, name, number)
     response.headers["Location"] = f"/v1/images/{name}/versions/{number}"
     return VersionAnswer.of(version)
@@ -126,7 +138,9 @@ async def show_version(name: str, number: Number, registry: Registry) -> Version
 async def change_version(name: str, number: Number, body: ImageChange, registry: Registry) -> VersionAnswer:
     """Change the note on a version. What it shows never changes."""
     async with registry.database.transaction() as connection:
-        await versions.set_note(connection, image=name, version=number, note=body.note, source=registry.source)
+        await versions.set_note(
+            connection, image=name, version=number, note=body.note, author=registry.author, source=registry.source
+        )
         return VersionAnswer.of(await images.get_version(connection, name, number))
 
 
@@ -134,7 +148,9 @@ async def change_version(name: str, number: Number, body: ImageChange, registry:
 async def remove_version(name: str, number: Number, registry: Registry) -> None:
     """Remove a version. Refused while a channel, a link, a client or another version needs it."""
     async with registry.database.transaction() as connection:
-        await removal.remove_version(connection, image=name, version=number, source=registry.source)
+        await removal.remove_version(
+            connection, image=name, version=number, author=registry.author, source=registry.source
+        )
 
 
 # -- channels -------------------------------------------------------------------------------------------------------
@@ -145,7 +161,14 @@ async def publish(name: str, channel: Name, body: Publication, registry: Registr
     """Point a channel at a version. Who is linked to it boots that version at the next boot; what runs, runs on."""
     await registry.layers.glance(name)
     async with registry.database.transaction() as connection:
-        await versions.publish(connection, image=name, channel=channel, version=body.version, source=registry.source)
+        await versions.publish(
+            connection,
+            image=name,
+            channel=channel,
+            version=body.version,
+            author=registry.author,
+            source=registry.source,
+        )
         return ImageAnswer.of(await images.get_image(connection, name))
 
 
@@ -154,7 +177,14 @@ async def roll_back(name: str, channel: str, body: Rollback, registry: Registry)
     """Point a channel at the version that it pointed at before; done twice, it undoes itself."""
     await registry.layers.glance(name)
     async with registry.database.transaction() as connection:
-        await versions.rollback(connection, image=name, channel=channel, version=body.version, source=registry.source)
+        await versions.rollback(
+            connection,
+            image=name,
+            channel=channel,
+            version=body.version,
+            author=registry.author,
+            source=registry.source,
+        )
         return ImageAnswer.of(await images.get_image(connection, name))
 
 
@@ -162,7 +192,9 @@ async def roll_back(name: str, channel: str, body: Rollback, registry: Registry)
 async def remove_channel(name: str, channel: str, registry: Registry) -> None:
     """Take a channel away that no link names. Its versions stay."""
     async with registry.database.transaction() as connection:
-        await versions.remove_channel(connection, image=name, channel=channel, source=registry.source)
+        await versions.remove_channel(
+            connection, image=name, channel=channel, author=registry.author, source=registry.source
+        )
 
 
 def _parent(wish: VersionOf | None) -> tuple[str, int] | None:
