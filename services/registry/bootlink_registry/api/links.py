@@ -41,7 +41,7 @@ async def set_link(body: NewLink, registry: Registry, response: Response) -> Lin
                 version=body.version,
                 policy=body.policy or "keep",
                 chap=body.chap,
-                author="",
+                author=registry.author,
                 source=registry.source,
             )
             return await accepted(connection, done, response) if isinstance(done, UUID) else LinkAnswer.of(done)
