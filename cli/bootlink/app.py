@@ -15,6 +15,7 @@ from bootlink.commands import (
     cache,
     clients,
     events,
+    image_files,  # noqa: F401  (its commands are `image`'s)
     images,
     jobs,
     links,
