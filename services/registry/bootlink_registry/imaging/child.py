@@ -12,6 +12,7 @@ from bootlink_disks import DiskError
 from bootlink_registry.imaging.confinement import confine
 from bootlink_registry.imaging.convert import convert
 from bootlink_registry.imaging.disks import compare, flatten
+from bootlink_registry.imaging.fetch import fetch
 from bootlink_registry.imaging.hashing import hash_file
 from bootlink_registry.imaging.merge import merge
 from bootlink_registry.imaging.requests import REQUEST, Compare, Convert, Fetch, Flatten, Hash, Merge
@@ -25,6 +26,7 @@ COMPUTING: Final = 24 * 3600
 WORK: Final[dict[type[Any], Callable[[Any, Tell], Result]]] = {
     Hash: hash_file,
     Convert: convert,
+    Fetch: fetch,
     Flatten: flatten,
     Merge: merge,
     Compare: compare,

@@ -25,7 +25,7 @@ from bootlink_registry.imaging.disks import FORMATS, stages_of, write_disk
 from bootlink_registry.imaging.foreign import ForeignFormat
 from bootlink_registry.imaging.requests import Convert, SourceFormat
 from bootlink_registry.imaging.results import Written
-from bootlink_registry.imaging.work import Stages, Tell, digest, require_still, written
+from bootlink_registry.imaging.work import Stages, Tell, digest, require_still, written, wrong_checksum
 from bootlink_registry.problems import Problem, invalid
 
 _OWN: Final[dict[SourceFormat, tuple[str, ...]]] = {"vhd": ("vhd-fixed", "vhd-dynamic"), "vhdx": ("vhdx",)}
@@ -137,9 +137,3 @@ def _verify(request: Convert, expected: str | None, stages: Stages) -> None:
     if found != expected:
         raise wrong_checksum(str(request.source), expected, found)
     stages.next()
-
-
-def wrong_checksum(what: str, expected: str, found: str) -> Problem:
-    return invalid(
-        f"{what}: its SHA-256 is {found}, and should be {expected}", "get the file anew; if it is right, the sum is not"
-    )

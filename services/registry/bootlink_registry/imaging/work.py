@@ -16,7 +16,7 @@ from bootlink_disks import DiskError, OpenLayer, Stack, open_layer, require_chai
 from bootlink_disks.open import opened
 from bootlink_registry.imaging.requests import LayerRef
 from bootlink_registry.imaging.results import Format, Written
-from bootlink_registry.problems import Problem
+from bootlink_registry.problems import Problem, invalid
 
 TELL_SECONDS: Final = 0.2  # between two words of progress
 CHUNK: Final = 1 << 20  # bytes read at once for a checksum: past that it gets no faster
@@ -103,6 +103,12 @@ def require_still(path: Path, before: os.stat_result, after: os.stat_result) -> 
 
 def changed(path: Path) -> Problem:
     return Problem(409, f"{path}: another program is writing the file", "wait until it is complete, then repeat")
+
+
+def wrong_checksum(what: str, expected: str, found: str) -> Problem:
+    return invalid(
+        f"{what}: its SHA-256 is {found}, and should be {expected}", "get the file anew; if it is right, the sum is not"
+    )
 
 
 def written(path: Path, format_: Format, virtual_size: int, tell: Callable[[int, int], None]) -> Written:
