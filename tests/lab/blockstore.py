@@ -65,11 +65,18 @@ def plan(
     refusal: Refusal | None = None,
     version: int = 1,
     chap: Chap = "off",
+    content: str = "",
 ) -> BootPlan:
     """A plan with one disk per image, as logical units 0, 1 and so on."""
     disks = tuple(
         DiskPlan(
-            lun=lun, image=path.stem, version=version, channel="production", layers=(layer_plan(path),), policy=policy
+            lun=lun,
+            image=path.stem,
+            version=version,
+            channel="production",
+            content=content and f"{content}.{lun}",
+            layers=(layer_plan(path),),
+            policy=policy,
         )
         for lun, path in enumerate(images)
     )

@@ -119,6 +119,21 @@ class ClusterSettings(ServiceSettings):
             raise StartupError(f"{variable} is no key: {error}", "make one: openssl rand -hex 32") from error
 
 
+class StoreSettings(ServiceSettings):
+    """What the services are told besides that share the folder of the layers that Bootlink makes itself."""
+
+    store: Path | None = Field(
+        default=None,
+        validation_alias=shared("BOOTLINK_IMAGE_STORE", "store"),
+        description="folder of the layers that Bootlink makes itself; unset: images, below BOOTLINK_DATA",
+    )
+
+    @property
+    def image_store(self) -> Path:
+        """The folder of the layers that are ours."""
+        return (self.store or self.data / "images").absolute()
+
+
 S = TypeVar("S", bound=ServiceSettings)
 
 

@@ -53,7 +53,7 @@ from bootlink_blockstore.scsi.device import LogicalUnit
 from bootlink_blockstore.scsi.table import TABLE
 from bootlink_blockstore.writeback import Manifest
 from bootlink_disks import DiskError
-from bootlink_events import BootId, LayerPlan, parse_initiator, parse_target, target_entry, target_iqn
+from bootlink_events import BootId, BootPlan, LayerPlan, parse_initiator, parse_target, target_entry, target_iqn
 from bootlink_events import Chap as ChapRule
 from bootlink_wire.iscsi_pdu import LoginStatus
 from bootlink_wire.scsi_vpd import Identity
@@ -268,7 +268,7 @@ class Attachments:
                     "restart the PC",
                 )
             boot_id = BootId.mint(after=fence)
-        return await self._begin(mac, boot_id, boot, entry)
+        return await self._begin(mac, boot_id, entry)
 
     async def _resume(self, mac: str, manifests: list[Manifest], former: Boot | None) -> Boot:
         self._require_sound(mac, {manifest.file for manifest in manifests})
@@ -287,7 +287,7 @@ class Attachments:
         self._journal.log.info("boot resumed", mac=mac, boot_id=str(manifests[0].boot_id))
         return self._open(mac, list(zip(manifests, images, overlays, strict=True)))
 
-    async def _begin(self, mac: str, boot_id: BootId, former: Boot | None, entry: str) -> Boot:
+    async def _begin(self, mac: str, boot_id: BootId, entry: str) -> Boot:
         whole = self._plans.get(mac)
         if whole is None:
             self._unknown(mac)
@@ -306,8 +306,20 @@ class Attachments:
                 f"the boot plan of client {plan.client} names no disk",
                 f"link it to an image: bootlink link set {plan.client} IMAGE",
             )
-        holdings = self.holdings
-        back = holdings.returning(mac, None if whole.menu is None else entry)
+        back = self.holdings.returning(mac, None if whole.menu is None else entry)
+        if back:
+            try:
+                return await self._start(plan, boot_id, entry, back)
+            except NotAdmitted as refusal:
+                cause, files = refusal.cause, [manifest.file for manifest in back]
+                self._journal.log.error("write-back cannot return", client=plan.client, files=files, cause=cause)
+                await self._have_returned(mac)  # the client must boot all the same, as it does without it
+        return await self._start(plan, boot_id, entry, [])
+
+    async def _start(self, plan: BootPlan, boot_id: BootId, entry: str, back: list[Manifest]) -> Boot:
+        """Begin a boot by this plan, with what comes `back`."""
+        mac, holdings = plan.mac, self.holdings
+        former = self._boots.get(mac)
         intended = self._writebacks.intended(plan, boot_id, entry, back)
         self._require_sound(mac, {manifest.file for manifest in intended})
         images = await self._images([self._layers(manifest) for manifest in intended])
@@ -326,13 +338,16 @@ class Attachments:
             ) from error
         self._supersede(mac, former_id, intended)
         if back:
-            try:
-                await holdings.have_returned(mac)
-            except OSError as error:  # a restart of the service sees that they have, by their manifests
-                self._journal.log.warning("ledger not written", mac=mac, error=str(error))
+            await self._have_returned(mac)
         for manifest in back:
             self._journal.restored(manifest, boot_id, self._writebacks.usage(manifest))
         return self._open(mac, [(m, image, overlay) for (m, overlay), image in zip(begun, images, strict=True)])
+
+    async def _have_returned(self, mac: str) -> None:
+        try:
+            await self.holdings.have_returned(mac)
+        except OSError as error:  # a restart of the service sees that they have, by their manifests
+            self._journal.log.warning("ledger not written", mac=mac, error=str(error))
 
     async def _begin_writebacks(self, manifests: list[Manifest]) -> list[tuple[Manifest, Overlay]]:
         """What `Writebacks.begin` gives; on a full disk once more, with the space that nobody needs any longer."""

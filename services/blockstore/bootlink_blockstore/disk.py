@@ -46,7 +46,7 @@ from typing import Any, Final
 from bootlink_blockstore.cache import BLOCK, ZEROS
 from bootlink_blockstore.image import Buffer, Buffers, Image
 from bootlink_blockstore.overlay import Overlay
-from bootlink_blockstore.pagemap import ABSENT, CHUNK, PAGE, PAGE_BITS, PRESENT, ZEROED
+from bootlink_blockstore.pagemap import ABSENT, CHUNK, PAGE, PAGE_BITS, PRESENT, ZEROED, PageMap
 from bootlink_blockstore.pressure import Allowance
 
 INLINE_READ: Final = 131_072  # bytes of the overlay that one read may copy from the page cache on the event loop
@@ -91,6 +91,11 @@ class ClientDisk:
         # Told once, when the disk has failed for good. What it gives is awaited before a flush is answered.
         self.on_failure: Callable[[str], Awaitable[None] | None] = lambda _why: None
         self.fenced = False
+        self.changes = 0  # writes and trims so far: the same number later means that nothing was written in between
+        self.dirty: PageMap | None = None  # where somebody wants to know: the pages that changed since this was set
+        # Called when a flush leaves nothing unflushed, before any further write (see `settled`).
+        self.on_settled: Callable[[], None] = lambda: None
+        self._flushed = -1 if overlay.chunks else 0  # `changes` when the last flush began; what was there is not known
         self._executor = executor
         self._queue: deque[tuple[Coroutine[Any, Any, None], asyncio.Future[None]]] = deque()  # the first is under way
         self._worker: asyncio.Task[None] | None = None  # while there is a queue
@@ -99,6 +104,12 @@ class ClientDisk:
         self._allowance = Allowance() if allowance is None else allowance
         self._counted = 0  # pages that the allowance knows of
         self._account()
+
+    @property
+    def settled(self) -> bool:
+        """Was everything that was written flushed since, and is nothing on its way? Then the bytes are those that a
+        power cut would leave, of which a file system knows how to begin again."""
+        return self._flushed == self.changes and not self._queue
 
     def hit(self, offset: int, length: int) -> Buffer | None:
         """The bytes, where the client did not write and one cached block holds them; None if it is less simple."""
@@ -297,6 +308,7 @@ class ClientDisk:
             for low, high in self._not_zeros(piece, min(end, piece + CHUNK)):
                 await self._give_back(self.overlay.mark_zeros, low, high)
                 self.overlay.mask(low, high)
+                self._changed(low, high)
                 if self.overlay.count(low, high, PRESENT):
                     held.append((low, high))
             await asyncio.sleep(0)
@@ -305,6 +317,7 @@ class ClientDisk:
         for low, high in held:
             await self._give_back(self.overlay.punch, low, high)
             self.overlay.mark(low, high, ZEROED)
+            self._changed(low, high)
             self._account()
 
     async def _give_back(self, work: Callable[[int, int], None], first: int, end: int) -> None:
@@ -339,6 +352,8 @@ class ClientDisk:
         if self.failed:
             raise DiskFault("failed", self.failed)
         if not self.durable:
+            if not self._queue:
+                self._now_flushed(self.changes)
             return None
         return self._queue_up(asyncio.sleep(0), sync=True) if queued and self._queue else self._sync()
 
@@ -346,14 +361,23 @@ class ClientDisk:
         # One at a time: the kernel tells an error to one caller only, and the other must not say yes before that.
         async with self._syncing:
             if not self.failed:
+                changes = self.changes
                 try:
                     await self._in_thread(work or self.overlay.sync)
                 except OSError as error:
                     noting = self._fail(f"{self.overlay.path} could not be synced: {error.strerror}")
                     if noting is not None:
                         await noting  # who dies now must not come back and believe the kernel's next yes
+                else:
+                    if work is None:
+                        self._now_flushed(changes)
         if self.failed:
             raise DiskFault("failed", self.failed)
+
+    def _now_flushed(self, changes: int) -> None:
+        self._flushed = changes
+        if self.settled:
+            self.on_settled()
 
     async def fence(self) -> None:
         """No write lands from now on: those that have not begun fail, and what is under way is waited for."""
@@ -412,6 +436,7 @@ class ClientDisk:
         except (OSError, ValueError) as worse:
             # Which pages are there is not known any more, and a wrong answer would be the image's bytes.
             self._fail(f"{self.overlay.path} cannot be made out after an error ({error.strerror}): {worse}")
+        self._changed(start >> PAGE_BITS, -(-(start + length) >> PAGE_BITS))
         self._account()
         kind = "space" if error.errno in OUT_OF_SPACE else "write"
         return DiskFault(kind, f"{self.overlay.path}: {error.strerror}")
@@ -435,8 +460,17 @@ class ClientDisk:
         return end - first - self.overlay.count(first, end, PRESENT)
 
     def _mark(self, offset: int, length: int) -> None:
-        self.overlay.mark(offset >> PAGE_BITS, -(-(offset + length) >> PAGE_BITS))
+        first, end = offset >> PAGE_BITS, -(-(offset + length) >> PAGE_BITS)
+        self.overlay.mark(first, end)
+        self.changes += 1
+        if self.dirty is not None:
+            self.dirty.mark(first, end)
         self._account()
+
+    def _changed(self, first: int, end: int) -> None:
+        self.changes += 1
+        if self.dirty is not None:
+            self.dirty.mark(first, end)
 
     def _account(self) -> None:
         """Tell the allowance what has changed."""

@@ -14,6 +14,7 @@ Changes of one client come one after the other: callers hold its lock (see `atta
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Holdings:
 
     def __init__(self, writebacks: Writebacks, executor: Executor) -> None:
         self.writebacks = writebacks
-        self.pinned: set[str] = set()  # paths of overlays that are being read, and may not go
+        self._pinned: Counter[tuple[str, str]] = Counter()  # overlays that are being read, and may not go
         self._executor = executor
         self._manifests: dict[str, list[Manifest]] = {}
         self._ledgers: dict[str, Ledger] = {}
@@ -135,9 +136,20 @@ class Holdings:
             self._sizes[key] = self.writebacks.usage(manifest)
         return self._sizes[key]
 
+    def pin(self, manifest: Manifest) -> None:
+        """It is being read from now on, and may not go."""
+        self._pinned[manifest.mac, manifest.file] += 1
+
+    def unpin(self, manifest: Manifest) -> None:
+        """It is read no more, by whoever had pinned it."""
+        self._pinned[manifest.mac, manifest.file] -= 1
+
+    def is_pinned(self, manifest: Manifest) -> bool:
+        return self._pinned[manifest.mac, manifest.file] > 0
+
     def _needed(self, boot: Discarded) -> bool:
         back = {manifest.file for manifest in self.returning(boot.mac)}
-        return any(m.file in back or str(self.writebacks.path(m)) in self.pinned for m in boot.manifests)
+        return any(m.file in back or self.is_pinned(m) for m in boot.manifests)
 
     def _came_back(self, mac: str, asked: Returning) -> bool:
         found = [manifest for manifest in self.of(mac) if manifest.file in asked.files]

@@ -86,7 +86,7 @@ class Library:
         if held is not None:
             held.users += 1  # before the wait: nobody may close it meanwhile
             try:
-                stamp = await loop.run_in_executor(self._executor, _require_unchanged, plan)
+                stamp = await loop.run_in_executor(self._executor, require_unchanged, plan)
                 if stamp == held.stamp and held.below is below:
                     held.users += 1
                     return held
@@ -146,7 +146,8 @@ def _stamp(state: os.stat_result) -> Stamp:
     return state.st_dev, state.st_ino, state.st_ctime_ns
 
 
-def _require_unchanged(plan: LayerPlan) -> Stamp:
+def require_unchanged(plan: LayerPlan) -> Stamp:
+    """DiskError unless the file is as its plan says; by its size and time alone. Blocks."""
     try:
         now = os.stat(plan.path)  # noqa: PTH116  (one system call, in a thread)
     except OSError as error:

@@ -100,12 +100,12 @@ class Overlay(PageMap):
         return cls(path, made[0], made[1], size)
 
     @classmethod
-    def reopen(cls, path: Path, size: int) -> Overlay:
+    def reopen(cls, path: Path, size: int, *, writable: bool = True) -> Overlay:
         """An overlay that is there, with its map rebuilt. Blocks. ValueError if its files are not as they must be."""
         opened: list[int] = []
         try:
             for file, length in ((path, span(size)), (zeros_path(path), span(size) >> PAGE_BITS)):
-                opened.append(os.open(file, os.O_RDWR | os.O_CLOEXEC))
+                opened.append(os.open(file, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC))
                 held = os.fstat(opened[-1]).st_size
                 if held != length:
                     raise ValueError(f"{file}: {held} bytes, not the {length} of its disk")

@@ -41,6 +41,13 @@ class PageMap:
         self.chunks: dict[int, bytearray | bytes] = {}
         self.pages = 0
 
+    def copy(self) -> PageMap:
+        """The same states, apart from what happens to this one."""
+        other = PageMap(self.size)
+        other.pages = self.pages
+        other.chunks = {number: chunk[:] for number, chunk in self.chunks.items()}
+        return other
+
     def mark(self, first: int, end: int, state: int = PRESENT) -> None:
         """Pages first..end are in this state."""
         chunk = self.chunks.get(first >> CHUNK_BITS)
@@ -151,6 +158,13 @@ class PageMap:
             until = min(stop, (number << CHUNK_BITS) + end << PAGE_BITS)
             yield state, position, until
             position = until
+
+    def touched(self) -> Iterator[tuple[int, int, int]]:
+        """Runs (state, first, end) in pages of all that is not absent, in order. Runs do not cross chunks."""
+        for number in sorted(self.chunks):
+            for state, start, end in self.runs(number << CHUNK_BITS + PAGE_BITS, CHUNK << PAGE_BITS):
+                if state != ABSENT:
+                    yield state, start >> PAGE_BITS, end >> PAGE_BITS
 
 
 def _by_chunk(first: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -16,7 +16,9 @@ from bootlink_blockstore import usage
 from bootlink_blockstore.access import Access, Plans
 from bootlink_blockstore.attach import Attachments
 from bootlink_blockstore.cache import Cache
+from bootlink_blockstore.commands import Commands
 from bootlink_blockstore.disk import OUT_OF_SPACE
+from bootlink_blockstore.exports import Exports
 from bootlink_blockstore.holdings import Holdings
 from bootlink_blockstore.journal import Journal
 from bootlink_blockstore.library import Library
@@ -52,7 +54,9 @@ class BlockStore:
         advertise: str = "",
         access: Access | None = None,
         limit: int = 0,
+        images: Path | None = None,
     ) -> None:
+        """`folder`: of the service's own; `images`: the image store, beside it if not given."""
         self.root = folder / "writebacks"
         self.cache = Cache(cache)
         self._readers = ThreadPoolExecutor(READERS, "layer")
@@ -62,6 +66,8 @@ class BlockStore:
         self._writebacks = Writebacks(self.root)
         self.holdings = Holdings(self._writebacks, self._writers)
         self.attachments = Attachments(plans, self.holdings, self.library, self._writers, journal, access, limit=limit)
+        self.exports = Exports(self.attachments, self.holdings, images or folder / "images", self._writers, journal)
+        self.commands = Commands(self.attachments, self.holdings, self.exports, journal)
         self.portal = Portal(self.attachments, journal, advertise)
 
     async def open(self) -> None:
@@ -98,6 +104,7 @@ class BlockStore:
     async def close(self, *, drain: float = 0.0) -> None:
         """End every session, then close every file. `drain`: seconds for operating systems to log out."""
         await self.portal.close(drain=drain)
+        await self.exports.close()
         await self.attachments.close()
         self._writers.shutdown()
         self._readers.shutdown()
@@ -114,7 +121,15 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     plans = chassis.plan_book()
     access = Access(settings.shared_key(), require_boot_id=settings.require_boot_id)
     limit = int(settings.writeback_limit)
-    store = BlockStore(plans, journal, chassis.data, cache=int(settings.cache), access=access, limit=limit)
+    store = BlockStore(
+        plans,
+        journal,
+        chassis.data,
+        cache=int(settings.cache),
+        access=access,
+        limit=limit,
+        images=settings.image_store,
+    )
     await store.open()
     try:
         host, port = await store.portal.serve(settings.host, settings.port)
@@ -137,6 +152,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     retention = Retention(settings.undo_count, settings.undo_age, int(settings.undo_space))
     chassis.spawn(reclaim(store.attachments, journal, space, retention), name="reclaim")
     chassis.listening("iscsi", host, port)
+    chassis.serve_commands(store.commands.handlers)
     chassis.announce_portals([f"{reachable}:{port}"])
     settle()
     chassis.ready()

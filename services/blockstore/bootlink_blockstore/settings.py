@@ -8,11 +8,12 @@ from pydantic import ByteSize, Field
 from pydantic_settings import SettingsConfigDict
 
 from bootlink_runtime import ClusterSettings
+from bootlink_runtime.settings import StoreSettings
 
 PORT: Final = 3260  # RFC 7143, section 15: iSCSI's registered port
 
 
-class Settings(ClusterSettings):
+class Settings(ClusterSettings, StoreSettings):
     """Read from BOOTLINK_BLOCKSTORE_* in the environment."""
 
     model_config = SettingsConfigDict(env_prefix="BOOTLINK_BLOCKSTORE_")

@@ -10,13 +10,13 @@ from pydantic_settings import SettingsConfigDict
 
 from bootlink_registry.names import check_name
 from bootlink_registry.stalls import SILENT_SECONDS
-from bootlink_runtime import ServiceSettings, StartupError
-from bootlink_runtime.settings import secret, shared
+from bootlink_runtime import StartupError
+from bootlink_runtime.settings import StoreSettings, secret, shared
 
 ENROL_LIMIT: Final = 10_000  # clients that enrol themselves; a flood of made-up MAC addresses ends here
 
 
-class RegistrySettings(ServiceSettings):
+class RegistrySettings(StoreSettings):
     """Settings of the registry, `BOOTLINK_REGISTRY_*` where no other variable is named."""
 
     model_config = SettingsConfigDict(env_prefix="BOOTLINK_REGISTRY_")
@@ -25,11 +25,6 @@ class RegistrySettings(ServiceSettings):
         default="postgresql:///bootlink",
         validation_alias=shared("BOOTLINK_DATABASE_URL", "database_url"),
         description="the PostgreSQL database that holds the truth",
-    )
-    store: Path | None = Field(
-        default=None,
-        validation_alias=shared("BOOTLINK_IMAGE_STORE", "store"),
-        description="folder of the layers that Bootlink makes itself; unset: images, below BOOTLINK_DATA",
     )
     retired_days: float = Field(
         default=7,
@@ -57,11 +52,6 @@ class RegistrySettings(ServiceSettings):
         description="without news, until a boot that has not reached its disk counts as failed",
     )
     enrol_name: str = Field(default="pc-{n:03}", description="names of enrolled clients; {n} counts from 1")
-
-    @property
-    def image_store(self) -> Path:
-        """The folder of the layers that are ours."""
-        return (self.store or self.data / "images").absolute()
 
     def shared_admin_token(self) -> str:
         """The administrator's token; empty where none was given. StartupError if its file is empty, or no file."""

@@ -19,8 +19,6 @@ from bootlink_blockstore.overlay import Overlay
 from bootlink_events import (
     BootFailed,
     BootId,
-    Menu,
-    MenuEntry,
     Refusal,
     WritebackDiscarded,
     WritebackKept,
@@ -29,17 +27,9 @@ from bootlink_events import (
 from bootlink_wire.iscsi_pdu import LoginStatus
 from lab.blockstore import MAC, Plans, identity, make_image, plan
 from lab.house import Someone, boot_id, house, read, write
+from lab.menu import with_menu
 
-NAMES = ("base", "data", "other")
 OTHER = "52:54:00:00:00:02"
-
-
-def with_menu(folder: Path) -> Plans:
-    """A plan with a disk to boot, a data disk, and a menu of two entries: the disk itself, and another."""
-    base, data, other = (make_image(folder / f"{name}.img", 1 << 20, seed=n) for n, name in enumerate(NAMES))
-    whole = plan(base, data)
-    entries = [MenuEntry(name=path.stem, title=path.stem, disks=plan(path).disks) for path in (base, other)]
-    return Plans({MAC: whole.model_copy(update={"menu": Menu(entries=tuple(entries), default="base", seconds=10)})})
 
 
 # One boot, many logins

@@ -16,7 +16,7 @@ import pytest
 from bootlink_blockstore.cache import BLOCK, Cache
 from bootlink_blockstore.image import Image
 from bootlink_blockstore.library import Library
-from bootlink_blockstore.library import _require_unchanged as require_unchanged
+from bootlink_blockstore.library import require_unchanged as require_unchanged
 from bootlink_blockstore.reading import Layer, Readers
 from bootlink_disks import DiskError, Kind, create_vhd_differencing, create_vhd_dynamic
 from bootlink_disks.layer import Format, Run
@@ -273,7 +273,7 @@ async def test_a_file_that_does_not_answer_holds_up_no_client_of_another_image(
     with ThreadPoolExecutor(2) as executor:
         library = Library(Cache(8 << 20), executor)
         library.close(await library.open([layer_plan(dead)]))
-        monkeypatch.setattr("bootlink_blockstore.library._require_unchanged", stat)
+        monkeypatch.setattr("bootlink_blockstore.library.require_unchanged", stat)
         stuck = [asyncio.ensure_future(library.open([layer_plan(dead)])) for _ in range(2)]
         await asyncio.sleep(0)
         async with asyncio.timeout(5):
