@@ -140,6 +140,7 @@ async def test_a_client_that_enrolled_itself_can_be_taken_over_by_name(
         "group": "office",
         "address": None,
         "disabled": False,
+        "note": "",
         "enrolled": False,
         "created": "",
     }

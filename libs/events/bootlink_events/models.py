@@ -167,6 +167,20 @@ class WritebackCommitted(Writeback):
     version: int
 
 
+class ClientChanged(EventData):
+    """A client was added, enrolled itself, was changed or was removed."""
+
+    mac: Mac
+    client: str = Field(description="its name; where it was removed, the name it had")
+    change: Literal["added", "enrolled", "changed", "removed"]
+    former: str | None = Field(default=None, description="the name it had until now, where it was given another")
+    group: str | None = None
+    address: IPv4Address | None = Field(default=None, description="the address reserved for it")
+    disabled: bool = False
+    note: str = ""
+    at: datetime
+
+
 class LinkChanged(EventData):
     """What a client, a group or everyone else boots has changed."""
 

@@ -76,6 +76,7 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("boot.disk_detached", m.BootDiskDetached, ("blockstore",), ("registry",)),
     EventKind("boot.failed", m.BootFailed, ("dhcp", "tftp", "blockstore", "registry"), ("registry",)),
     EventKind("client.seen", m.ClientSeen, ("dhcp", "tftp"), ("registry",)),
+    EventKind("client.changed", m.ClientChanged, ("registry",), ()),
     EventKind("writeback.discarded", m.WritebackDiscarded, ("blockstore",), ()),
     EventKind("writeback.kept", m.WritebackKept, ("blockstore",), ()),
     EventKind("writeback.restored", m.WritebackRestored, ("blockstore",), ()),

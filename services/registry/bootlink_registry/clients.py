@@ -1,27 +1,26 @@
-"""Clients: added by an administrator, or enrolled when they first ask."""
+"""Clients: the PCs, each known by its MAC address and called by its name."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Any, Final, Literal
 
 import asyncpg
 
-from bootlink_events import ClientSeen
+from bootlink_events import ClientChanged
 from bootlink_registry import outbox, rows
 from bootlink_registry.catalogue import Client
 from bootlink_registry.database import Connection
 from bootlink_registry.names import as_mac
 from bootlink_registry.problems import Problem, conflict, invalid, not_found
-from bootlink_registry.settings import ENROL_LIMIT
 
-SIGHTINGS_KEPT: Final = 10_000  # PCs remembered that are no clients; the one not seen for longest goes first
-_ENROL_LOCK: Final = 0x626F_6F74_0003  # one enrolment at a time
+Change = Literal["added", "enrolled", "changed", "removed"]
 
+_CLIENT_LOCK: Final = 0x6271  # the first half of the lock; the second is a hash of the MAC address
 _BY_MAC: Final = "SELECT * FROM clients WHERE mac = $1"
 _BY_NAME: Final = "SELECT * FROM clients WHERE name = $1"
 
@@ -32,11 +31,12 @@ class ClientRow:
 
     client: Client
     enrolled: bool  # by itself; nobody added or changed it since
+    note: str
     created: datetime
 
-
-def _row(row: Any) -> ClientRow:
-    return ClientRow(rows.client_of(row), row["enrolled"], row["created"])
+    @classmethod
+    def of(cls, row: Any) -> ClientRow:
+        return cls(rows.client_of(row), row["enrolled"], row["note"], row["created"])
 
 
 async def find_client(connection: Connection, name_or_mac: str) -> ClientRow:
@@ -50,7 +50,7 @@ async def find_client(connection: Connection, name_or_mac: str) -> ClientRow:
             else "bootlink client list shows the clients there are; add one: bootlink client add MAC --name NAME"
         )
         raise not_found(f"there is no client {mac or name_or_mac!r}", remedy)
-    return _row(row)
+    return ClientRow.of(row)
 
 
 async def list_clients(connection: Connection, *, group: str | None, after: str, limit: int) -> list[ClientRow]:
@@ -64,96 +64,143 @@ async def list_clients(connection: Connection, *, group: str | None, after: str,
         group,
         limit,
     )
-    return [_row(row) for row in found]
+    return [ClientRow.of(row) for row in found]
 
 
 async def add_client(
-    connection: Connection, *, mac: str, name: str | None, group: str | None, address: IPv4Address | None, pattern: str
+    connection: Connection,
+    *,
+    mac: str,
+    name: str | None,
+    group: str | None,
+    address: IPv4Address | None,
+    note: str = "",
+    pattern: str,
+    source: str,
 ) -> tuple[ClientRow, bool]:
     """Add a client; or take over one that had enrolled itself, which gives it this name. Raises Problem.
 
     Without a name a new client gets the next one of the enrolment pattern, and one that is there keeps its own. The
     second value is true if it is new.
     """
-    row = await connection.fetchrow("SELECT * FROM clients WHERE mac = $1 FOR UPDATE", mac)
+    await _lock(connection, mac)
+    row = await connection.fetchrow(_BY_MAC, mac)
     if row is not None and not row["enrolled"]:
         raise conflict(
             f"{mac} is client {row['name']} already",
-            f"change it with PATCH /v1/clients/{row['name']}, or give another MAC",
+            f"change it: bootlink client set {row['name']}; or give another MAC address",
         )
+    await _require_free(connection, mac, name, address)
     if row is None:
         await _write(
             connection,
-            "INSERT INTO clients (mac, name, group_name, address) VALUES ($1, $2, $3, $4)",
-            *(mac, name or await free_name(connection, pattern), group, address),
+            "INSERT INTO clients (mac, name, group_name, address, note) VALUES ($1, $2, $3, $4, $5)",
+            *(mac, name or await free_name(connection, pattern), group, address, note),
         )
     else:
         await _write(
             connection,
-            "UPDATE clients SET name = $2, group_name = $3, address = $4, enrolled = false WHERE mac = $1",
-            *(mac, name or row["name"], group, address),
+            """
+            UPDATE clients SET name = $2, group_name = $3, address = $4, note = $5, enrolled = false WHERE mac = $1
+            """,
+            *(mac, name or row["name"], group, address, note),
         )
     await connection.execute("DELETE FROM sightings WHERE mac = $1", mac)
-    await outbox.recompile(connection, "client", mac)
-    return await find_client(connection, mac), row is None
+    now = await find_client(connection, mac)
+    await tell(
+        connection, now, "added" if row is None else "changed", former=row["name"] if row else None, source=source
+    )
+    return now, row is None
 
 
-async def change_client(connection: Connection, name_or_mac: str, changes: Mapping[str, Any]) -> ClientRow:
-    """Change some of name, group, address and disabled. Raises Problem."""
+async def change_client(
+    connection: Connection, name_or_mac: str, changes: Mapping[str, Any], *, source: str
+) -> ClientRow:
+    """Change some of name, group, address, disabled and note. Raises Problem.
+
+    Setting what is set already tells nobody.
+    """
     if not changes:
-        raise invalid("nothing to change", "give some of name, group, address and disabled")
+        raise invalid("nothing to change", "give some of name, group, address, disabled and note")
     mac = (await find_client(connection, name_or_mac)).client.mac
-    now = rows.client_of(await connection.fetchrow("SELECT * FROM clients WHERE mac = $1 FOR UPDATE", mac))
-    changed = dataclasses.replace(now, **changes)
+    await _lock(connection, mac)
+    held = await find_client(connection, mac)
+    fields = dict(changes)
+    note = fields.pop("note", held.note)
+    changed = dataclasses.replace(held.client, **fields)
+    if (changed, note) == (held.client, held.note) and not held.enrolled:
+        return held
+    await _require_free(connection, mac, changed.name, changed.address)
     await _write(
         connection,
         """
-        UPDATE clients SET name = $2, group_name = $3, address = $4, disabled = $5, enrolled = false WHERE mac = $1
+        UPDATE clients SET name = $2, group_name = $3, address = $4, disabled = $5, note = $6, enrolled = false
+        WHERE mac = $1
         """,
-        *(mac, changed.name, changed.group, changed.address, changed.disabled),
+        *(mac, changed.name, changed.group, changed.address, changed.disabled, note),
     )
-    await outbox.recompile(connection, "client", mac)
-    return await find_client(connection, mac)
+    now = await find_client(connection, mac)
+    await tell(connection, now, "changed", former=held.client.name, source=source)
+    return now
 
 
-async def _write(connection: Connection, statement: str, *values: Any) -> None:
-    try:
-        await connection.execute(statement, *values)
-    except asyncpg.UniqueViolationError as error:
-        raise _taken(error) from error
+async def remove_client(connection: Connection, name_or_mac: str, *, source: str) -> None:
+    """Take a client away, with its own links. Raises Problem.
 
-
-def _taken(error: asyncpg.UniqueViolationError) -> Problem:
-    what = {"clients_name_key": "name", "clients_address_key": "address", "clients_pkey": "MAC address"}
-    taken = what.get(str(getattr(error, "constraint_name", "")), "name")
-    return conflict(f"another client has this {taken} already", f"choose another {taken}, or change the other client")
-
-
-Enrolment = Literal["enrolled", "known", "unknown", "full"]
-
-
-async def enrol(
-    connection: Connection, seen: ClientSeen, *, policy: Literal["accept", "refuse"], pattern: str
-) -> Enrolment:
-    """A PC asked whose plan the boot path does not have. Makes it a client if the policy says so; idempotent.
-
-    A known client gets its plan put out once more: that the boot path asks means that it has none.
+    What it keeps on a block store stays there, and is its again if it is added and linked as before.
     """
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", _ENROL_LOCK)
-    if await connection.fetchval("SELECT true FROM clients WHERE mac = $1", seen.mac):
-        await outbox.recompile(connection, "client", seen.mac)
-        return "known"
-    if policy == "refuse":
-        await _remember(connection, seen)
-        return "unknown"
-    if await connection.fetchval("SELECT count(*) FROM clients WHERE enrolled") >= ENROL_LIMIT:
-        await _remember(connection, seen)
-        return "full"
-    name = await free_name(connection, pattern)
-    await connection.execute("INSERT INTO clients (mac, name, enrolled) VALUES ($1, $2, true)", seen.mac, name)
-    await connection.execute("DELETE FROM sightings WHERE mac = $1", seen.mac)
-    await outbox.recompile(connection, "client", seen.mac)
-    return "enrolled"
+    mac = (await find_client(connection, name_or_mac)).client.mac
+    await _lock(connection, mac)
+    held = await find_client(connection, mac)
+    name = held.client.name
+    if await connection.fetchval("SELECT true FROM branches WHERE mac = $1", mac):
+        raise conflict(
+            f"{name} is a super client: what it wrote would be lost",
+            f"bootlink client commit {name} makes a version of it, bootlink client abandon {name} throws it away",
+        )
+    await connection.execute("DELETE FROM clients WHERE mac = $1", mac)
+    await tell(connection, held, "removed", source=source)
+
+
+async def tell(
+    connection: Connection, row: ClientRow, change: Change, *, former: str | None = None, source: str
+) -> None:
+    """Have the plan of a client that was changed compiled anew, and tell of it."""
+    await outbox.recompile(connection, "client", row.client.mac)
+    await outbox.record(connection, changed_event(row, change, former=former), source=source)
+
+
+async def tell_all(
+    connection: Connection,
+    changed: Collection[tuple[ClientRow, Change, str | None]],
+    *,
+    source: str,
+) -> None:
+    """The same of many clients: each with what became of it and its former name."""
+    await outbox.recompile_clients(connection, [row.client.mac for row, _, _ in changed])
+    events = [changed_event(row, change, former=former) for row, change, former in changed]
+    await outbox.record_all(connection, events, source=source)
+
+
+def changed_event(row: ClientRow, change: Change, *, former: str | None = None) -> ClientChanged:
+    """The event of a client that is now as `row` says, or was so until it was removed."""
+    client = row.client
+    return ClientChanged(
+        mac=client.mac,
+        client=client.name,
+        change=change,
+        former=former if former != client.name else None,
+        group=client.group,
+        address=client.address,
+        disabled=client.disabled,
+        note=row.note,
+        at=datetime.now(UTC),
+    )
+
+
+async def _lock(connection: Connection, mac: str) -> None:
+    """One change of a client after the other; taken before the first write, as for links (see `links.lock`)."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _CLIENT_LOCK, mac)
 
 
 async def free_name(connection: Connection, pattern: str) -> str:
@@ -164,30 +211,30 @@ async def free_name(connection: Connection, pattern: str) -> str:
             return name
 
 
-async def _remember(connection: Connection, seen: ClientSeen) -> None:
-    await connection.execute(
-        """
-        INSERT INTO sightings (mac, boot_id, address, arch, vendor_class) VALUES ($1, $2, $3, $4, $5)
-        ON CONFLICT (mac) DO UPDATE SET boot_id = excluded.boot_id, address = excluded.address,
-            arch = excluded.arch, vendor_class = excluded.vendor_class, last_seen = now()
-        """,
-        seen.mac,
-        str(seen.boot_id),
-        seen.address,
-        storable(seen.arch),
-        storable(seen.vendor_class),
+async def _require_free(connection: Connection, mac: str, name: str | None, address: IPv4Address | None) -> None:
+    """Raise Problem, with whose they are, if another client has this name or address."""
+    found = await connection.fetch(
+        "SELECT mac, name, address FROM clients WHERE mac <> $1 AND (name = $2 OR address = $3)", mac, name, address
     )
-    await connection.execute(
-        "DELETE FROM sightings WHERE mac IN (SELECT mac FROM sightings ORDER BY last_seen DESC OFFSET $1)",
-        SIGHTINGS_KEPT,
+    for row in found:
+        if row["name"] == name:
+            raise conflict(f"{row['mac']} is called {name} already", "choose another name, or rename that client")
+        raise conflict(
+            f"{address} is reserved for {row['name']} ({row['mac']}) already",
+            f"choose another address, or take it away: bootlink client set {row['name']} --no-address",
+        )
+
+
+async def _write(connection: Connection, statement: str, *values: Any) -> None:
+    try:
+        await connection.execute(statement, *values)
+    except asyncpg.UniqueViolationError as error:  # by somebody who did so at the same moment
+        raise _taken(error) from error
+
+
+def _taken(error: asyncpg.UniqueViolationError) -> Problem:
+    what = {"clients_name_key": "name", "clients_address_key": "address", "clients_pkey": "MAC address"}
+    taken = what.get(str(getattr(error, "constraint_name", "")), "name")
+    return conflict(
+        f"another client was just given this {taken}", f"choose another {taken}, or change the other client"
     )
-
-
-async def list_sightings(connection: Connection, *, limit: int) -> list[Any]:
-    """PCs that asked and are no clients, the latest first."""
-    return await connection.fetch("SELECT * FROM sightings ORDER BY last_seen DESC, mac LIMIT $1", limit)
-
-
-def storable(text: str) -> str:
-    """`text` without NUL, which PostgreSQL stores in no text; a PC may send anything as its vendor class."""
-    return text.replace("\0", "")

@@ -7,12 +7,13 @@ consumer rests: a message is given up after some deliveries, and a delivery that
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
 from bootlink_events import BootId, ClientSeen, CloudEvent, Stage, UnreadableEvent
-from bootlink_registry import clients, journal
+from bootlink_registry import enrolment, journal
 from bootlink_registry.database import Database, DatabaseAway
+from bootlink_registry.enrolment import Rule
 from bootlink_runtime import Bus, Health, Logger, Telemetry, consume, ended
 
 DURABLE: Final = "registry"
@@ -28,8 +29,7 @@ class Intake:
         self,
         database: Database,
         *,
-        enrol: Literal["accept", "refuse"],
-        enrol_name: str,
+        enrolment_rule: Rule,
         source: str,
         silence: float,
         telemetry: Telemetry,
@@ -39,8 +39,7 @@ class Intake:
         self._database = database
         self._source = source
         self._silence = silence
-        self._enrol = enrol
-        self._enrol_name = enrol_name
+        self._enrolment_rule = enrolment_rule
         self._telemetry = telemetry
         self._health = health
         self._log = log
@@ -74,7 +73,7 @@ class Intake:
 
     async def _client_seen(self, seen: ClientSeen) -> None:
         async with self._database.transaction() as connection:
-            outcome = await clients.enrol(connection, seen, policy=self._enrol, pattern=self._enrol_name)
+            outcome = await enrolment.enrol(connection, seen, self._enrolment_rule, source=self._source)
         self._health.count(f"clients_{outcome}")
         if outcome == "enrolled":
             self._log.info("client enrolled", mac=seen.mac, boot_id=str(seen.boot_id))

@@ -16,8 +16,8 @@ from uuid import UUID
 from bootlink_events import BootFailed, CloudEvent, Stage, kind_named
 from bootlink_registry import outbox
 from bootlink_registry.boots import Summary, summarise
-from bootlink_registry.clients import storable
 from bootlink_registry.database import Connection
+from bootlink_registry.enrolment import storable
 from bootlink_registry.problems import not_found
 from bootlink_registry.stalls import diagnose
 

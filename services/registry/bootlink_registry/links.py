@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -125,6 +126,15 @@ async def list_links(connection: Connection, *, after: tuple[str, str, int], lim
         f"{_NAMED} WHERE (l.scope, l.key, l.lun) > ($1, $2, $3) ORDER BY l.scope, l.key, l.lun LIMIT $4", *after, limit
     )
     return [_named(row) for row in found]
+
+
+async def links_of_groups(connection: Connection, groups: Sequence[str]) -> dict[str, list[NamedLink]]:
+    """The links of these groups, each group's by LUN."""
+    found = await connection.fetch(f"{_NAMED} WHERE l.scope = 'group' AND l.key = ANY($1) ORDER BY l.lun", list(groups))
+    links: dict[str, list[NamedLink]] = {}
+    for row in found:
+        links.setdefault(row["key"], []).append(_named(row))
+    return links
 
 
 async def choices_of(connection: Connection, scope: Scope, key: str) -> tuple[Choice, ...]:

@@ -13,6 +13,7 @@ one event.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -47,6 +48,27 @@ async def record(connection: Connection, data: EventData, *, source: str) -> Clo
     await connection.execute("INSERT INTO outbox (id, event) VALUES ($1, $2)", event.id, event.payload().decode())
     await _wake(connection)
     return event
+
+
+async def record_all(connection: Connection, data: Sequence[EventData], *, source: str) -> None:
+    """Record many events at once, in their order."""
+    events = [CloudEvent.of(one, source=source) for one in data]
+    if events:
+        await connection.execute(
+            """
+            INSERT INTO outbox (id, event)
+            SELECT id, event FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS new (id, event, n) ORDER BY n
+            """,
+            *([event.id for event in events], [event.payload().decode() for event in events]),
+        )
+        await _wake(connection)
+
+
+async def recompile_clients(connection: Connection, macs: Collection[str]) -> None:
+    """Have the plans of many clients compiled once this transaction is committed."""
+    if macs:
+        await connection.execute("INSERT INTO recompiles (scope, key) SELECT 'client', unnest($1::text[])", list(macs))
+        await _wake(connection)
 
 
 async def recompile(connection: Connection, scope: Literal["client", "group", "all"], key: str = "") -> None:

@@ -13,6 +13,7 @@ from bootlink_registry.api import api
 from bootlink_registry.api.context import Context
 from bootlink_registry.database import Database
 from bootlink_registry.delivery import Delivery
+from bootlink_registry.enrolment import first_rule
 from bootlink_registry.intake import Intake
 from bootlink_registry.jobs import Runner
 from bootlink_registry.jobs.kinds import KINDS
@@ -37,8 +38,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
     provisioning = Provisioning(bus, delivery.full_round, log)
     intake = Intake(
         database,
-        enrol=settings.enrol,
-        enrol_name=settings.enrol_name,
+        enrolment_rule=first_rule(settings),
         source=chassis.bus.source,
         silence=settings.silent_seconds,
         telemetry=chassis.telemetry,

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from bootlink_registry.names import check_name
+from bootlink_registry.names import check_pattern
 from bootlink_registry.stalls import SILENT_SECONDS
 from bootlink_runtime import StartupError
 from bootlink_runtime.settings import StoreSettings, secret, shared
-
-ENROL_LIMIT: Final = 10_000  # clients that enrol themselves; a flood of made-up MAC addresses ends here
 
 
 class RegistrySettings(StoreSettings):
@@ -64,12 +62,4 @@ class RegistrySettings(StoreSettings):
     @field_validator("enrol_name")
     @classmethod
     def _makes_names(cls, pattern: str) -> str:
-        try:
-            first, last = pattern.format(n=1), pattern.format(n=ENROL_LIMIT)
-        except (LookupError, ValueError, AttributeError) as error:
-            raise ValueError("is no pattern; write it like pc-{n:03}") from error
-        if first == last:
-            raise ValueError("has no {n} in it, so all clients would have one name; write it like pc-{n:03}")
-        check_name(first)
-        check_name(last)
-        return pattern
+        return check_pattern(pattern)

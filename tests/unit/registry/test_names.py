@@ -34,7 +34,7 @@ def test_no_name_reads_as_a_mac_address_or_holds_a_character_that_means_somethin
     assert set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-")
 
 
-@pytest.mark.parametrize("pattern", ["pc", "pc-{n", "{m}", "PC-{n}", "{n.x}", "{}", "-{n}"])
+@pytest.mark.parametrize("pattern", ["pc", "pc-{n", "{m}", "PC-{n}", "{n.x}", "{}", "-{n}", "{n:99999999}", "{n!r}"])
 def test_an_enrolment_pattern_that_makes_no_names_is_told_at_start(
     pattern: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ from bootlink_registry.api import (
     boots,
     branches,
     clients,
+    enrolment,
+    groups,
     image_files,
     images,
     jobs,
@@ -25,6 +27,7 @@ from bootlink_registry.api.guard import Guard
 from bootlink_registry.api.limit import BodyLimit
 from bootlink_registry.api.models.about import Counts, InfoAnswer, NodeAnswer, You
 from bootlink_registry.api.roles import identity_of, require_role
+from bootlink_registry.enrolment import read_rule
 from bootlink_runtime import __version__
 
 _COUNTS = """
@@ -33,7 +36,9 @@ _COUNTS = """
         (SELECT count(*) FROM outbox) AS unpublished_events
 """
 
-PARTS: Final = (images, image_files, clients, branches, own_layers, links, menus, boots, jobs, tokens)
+PARTS: Final = (
+    *(images, image_files, clients, enrolment, groups, branches, own_layers, links, menus, boots, jobs, tokens),
+)
 
 about = APIRouter(tags=["about"])
 
@@ -43,11 +48,12 @@ async def info(registry: Registry, request: Request) -> InfoAnswer:
     """The registry itself: what it knows of the system, and how much it holds."""
     async with registry.database.transaction() as connection:
         counts = await connection.fetchrow(_COUNTS)
+        rule = await read_rule(connection, registry.first_rule)
     return InfoAnswer(
         version=__version__,
         node=registry.health.node,
         you=You(name=identity_of(request).name, role=identity_of(request).role),
-        enrol=registry.settings.enrol,
+        enrol=rule.policy,
         nats_connected=registry.bus.connected,
         delivering=registry.delivery.active,
         nodes=[

@@ -1,4 +1,4 @@
-"""/v1/clients and /v1/sightings"""
+"""/v1/clients"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from bootlink_registry import clients, journal
+from bootlink_registry import clients, enrolment, journal
 from bootlink_registry.api.context import PAGE, After, Context, Limit, Registry
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.boots import BootAnswer
@@ -16,7 +16,6 @@ from bootlink_registry.api.models.clients import (
     ClientDetail,
     NewClient,
     PlanAnswer,
-    SightingAnswer,
 )
 from bootlink_registry.api.models.links import ResolvedLink
 from bootlink_registry.compiler import BOOT_LUN, compile_plan, disks_of, version_of
@@ -38,7 +37,9 @@ async def add_client(body: NewClient, registry: Registry, response: Response) ->
             name=body.name,
             group=body.group,
             address=body.address,
-            pattern=registry.settings.enrol_name,
+            note=body.note,
+            pattern=(await enrolment.read_rule(connection, registry.first_rule)).pattern,
+            source=registry.source,
         )
     response.headers["Location"] = f"/v1/clients/{row.client.name}"
     if not is_new:
@@ -69,20 +70,22 @@ async def show_client(name_or_mac: str, registry: Registry) -> ClientDetail:
 
 @router.patch("/clients/{name_or_mac}", responses={404: {}, 409: {}})
 async def change_client(name_or_mac: str, body: ClientChange, registry: Registry) -> ClientAnswer:
-    """Change a client's name, group, reserved address, or whether it may boot."""
+    """Change a client's name, group, reserved address, note, or whether it may boot."""
     changes = {field: getattr(body, field) for field in body.model_fields_set}
     if changes.get("name", "a name") == "":
         raise invalid("the name is empty", "give a name, or leave it out")
     async with registry.database.transaction() as connection:
-        return ClientAnswer.of(await clients.change_client(connection, name_or_mac, changes))
+        return ClientAnswer.of(await clients.change_client(connection, name_or_mac, changes, source=registry.source))
 
 
-@router.get("/sightings")
-async def list_sightings(registry: Registry, limit: Limit = PAGE) -> Page[SightingAnswer]:
-    """PCs that asked and are no clients, the latest first (where enrolment is refused)."""
+@router.delete("/clients/{name_or_mac}", status_code=204, responses={404: {}, 409: {}})
+async def remove_client(name_or_mac: str, registry: Registry) -> None:
+    """Take a client away, with its own links. If it asks again, it is an unknown PC.
+
+    What runs goes on until the PC is switched off, and what it keeps on a block store stays there.
+    """
     async with registry.database.transaction() as connection:
-        found = await clients.list_sightings(connection, limit=limit)
-    return Page(items=[SightingAnswer.model_validate(dict(row)) for row in found])
+        await clients.remove_client(connection, name_or_mac, source=registry.source)
 
 
 async def _detail(connection: Connection, registry: Context, row: clients.ClientRow) -> ClientDetail:

@@ -10,6 +10,7 @@ from fastapi import Depends, Query, Request
 from bootlink_registry.api.roles import identity_of
 from bootlink_registry.database import Database
 from bootlink_registry.delivery import Delivery
+from bootlink_registry.enrolment import Rule, first_rule
 from bootlink_registry.layers import Layers
 from bootlink_registry.nodes import NodeWatch
 from bootlink_registry.settings import RegistrySettings
@@ -33,6 +34,11 @@ class Context:
     settings: RegistrySettings
     tokens: Tokens
     author: str = ""  # whose token a request came with
+
+    @property
+    def first_rule(self) -> Rule:
+        """What becomes of unknown PCs until an administrator has said so."""
+        return first_rule(self.settings)
 
     @property
     def source(self) -> str:

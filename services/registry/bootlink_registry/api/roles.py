@@ -55,9 +55,19 @@ OPERATION_ROLES: Final[Mapping[str, Role]] = {
     # clients
     "list_clients": "viewer",
     "show_client": "viewer",
-    "list_sightings": "viewer",
     "add_client": "operator",
     "change_client": "operator",
+    "remove_client": "operator",
+    "list_groups": "viewer",
+    "show_group": "viewer",
+    "rename_group": "operator",
+    "move_clients": "operator",
+    # who may come in
+    "show_rule": "viewer",
+    "change_rule": "admin",
+    "list_sightings": "viewer",
+    "accept_sighting": "operator",
+    "forget_sighting": "operator",
     # super clients, and what clients wrote
     "list_branches": "viewer",
     "show_branch": "viewer",

@@ -1,29 +1,18 @@
-"""Clients, their plans, and the PCs that are none."""
+"""Clients and their plans."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from ipaddress import IPv4Address
-from typing import Annotated
-from uuid import UUID
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from bootlink_events import BootPlan, DiskPlan, Mac, Menu, Refusal
 from bootlink_registry.api.models.base import Answer, Wish
 from bootlink_registry.api.models.boots import BootAnswer
 from bootlink_registry.api.models.links import ResolvedLink
 from bootlink_registry.clients import ClientRow
-from bootlink_registry.names import Name
-
-
-def _a_pcs(address: IPv4Address) -> IPv4Address:
-    if address.is_unspecified or address.is_loopback or address.is_multicast or address.is_reserved:
-        raise ValueError(f"{address} is no address that a PC can have")
-    return address
-
-
-ClientAddress = Annotated[IPv4Address, AfterValidator(_a_pcs)]
+from bootlink_registry.names import ClientAddress, Name, Note
 
 
 class NewClient(Wish):
@@ -33,6 +22,7 @@ class NewClient(Wish):
     )
     group: Name | None = None
     address: ClientAddress | None = Field(default=None, description="an address reserved for it")
+    note: Note = ""
 
 
 class ClientChange(Wish):
@@ -41,7 +31,8 @@ class ClientChange(Wish):
     name: Name = ""
     group: Name | None = None
     address: ClientAddress | None = None
-    disabled: bool = False
+    disabled: bool = Field(default=False, description="a disabled client shows a screen instead of booting")
+    note: Note = ""
 
 
 class ClientAnswer(Answer):
@@ -50,6 +41,7 @@ class ClientAnswer(Answer):
     group: str | None
     address: IPv4Address | None
     disabled: bool
+    note: str
     enrolled: bool = Field(description="it came by itself, and nobody has changed it since")
     created: datetime
 
@@ -62,6 +54,7 @@ class ClientAnswer(Answer):
             group=client.group,
             address=client.address,
             disabled=client.disabled,
+            note=row.note,
             enrolled=row.enrolled,
             created=row.created,
         )
@@ -96,15 +89,3 @@ class ClientDetail(ClientAnswer):
     disks: list[ResolvedLink] = Field(description="all disks it has, by LUN; what it boots is the first")
     plan: PlanAnswer
     last_boot: BootAnswer | None
-
-
-class SightingAnswer(Answer):
-    """A PC that asked and is no client."""
-
-    mac: str
-    boot_id: UUID
-    address: IPv4Address | None
-    arch: str
-    vendor_class: str
-    first_seen: datetime
-    last_seen: datetime

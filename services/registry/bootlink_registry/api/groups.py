@@ -1,0 +1,42 @@
+"""/v1/groups"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from bootlink_registry import groups
+from bootlink_registry.api.context import PAGE, After, Limit, Registry
+from bootlink_registry.api.models.base import Page
+from bootlink_registry.api.models.groups import GroupAnswer, GroupChange, NewMembers
+
+router = APIRouter(prefix="/groups", tags=["groups"])
+
+
+@router.get("")
+async def list_groups(registry: Registry, limit: Limit = PAGE, after: After = "") -> Page[GroupAnswer]:
+    """All groups, by name. A group is there for as long as a client is in it or a link is for it."""
+    async with registry.database.transaction() as connection:
+        found = await groups.list_groups(connection, after=after, limit=limit)
+    return Page(items=[GroupAnswer.of(row) for row in found], next=found[-1].name if len(found) == limit else None)
+
+
+@router.get("/{name}", responses={404: {}})
+async def show_group(name: str, registry: Registry) -> GroupAnswer:
+    """One group. Its clients: GET /v1/clients?group=NAME."""
+    async with registry.database.transaction() as connection:
+        return GroupAnswer.of(await groups.get_group(connection, name))
+
+
+@router.patch("/{name}", responses={404: {}, 409: {}})
+async def rename_group(name: str, body: GroupChange, registry: Registry) -> GroupAnswer:
+    """Give a group another name. Its clients and its links go with it."""
+    async with registry.database.transaction() as connection:
+        return GroupAnswer.of(await groups.rename_group(connection, name, body.name, source=registry.source))
+
+
+@router.post("/{name}/clients", responses={404: {}})
+async def move_clients(name: str, body: NewMembers, registry: Registry) -> GroupAnswer:
+    """Put clients into a group, out of whichever they are in; all of them or none."""
+    group = body.checked(name)
+    async with registry.database.transaction() as connection:
+        return GroupAnswer.of(await groups.move_clients(connection, group, body.clients, source=registry.source))
