@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from nats.js.kv import KeyValue
 
 from bootlink_events import NODES_BUCKET, PLANS_BUCKET, BootId, BootPlan, ClientSeen, CloudEvent, mac_token
-from bootlink_runtime import Bus, Health, PlanBook, Replica, consume, consumer, follow, logger, provision, replica
+from bootlink_runtime import (
+    Bus,
+    BusUnavailable,
+    Health,
+    PlanBook,
+    Replica,
+    batch,
+    consume,
+    consumer,
+    ended,
+    follow,
+    logger,
+    provision,
+    put_all,
+    replica,
+)
 from lab.chassis import MAC, bus_on, plan
 from lab.nats import NatsServer
 
@@ -138,32 +153,86 @@ async def test_a_service_that_starts_without_nats_serves_the_plans_of_its_snapsh
     await lonely.close()
 
 
-async def test_a_reading_that_calls_itself_complete_too_early_takes_no_plan_away(
-    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """nats-py does so when the first entries are on their way while it asks whether there are any."""
-    watchall = KeyValue.watchall
+async def test_a_full_reading_takes_no_plan_away_while_changes_come_in(nats: NatsServer, tmp_path: Path) -> None:
+    macs = [seen(number).mac for number in range(400)]
 
-    async def early(bucket: KeyValue) -> KeyValue.KeyWatcher:
-        watcher = await watchall(bucket)
-        late = [await watcher.updates(timeout=WAIT) for _ in range(2)]
-        for entry in (None, *late):
-            await watcher._updates.put(entry)
-        return watcher
+    def plans(revision: int) -> dict[str, bytes | None]:
+        return {mac_token(mac): plan(mac, revision=revision).model_dump_json().encode() for mac in macs}
 
     async with bus_on(nats.url) as bus:
-        await put(bus, plan(revision=3))
+        await put_all(bus, PLANS_BUCKET, plans(1))
         async with plan_book(bus, tmp_path) as book:
-            await until_revision(book, MAC, 3)
+            await until_revision(book, macs[-1], 1)
             await asyncio.sleep(1.5)  # the snapshot is written a second after a change
-        monkeypatch.setattr(KeyValue, "watchall", early)
         went: list[str] = []
         async with plan_book(bus, tmp_path) as book:
             book.subscribe(lambda mac, held: went.append(mac) if held is None else None)
+            for revision in (2, 3, 4):
+                await put_all(bus, PLANS_BUCKET, plans(revision))
             async with asyncio.timeout(WAIT):
                 await book.synced()
-            assert book.get(MAC) is not None
+            await until_revision(book, macs[-1], 4)
+            assert len(book) == len(macs)
+            assert book.report() == {"plans": 400, "oldest": 4, "newest": 4, "synced": True}
         assert went == []
+
+
+async def test_a_gap_in_what_a_watch_delivers_has_the_bucket_read_anew(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nats-py drops messages without a word when more of them wait than it holds."""
+    numbers, lost = replica._numbers, [2]
+
+    def with_a_gap(reply: str) -> tuple[int, int, int]:
+        stored, delivered, pending = numbers(reply)
+        return stored, delivered + (1 if lost and delivered == lost.pop() else 0), pending
+
+    monkeypatch.setattr(replica, "_numbers", with_a_gap)
+    async with bus_on(nats.url) as bus, plan_book(bus, tmp_path) as book:
+        for revision in (1, 2, 3):
+            await put(bus, plan(revision=revision))
+        await until_revision(book, MAC, 3)
+        assert not lost
+
+
+@pytest.mark.parametrize("since", [(2, 12), (99, 0)], ids=["in batches", "one by one, as with older servers"])
+async def test_many_keys_are_put_and_taken_out_at_once(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch, since: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(importlib.import_module("bootlink_runtime.provision"), "BATCHES_SINCE", since)
+    many: dict[str, bytes | None] = {f"key-{number}": str(number).encode() * 100 for number in range(1100)}
+    large: dict[str, bytes | None] = {f"large-{number}": bytes(60_000) for number in range(40)}
+    gone: dict[str, bytes | None] = {f"key-{number}": None for number in range(0, 1100, 2)}
+    async with bus_on(nats.url) as bus:
+        stream = f"KV_{PLANS_BUCKET}"
+        assert bool((await bus.jetstream.stream_info(stream)).config.allow_atomic) == (since == (2, 12))
+        held: Replica = Replica(bus, PLANS_BUCKET, None, lambda key, value: None, logger("test"))
+        task = asyncio.create_task(held.run())
+        await put_all(bus, PLANS_BUCKET, many | large)
+        await put_all(bus, PLANS_BUCKET, gone)
+        wanted = {key: value for key, value in (many | large | gone).items() if value is not None}
+        async with asyncio.timeout(WAIT):
+            while held.entries != wanted:
+                await asyncio.sleep(0.02)
+        await ended(task)
+
+
+async def test_a_batch_that_the_server_refuses_is_put_one_by_one(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "BATCH_KEYS", 1500)  # the server takes 1,000
+    items: dict[str, bytes | None] = {f"key-{number}": b"x" for number in range(1200)}
+    async with bus_on(nats.url) as bus:
+        await put_all(bus, PLANS_BUCKET, items)
+        assert (await bus.jetstream.stream_info(f"KV_{PLANS_BUCKET}")).state.messages == len(items)
+
+
+async def test_a_batch_that_nobody_answers_says_so(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "BATCH_TIMEOUT", 0.5)
+    async with bus_on(nats.url) as bus:
+        await bus.jetstream.delete_key_value(PLANS_BUCKET)
+        with pytest.raises(BusUnavailable):
+            await put_all(bus, PLANS_BUCKET, {f"key-{number}": b"x" for number in range(20)})
 
 
 async def test_an_unreadable_plan_leaves_the_former_one_in_place(nats: NatsServer, tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from lab.process import Process
 
 
 class PostgresServer:
-    """The embedded engine without fsync: tests kill processes, not machines."""
+    """The embedded engine without fsync, unless it is to be `durable`: tests kill processes, not machines."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         # A Unix socket's path is short, and pytest's folders are long.
         self.folder = Path(tempfile.mkdtemp(prefix="bl-pg-"))
-        self.engine = PostgresEngine(self.folder / "pg", durable=False)
+        self.engine = PostgresEngine(self.folder / "pg", durable=durable)
         self.engine.prepare()
         self._process = Process(
             self.engine.command, log=self.folder / "postgres.log", stop_signal=self.engine.stop_signal

@@ -21,6 +21,7 @@ ISCSI_NAME_LIMIT: Final = 223  # octets, RFC 3720, section 3.2.6.1
 _MAC_FORMS = re.compile(
     r"[0-9a-f]{12}|[0-9a-f]{2}([:.-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}|([0-9a-f]{4}[:.-]){2}[0-9a-f]{4}|[0-9a-f]{6}[:-][0-9a-f]{6}"
 )  # bare; in pairs; in fours, as Cisco writes it; in halves, as HP does
+_NORMAL = re.compile(r"(?!00:00:00:00:00:00)[0-9a-f][02468ace](:[0-9a-f]{2}){5}")  # a PC's address as we write it
 _TOKEN = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{2}){5}")
 _ENTRY = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")  # a name as administrators give them
 _GROUP_BITS = 0x01  # the I/G bit of the first octet, IEEE 802
@@ -31,6 +32,8 @@ def normalise_mac(text: str) -> str:
 
     Raises ValueError for anything else, and for group and null addresses, which no client can have.
     """
+    if _NORMAL.fullmatch(text):
+        return text  # as in every plan, and there are thousands
     form = text.strip().lower()
     if not _MAC_FORMS.fullmatch(form):  # a digit too few here and one too many there is another PC's address
         raise ValueError(f"{text!r} is no MAC address; write it like 52:54:00:12:34:56")

@@ -1,6 +1,7 @@
 """The chassis every Bootlink service runs on: settings, bus, plans, telemetry, health, lifecycle."""
 
 from bootlink_runtime import rpc
+from bootlink_runtime.batch import put_all
 from bootlink_runtime.bus import Bus, connect_once
 from bootlink_runtime.chassis import Chassis, Service, running
 from bootlink_runtime.consumer import consume, follow
@@ -45,6 +46,7 @@ __all__ = [
     "logger",
     "main",
     "provision",
+    "put_all",
     "rpc",
     "running",
     "serving",

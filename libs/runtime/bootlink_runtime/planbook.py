@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -32,11 +33,22 @@ class PlanBook:
         held = self._replica.load_snapshot()
         log.debug("plans from snapshot", count=held)
         health.check("plans", self._check, required=False)
+        health.page("plans", self.report)
 
     def _check(self) -> tuple[bool, str]:
         if self._replica.synced.is_set():
             return True, f"{len(self._plans)} plans"
         return False, f"{len(self._plans)} plans from the snapshot; the registry's bucket was not read yet"
+
+    def report(self) -> dict[str, Any]:
+        """How many plans there are, and how new: each has a revision, and a change of many gives each a newer one."""
+        revisions = [plan.revision for plan in self._plans.values()]
+        return {
+            "plans": len(revisions),
+            "oldest": min(revisions, default=0),
+            "newest": max(revisions, default=0),
+            "synced": self._replica.synced.is_set(),
+        }
 
     def get(self, mac: str) -> BootPlan | None:
         """The plan of the client with this normalised MAC address; None if the registry does not know it."""
@@ -62,10 +74,10 @@ class PlanBook:
 
     def _changed(self, key: str, value: bytes | None) -> None:
         try:
-            mac = normalise_mac(key)
             plan = BootPlan.model_validate_json(value) if value is not None else None
-            if plan is not None and mac_token(plan.mac) != key:
-                raise ValueError(f"holds the plan of {plan.mac}")
+            mac = plan.mac if plan is not None else normalise_mac(key)
+            if mac_token(mac) != key:
+                raise ValueError(f"holds the plan of {mac}")
         except (ValidationError, ValueError) as error:
             # The former plan stays: an unreadable one must not take a client's disk away.
             self._health.count("plans_unreadable")

@@ -21,6 +21,7 @@ EVENT_BYTES: Final = 2 * 1024**3
 DUPLICATE_WINDOW_SECONDS: Final = 30 * 60  # longer than any outage the outbox is expected to bridge
 STREAM_SETTINGS: Final = ("subjects", "retention", "discard", "max_age", "max_bytes", "duplicate_window")
 NODE_TTL_SECONDS: Final = 60  # a block store that stopped announcing itself is not offered to clients
+BATCHES_SINCE: Final = (2, 12)  # the nats-server that took batches first
 PLAN_BYTES: Final = 64 * 1024  # one plan; a chain of some hundred layers
 
 
@@ -59,8 +60,18 @@ async def provision(bus: Bus) -> bool:
             except NotFoundError:
                 await js.create_key_value(bucket)
                 made = True
+        await _allow_batches(bus, PLANS_BUCKET)
     except BadRequestError as error:
         raise BusUnavailable(f"NATS refuses the event stream: {error.description}; is JetStream on?") from error
     except (NatsError, OSError, TimeoutError) as error:
         raise BusUnavailable(str(error) or type(error).__name__) from error
     return made
+
+
+async def _allow_batches(bus: Bus, bucket: str) -> None:
+    """Have the bucket take batches (see `batch`), if this server knows them."""
+    server = bus.client.connected_server_version
+    config = (await bus.jetstream.stream_info(f"KV_{bucket}")).config
+    if (server.major, server.minor) >= BATCHES_SINCE and not config.allow_atomic:
+        config.allow_atomic = True
+        await bus.jetstream.update_stream(config)

@@ -16,11 +16,14 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
 
-from bootlink_events import BootPlan, DiskPlan, LayerPlan, Menu, MenuEntry, Refusal, target_iqn
-from bootlink_registry.catalogue import OWN_ENTRY, Branch, Catalogue, Choice, Client, Layer, Link
+from bootlink_events import BootPlan, DiskPlan, LayerPlan, Menu, MenuEntry, Policy, Refusal, target_iqn
+from bootlink_registry.catalogue import OWN_ENTRY, Branch, Catalogue, Choice, Client, Layer, Link, Version
 
 BOOT_LUN = 0
+DISKS_REMEMBERED: Final = 2_000  # thousands of clients share a few hundred disks; some KB each
 _NO_LINKS: Mapping[int, Link] = {}
 
 
@@ -102,14 +105,22 @@ def _disk(catalogue: Catalogue, client: Client, link: Link | Choice | Branch, lu
     broken = next((layer for layer in chain if layer.fault is not None), None)
     if not chain or broken is not None:
         return _image_missing(link, broken)
+    channel = None if isinstance(link, Branch) else link.channel
+    return _disk_plan(lun, version, channel, content, chain, "super" if isinstance(link, Branch) else link.policy)
+
+
+@lru_cache(DISKS_REMEMBERED)
+def _disk_plan(
+    lun: int, version: Version, channel: str | None, content: str, chain: tuple[Layer, ...], policy: Policy
+) -> DiskPlan:
     return DiskPlan(
         lun=lun,
         image=version.image,
         version=version.number,
-        channel=None if isinstance(link, Branch) else link.channel,
+        channel=channel,
         content=content,
         layers=tuple(layer_plan(layer) for layer in chain),
-        policy="super" if isinstance(link, Branch) else link.policy,
+        policy=policy,
     )
 
 

@@ -22,17 +22,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from bootlink_events import PLANS_BUCKET, BootPlan, mac_token
-from bootlink_registry import outbox, rows
-from bootlink_registry.catalogue import Catalogue, Client
-from bootlink_registry.compiler import compile_plan
+from bootlink_registry import outbox, plans
 from bootlink_registry.database import Connection, Database, DatabaseAway
 from bootlink_registry.names import as_mac
 from bootlink_registry.nodes import NodeWatch
-from bootlink_runtime import Bus, BusUnavailable, Health, Logger, Replica
+from bootlink_runtime import Bus, BusUnavailable, Health, Logger, Replica, put_all
 
 DELIVERY_LOCK: Final = 0x626F_6F74_0002
 STANDBY_SECONDS: Final = 1.0  # between tries for the lock
@@ -41,7 +39,6 @@ RETRY_SECONDS: Final = 0.5  # after NATS did not take something
 FULL_SECONDS: Final = 300.0
 HELD_UP_SECONDS: Final = 10.0  # a restart of NATS takes less; from then on the administrator is told
 SAY_AGAIN_SECONDS: Final = 300.0  # between log lines while it stays held up
-PUTS_AT_ONCE: Final = 32  # under way to NATS; each waits for its sync to disk
 
 
 class Delivery:
@@ -73,7 +70,7 @@ class Delivery:
 
     def delivered(self, plan: BootPlan) -> bool:
         """Whether this very plan is in the bucket."""
-        return self._bucket.entries.get(mac_token(plan.mac)) == _payload(plan)
+        return self._bucket.entries.get(mac_token(plan.mac)) == plans.payload(plan)
 
     def work(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What has to run for ever, by name: the picture of the bucket, the clock of full rounds, and the loop."""
@@ -148,8 +145,8 @@ class Delivery:
         try:
             async with connection.transaction(isolation="repeatable_read"):
                 work = await outbox.oldest_recompiles(connection)
-                plans, ownerless = await self._compile(connection, work, suspects, everybody=full or work.everybody)
-            await self._put(plans, ownerless)
+                shown, ownerless = await self._compile(connection, work, suspects, everybody=full or work.everybody)
+            await self._put(shown, ownerless)
         except BaseException:
             self._full |= full
             self._suspects |= suspects
@@ -167,91 +164,29 @@ class Delivery:
 
     async def _compile(
         self, connection: Connection, work: outbox.Recompiles, suspects: set[str], *, everybody: bool
-    ) -> tuple[list[BootPlan], set[str]]:
-        """The plans to show, with their revisions, and the keys that belong to nobody."""
+    ) -> tuple[dict[str, bytes], set[str]]:
+        """The plans to show, by key, with their revisions; and the keys that belong to nobody."""
         macs = work.macs | {mac for key in suspects if (mac := as_mac(key)) is not None}
         if not (everybody or macs or work.groups or suspects):
-            return [], set()
-        found = await connection.fetch(
-            """
-            SELECT * FROM clients
-            WHERE $1 OR mac = ANY($2::text[]) OR group_name = ANY($3::text[])
-            """,
-            *(everybody, list(macs), list(work.groups)),
+            return {}, set()
+        compiled = await plans.compile_all(
+            connection, self._nodes.portals, everybody=everybody, macs=macs, groups=work.groups
         )
-        touched = [rows.client_of(row) for row in found]
-        catalogue = await rows.read_catalogue(connection, self._nodes.portals)
-        plans = await _revised(connection, catalogue, touched)
-        owned = {mac_token(client.mac) for client in touched}
+        shown = {mac_token(mac): payload for mac, payload in compiled.items()}
         asked = set(self._bucket.entries) if everybody else suspects | {mac_token(mac) for mac in macs}
-        ownerless = asked - owned
-        gone = [mac for key in ownerless if (mac := as_mac(key)) and mac_token(mac) not in owned]
-        await connection.execute("DELETE FROM plans WHERE mac = ANY($1::text[])", gone)
-        return plans, ownerless
+        ownerless = asked - shown.keys()
+        await plans.forget(connection, {mac for key in ownerless if (mac := as_mac(key))} - compiled.keys())
+        return shown, ownerless
 
-    async def _put(self, plans: Iterable[BootPlan], ownerless: Iterable[str]) -> None:
+    async def _put(self, shown: Mapping[str, bytes], ownerless: Iterable[str]) -> None:
         """Make the bucket show these plans, and nothing under the keys of nobody."""
-        wanted: dict[str, bytes | None] = {mac_token(plan.mac): _payload(plan) for plan in plans}
-        wanted |= dict.fromkeys(ownerless)
+        wanted: dict[str, bytes | None] = {**shown, **dict.fromkeys(ownerless)}
         different = {key: value for key, value in wanted.items() if self._bucket.entries.get(key) != value}
-        slots = asyncio.Semaphore(PUTS_AT_ONCE)
-
-        async def put(key: str, value: bytes | None) -> None:
-            async with slots:
-                if value is None:
-                    self._put_last.pop(key, None)
-                else:
-                    self._put_last[key] = value
-                await self._bus.put(PLANS_BUCKET, key, value)
-                self._health.count("plans_put" if value is not None else "plans_removed")
-
-        failure: BusUnavailable | None = None
-        try:
-            async with asyncio.TaskGroup() as tasks:  # the first failure ends the others: NATS is away for all
-                for item in different.items():
-                    tasks.create_task(put(*item))
-        except* BusUnavailable as failures:
-            # Raised below: in here, a Python before 3.11.4 (Debian 12 has 3.11.2) would put it into a group of its own.
-            failure = BusUnavailable(str(failures.exceptions[0]))
-        if failure is not None:
-            raise failure
-        for key, value in wanted.items():
-            if value is not None:
-                self._put_last[key] = value
-
-
-def _payload(plan: BootPlan) -> bytes:
-    return plan.model_dump_json().encode()
-
-
-async def _revised(connection: Connection, catalogue: Catalogue, clients: list[Client]) -> list[BootPlan]:
-    """The clients' plans; one that differs from the last has a new revision, and is the last from now on."""
-    compiled = {client.mac: compile_plan(catalogue, client) for client in clients}
-    bodies = {mac: plan.model_dump_json(exclude={"revision"}) for mac, plan in compiled.items()}
-    held = await connection.fetch("SELECT mac, revision, body FROM plans WHERE mac = ANY($1::text[])", list(compiled))
-    revisions = {row["mac"]: row["revision"] for row in held if row["body"] == bodies[row["mac"]]}
-    changed = [mac for mac in compiled if mac not in revisions]
-    if changed:
-        written = await connection.fetch(
-            """
-            INSERT INTO plans (mac, revision, body)
-            SELECT mac, nextval('plan_revision'), body FROM unnest($1::text[], $2::text[]) AS new (mac, body)
-            ON CONFLICT (mac) DO UPDATE SET revision = excluded.revision, body = excluded.body
-            RETURNING mac, revision
-            """,
-            *(changed, [bodies[mac] for mac in changed]),
-        )
-        revisions |= {row["mac"]: row["revision"] for row in written}
-    return [plan.model_copy(update={"revision": revisions[mac]}) for mac, plan in compiled.items()]
-
-
-async def last_plan(connection: Connection, mac: str) -> BootPlan | None:
-    """The plan of a client that was compiled last; None if none was yet."""
-    row = await connection.fetchrow("SELECT revision, body FROM plans WHERE mac = $1", mac)
-    if row is None:
-        return None
-    return _with_revision(row["body"], row["revision"])
-
-
-def _with_revision(body: str, revision: int) -> BootPlan:
-    return BootPlan.model_validate_json(f'{{"revision": {revision}, {body[1:]}')
+        self._put_last |= shown
+        for key in ownerless:
+            self._put_last.pop(key, None)
+        if different:
+            await put_all(self._bus, PLANS_BUCKET, different)
+        removed = sum(value is None for value in different.values())
+        self._health.count("plans_put", len(different) - removed)
+        self._health.count("plans_removed", removed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
 from bootlink_registry.catalogue import (
     OWN_ENTRY,
@@ -17,6 +18,14 @@ from bootlink_registry.catalogue import (
     Version,
 )
 from bootlink_registry.database import Connection
+
+# What belongs to nobody in particular, and to the clients $1, or to all of them where $1 is null.
+_LINKS: Final = "SELECT * FROM links WHERE scope <> 'client' OR $1::text[] IS NULL OR key = ANY($1)"
+_CHOICES: Final = """
+    SELECT * FROM choices WHERE scope <> 'client' OR $1::text[] IS NULL OR key = ANY($1) ORDER BY position
+"""
+_BRANCHES: Final = "SELECT * FROM branches WHERE $1::text[] IS NULL OR mac = ANY($1)"
+_OWN_LAYERS: Final = "SELECT * FROM own_layers WHERE $1::text[] IS NULL OR mac = ANY($1)"
 
 
 def client_of(row: Any) -> Client:
@@ -91,20 +100,24 @@ def own_layer_of(row: Any) -> OwnLayer:
     )
 
 
-async def read_catalogue(connection: Connection, portals: tuple[str, ...]) -> Catalogue:
-    """All that plans are compiled from, but the clients. Wants a transaction that sees one state (repeatable read)."""
+async def read_catalogue(
+    connection: Connection, portals: tuple[str, ...], macs: Collection[str] | None = None
+) -> Catalogue:
+    """All that plans are compiled from, but the clients; of what clients have of their own only that of `macs`, if they
+    are named. Wants a transaction that sees one state (repeatable read)."""
+    some = None if macs is None else list(macs)
     versions = [version_of(row) for row in await connection.fetch("SELECT * FROM versions")]
     layers = [layer_of(row) for row in await connection.fetch("SELECT * FROM layers")]
     channels = await connection.fetch("SELECT image, name, version FROM channels")
     links: dict[tuple[Scope, str], dict[int, Link]] = {}
-    for row in await connection.fetch("SELECT * FROM links"):
+    for row in await connection.fetch(_LINKS, some):
         links.setdefault((row["scope"], row["key"]), {})[row["lun"]] = link_of(row)
     choices: dict[tuple[Scope, str], tuple[Choice, ...]] = {}
-    for row in await connection.fetch("SELECT * FROM choices ORDER BY position"):
+    for row in await connection.fetch(_CHOICES, some):
         whose = (row["scope"], row["key"])
         choices[whose] = (*choices.get(whose, ()), choice_of(row))
-    branches = [branch_of(row) for row in await connection.fetch("SELECT * FROM branches")]
-    own_layers = [own_layer_of(row) for row in await connection.fetch("SELECT * FROM own_layers")]
+    branches = [branch_of(row) for row in await connection.fetch(_BRANCHES, some)]
+    own_layers = [own_layer_of(row) for row in await connection.fetch(_OWN_LAYERS, some)]
     return Catalogue(
         versions={(version.image, version.number): version for version in versions},
         layers={layer.id: layer for layer in layers},

@@ -20,7 +20,7 @@ from bootlink_registry.api.models.clients import (
 from bootlink_registry.api.models.links import ResolvedLink
 from bootlink_registry.compiler import BOOT_LUN, compile_plan, disks_of, version_of
 from bootlink_registry.database import Connection
-from bootlink_registry.delivery import last_plan
+from bootlink_registry.plans import last_plan
 from bootlink_registry.problems import invalid
 from bootlink_registry.rows import read_catalogue
 
@@ -91,7 +91,7 @@ async def remove_client(name_or_mac: str, registry: Registry) -> None:
 async def _detail(connection: Connection, registry: Context, row: clients.ClientRow) -> ClientDetail:
     """The plan is compiled here and now, so that it is true also while NATS is away and it cannot be delivered."""
     client = row.client
-    catalogue = await read_catalogue(connection, registry.nodes.portals)
+    catalogue = await read_catalogue(connection, registry.nodes.portals, [client.mac])
     disks = [ResolvedLink.of(link, version_of(catalogue, link)) for link in disks_of(catalogue, client).values()]
     last = await last_plan(connection, client.mac)
     plan = compile_plan(catalogue, client, revision=last.revision if last else 1)
