@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bootlink_dhcp import SERVICE, DhcpSettings, advertiser, server, service
+from bootlink_dhcp import SERVICE, DhcpSettings, advertiser, server, service, waker
 from bootlink_events import (
     PLANS_BUCKET,
     BootAddressed,
@@ -52,7 +52,8 @@ def in_namespace(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    for module, name in ((service, "find_card"), (server, "open_udp"), (server, "open_frames"), (advertiser, "_open")):
+    opened = ((service, "find_card"), (server, "open_udp"), (server, "open_frames"), (advertiser, "_open"))
+    for module, name in (*opened, (waker, "open_broadcast")):
         monkeypatch.setattr(module, name, inside(getattr(module, name)))
 
 

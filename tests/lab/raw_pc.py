@@ -62,6 +62,11 @@ class RawPc:
             return None
         return dhcp.decode(frame[42 : 34 + int.from_bytes(frame[38:40])])
 
+    async def frame(self, *, seconds: float = 2.0) -> bytes:
+        """The next Ethernet frame that reaches its card. TimeoutError if none does."""
+        async with asyncio.timeout(seconds):
+            return await asyncio.get_running_loop().sock_recv(self._sock, 65535)
+
     async def boot_pass(self, firmware: Firmware) -> DhcpPacket:
         """DISCOVER, OFFER, REQUEST, ACK with a transaction id of its own; returns the ACK."""
         asked = discover(firmware, self.mac, self._random.getrandbits(32))

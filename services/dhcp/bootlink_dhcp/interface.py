@@ -134,6 +134,17 @@ def open_udp(card: Card, port: int) -> socket.socket:
         return sock
 
 
+def open_broadcast(card: Card) -> socket.socket:
+    """A socket that sends UDP broadcasts over this card alone. StartupError if that is forbidden."""
+    try:
+        with _closing_on_error(socket.AF_INET, socket.SOCK_DGRAM, 0) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, card.name.encode() + b"\0")
+            return sock
+    except PermissionError as error:
+        raise StartupError(f"broadcasts on {card.name} are not permitted", _PRIVILEGE) from error
+
+
 def open_frames(card: Card) -> socket.socket:
     """A socket that sends IPv4 packets to MAC addresses. StartupError if it is forbidden."""
     try:

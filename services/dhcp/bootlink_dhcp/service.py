@@ -22,7 +22,9 @@ from bootlink_dhcp.server import DhcpServer
 from bootlink_dhcp.settings import DhcpSettings
 from bootlink_dhcp.subnet import Subnet
 from bootlink_dhcp.tracker import BootTracker
+from bootlink_dhcp.waker import Waker
 from bootlink_events import BootPlan
+from bootlink_events.commands import WakeClient
 from bootlink_runtime import Chassis, Logger, PlanBook, Service, StartupError
 
 JOURNAL_NAME: Final = "leases.jsonl"
@@ -62,9 +64,11 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
     shelf.look()
     machine, leases = _machine(chassis, settings, subnet, journal, shelf)
     server = DhcpServer(chassis, card, machine, journal, settings.port)
-    advertiser, promises = None, None
+    advertiser, promises, waker = None, None, None
     try:
         advertiser = _advertiser(chassis, settings, card)
+        waker = Waker(card, health=chassis.health, log=chassis.log)
+        chassis.serve_commands({WakeClient: waker.wake})
         await _first_write(journal, chassis.data)
         server.start()
         promises = chassis.spawn(server.keep_promises(), name="lease journal")
@@ -86,6 +90,8 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
     finally:
         if advertiser is not None:
             advertiser.close()
+        if waker is not None:
+            waker.close()
         if promises is not None:
             server.stop()
             await asyncio.gather(promises, return_exceptions=True)

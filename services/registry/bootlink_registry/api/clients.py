@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from bootlink_registry import clients, enrolment, journal
+from bootlink_registry import clients, enrolment, journal, waking
 from bootlink_registry.api.context import PAGE, After, Context, Limit, Registry
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.boots import BootAnswer
@@ -16,6 +16,7 @@ from bootlink_registry.api.models.clients import (
     ClientDetail,
     NewClient,
     PlanAnswer,
+    WokenAnswer,
 )
 from bootlink_registry.api.models.links import ResolvedLink
 from bootlink_registry.compiler import BOOT_LUN, compile_plan, disks_of, version_of
@@ -86,6 +87,15 @@ async def remove_client(name_or_mac: str, registry: Registry) -> None:
     """
     async with registry.database.transaction() as connection:
         await clients.remove_client(connection, name_or_mac, source=registry.source)
+
+
+@router.post("/clients/{name_or_mac}/wake", responses={404: {}})
+async def wake_client(name_or_mac: str, registry: Registry) -> WokenAnswer:
+    """Send a client the magic packet of Wake-on-LAN. Whether it wakes, its next boot tells."""
+    async with registry.database.transaction() as connection:
+        client = (await clients.find_client(connection, name_or_mac)).client
+    sent, failed = await waking.wake(registry.bus, client.mac)
+    return WokenAnswer.of(client, sent, failed)
 
 
 async def _detail(connection: Connection, registry: Context, row: clients.ClientRow) -> ClientDetail:

@@ -58,6 +58,7 @@ OPERATION_ROLES: Final[Mapping[str, Role]] = {
     "add_client": "operator",
     "change_client": "operator",
     "remove_client": "operator",
+    "wake_client": "operator",
     "list_groups": "viewer",
     "show_group": "viewer",
     "rename_group": "operator",

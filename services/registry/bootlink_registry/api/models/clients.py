@@ -11,8 +11,10 @@ from bootlink_events import BootPlan, DiskPlan, Mac, Menu, Refusal
 from bootlink_registry.api.models.base import Answer, Wish
 from bootlink_registry.api.models.boots import BootAnswer
 from bootlink_registry.api.models.links import ResolvedLink
+from bootlink_registry.catalogue import Client
 from bootlink_registry.clients import ClientRow
 from bootlink_registry.names import ClientAddress, Name, Note
+from bootlink_registry.waking import NotSent, Sent
 
 
 class NewClient(Wish):
@@ -89,3 +91,32 @@ class ClientDetail(ClientAnswer):
     disks: list[ResolvedLink] = Field(description="all disks it has, by LUN; what it boots is the first")
     plan: PlanAnswer
     last_boot: BootAnswer | None
+
+
+class SentBy(Answer):
+    node: str
+    interfaces: list[str]
+
+
+class NotSentBy(Answer):
+    node: str
+    detail: str = Field(description="what is wrong")
+    remedy: str = Field(description="what to do")
+
+
+class WokenAnswer(Answer):
+    """Where the magic packet was sent."""
+
+    client: str
+    mac: str
+    sent: list[SentBy] = Field(description="the dhcp services that sent it; at least one")
+    failed: list[NotSentBy] = Field(description="those that could not")
+
+    @classmethod
+    def of(cls, client: Client, sent: list[Sent], failed: list[NotSent]) -> WokenAnswer:
+        return cls(
+            client=client.name,
+            mac=client.mac,
+            sent=[SentBy(node=one.node, interfaces=list(one.interfaces)) for one in sent],
+            failed=[NotSentBy(node=one.node, detail=one.detail, remedy=one.remedy) for one in failed],
+        )
