@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -126,13 +127,82 @@ async def test_verify_names_what_is_gone_or_changed(registry: Registry, tmp_path
     assert result["sound"] is False
 
 
+# -- merging --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_merge_shows_the_same_from_one_layer_and_keeps_the_content(registry: Registry, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, 3)
+    await chain.add_to(registry)
+    before = await registry.get("/v1/images/gold/versions/3")
+    result = await registry.result("/v1/images/gold/merge")
+    assert (result["version"], result["layers_before"], result["layers_after"]) == (3, 3, 1)
+    after = await registry.get("/v1/images/gold/versions/3")
+    assert (after["content"], after["layers"], after["owned"]) == (before["content"], 1, True)
+    assert after["layer"] != before["layer"]
+    path = Path(after["path"])
+    assert path.parent == tmp_path / "data" / "images" / "gold"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    assert after["sha256"] == digest(path)
+    assert await shown(registry, "gold", 3) == chain.shows[2]
+    qemu_img("compare", "-f", "vpc", "-F", "raw", path, write(tmp_path / "shows.img", chain.shows[2]))
+    # The file of version 3 is the user's, and nothing is read from it any more; versions 1 and 2 are as they were.
+    assert result["released"] == [str(chain.files[2].path)]
+    assert all(file.path.exists() for file in chain.files)
+    assert await shown(registry, "gold", 2) == chain.shows[1]
+    assert (await registry.http.delete("/v1/images/gold/versions/2")).status_code == 204
+    assert (await registry.get("/v1/images/gold/versions/3"))["parent"] == 1
+
+
+async def test_a_merge_onto_a_version_leaves_that_one_below(registry: Registry, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, 4)
+    await chain.add_to(registry)
+    result = await registry.result("/v1/images/gold/merge", version=4, onto=1)
+    assert (result["layers_before"], result["layers_after"]) == (4, 2)
+    after = await registry.get("/v1/images/gold/versions/4")
+    assert after["format"] == "vhd-differencing"
+    assert after["below"] == (await registry.get("/v1/images/gold/versions/1"))["layer"]
+    assert await shown(registry, "gold", 4) == chain.shows[3]
+    assert (await registry.result("/v1/images/gold/verify"))["sound"] is True
+
+
+async def test_what_stands_on_a_merged_version_is_read_over_the_merged_layer(
+    registry: Registry, tmp_path: Path
+) -> None:
+    chain = Chain(tmp_path, 4)
+    await chain.add_to(registry)
+    result = await registry.result("/v1/images/gold/merge", version=3)
+    assert result["released"] == [str(chain.files[2].path)]
+    after = await registry.get("/v1/images/gold/versions/4")
+    assert (after["layers"], after["path"]) == (2, str(chain.files[3].path))
+    assert after["below"] == (await registry.get("/v1/images/gold/versions/3"))["layer"]
+    assert await shown(registry, "gold", 4) == chain.shows[3]
+    assert (await registry.result("/v1/images/gold/verify"))["sound"] is True
+    for number in (2, 1):
+        assert (await registry.http.delete(f"/v1/images/gold/versions/{number}")).status_code == 204
+    assert await shown(registry, "gold", 4) == chain.shows[3]
+
+
+async def test_what_cannot_be_merged_is_told(registry: Registry, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, 2)
+    await chain.add_to(registry)
+    for body, status, words in (
+        ({"version": 1}, 409, "from one layer already"),
+        ({"version": 2, "onto": 1}, 409, "one layer above version 1 already"),
+        ({"version": 1, "onto": 2}, 422, "does not stand on version 2"),
+        ({"version": 7}, 404, "no version 7"),
+        ({"channel": "beta"}, 404, "no channel beta"),
+    ):
+        answer = await registry.http.post("/v1/images/gold/merge", json=body)
+        assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.text
+
+
 # -- export ---------------------------------------------------------------------------------------------------------
 
 
 async def test_an_export_is_one_whole_file_of_any_version(registry: Registry, tmp_path: Path) -> None:
     chain = Chain(tmp_path, 2)
     await chain.add_to(registry)
-    for number, form, qemu in ((1, "raw", "raw"), (2, "vhd", "vpc")):
+    for number, form, qemu in ((1, "raw", "raw"), (2, "vhd", "vpc"), (2, "vhdx", "vhdx"), (1, "qcow2", "qcow2")):
         path = tmp_path / f"out-{number}.{form}"
         result = await registry.result("/v1/images/gold/export", path=str(path), format=form, version=number)
         assert (result["version"], result["sha256"]) == (number, digest(path))

@@ -15,7 +15,7 @@ from bootlink_registry import images, imaging, making, versions
 from bootlink_registry.database import Connection
 from bootlink_registry.jobs.work import Work
 from bootlink_registry.problems import Problem
-from bootlink_registry.store import Place, download_of, place_of
+from bootlink_registry.store import Download, Place, download_of, place_of
 
 
 async def import_image(work: Work) -> dict[str, Any]:
@@ -27,9 +27,9 @@ async def import_image(work: Work) -> dict[str, Any]:
     if await place.ready():
         made = await making.found(work, place)
     else:
-        written = await _written(work, place)
-        checked = written.checked
-        made = await making.sealed(place, written)
+        async with place.drafting():
+            written, checked = await _written(work, place)
+            made = await making.sealed(place, written)
     async with work.database.transaction() as connection:
         await making.record(connection, work, made)
         number = await _become_version(connection, work)
@@ -45,58 +45,55 @@ async def import_image(work: Work) -> dict[str, Any]:
             "source_checked": checked,
         }
         await work.finish(connection, result)
-    await _forget_download(work)
+    if is_url(wanted["source"]):
+        await download_of(store, work.subject, wanted["source"]).forget()
     return result
 
 
-async def _written(work: Work, place: Place) -> imaging.Written:
-    """The draft, written whole. Raises Problem."""
+async def _written(work: Work, place: Place) -> tuple[imaging.Written, bool]:
+    """The draft, written whole, and whether the source's checksum was known and right. Raises Problem."""
     wanted = work.request
+    if not is_url(wanted["source"]):
+        written = await _converted(work, Path(wanted["source"]), place, sha256=wanted["sha256"])
+        return written, written.checked
+    download = download_of(work.settings.image_store, work.subject, wanted["source"])
     try:
-        source = await _fetched(work) if is_url(wanted["source"]) else Path(wanted["source"])
-        return await imaging.run(
-            imaging.Convert(
-                source=source,
-                source_format=wanted["source_format"],
-                sha256=wanted["sha256"],
-                target=place.draft,
-                format=wanted["format"],
-            ),
-            making.progress(work, "converting"),
-        )
+        checked = await _fetched(work, download)
+        return await _converted(work, download.path, place, sha256=None), checked
     except asyncio.CancelledError:
         if work.cancelled:
-            await _forget_download(work)
+            await download.forget(half=True)
         raise
-    except Problem:
-        await _forget_download(work)
-        raise
+    except Problem as problem:
+        await download.forget()
+        told = problem.detail.replace(str(download.path), wanted["source"])
+        raise Problem(problem.status, told, problem.remedy) from problem
 
 
-async def _fetched(work: Work) -> Path:
-    """The source, downloaded; its checksum, if one was known, lies beside it as beside any other file."""
-    target = download_of(work.settings.image_store, work.subject, work.request["source"])
-    if await asyncio.to_thread(target.exists):  # a former attempt came so far
-        return target
+async def _converted(work: Work, source: Path, place: Place, *, sha256: str | None) -> imaging.Written:
+    return await imaging.run(
+        imaging.Convert(
+            source=source,
+            source_format=work.request["source_format"],
+            sha256=sha256,
+            target=place.draft,
+            format=work.request["format"],
+        ),
+        making.progress(work, "converting"),
+    )
+
+
+async def _fetched(work: Work, download: Download) -> bool:
+    """Download the source, unless a former attempt came so far. Whether its checksum was known, and right."""
+    if await asyncio.to_thread(download.path.exists):
+        return await asyncio.to_thread(download.checked.exists)
     fetched = await imaging.run(
-        imaging.Fetch(url=work.request["source"], sha256=work.request["sha256"], target=target),
+        imaging.Fetch(url=work.request["source"], sha256=work.request["sha256"], target=download.path),
         making.progress(work, "downloading"),
     )
     if fetched.checked:
-        await asyncio.to_thread(_checksum_of(target).write_text, f"{fetched.sha256}\n")
-    return target
-
-
-async def _forget_download(work: Work) -> None:
-    """Remove what was fetched whole. Half a download stays for the next try."""
-    if is_url(work.request["source"]):
-        target = download_of(work.settings.image_store, work.subject, work.request["source"])
-        for path in (target, _checksum_of(target)):
-            await asyncio.to_thread(path.unlink, missing_ok=True)
-
-
-def _checksum_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
+        await asyncio.to_thread(download.checked.touch)
+    return fetched.checked
 
 
 async def _become_version(connection: Connection, work: Work) -> int:

@@ -5,8 +5,9 @@ The result is compared with the old stack over the whole disk before it is used,
 transaction: `content` stays, so that kept write-backs fit as before. Nobody is stopped: a PC that runs reads the old
 layers until its next boot.
 
-What stands on a merged version goes on to read the old layer, as a differencing file names the very file that it was
-made on. So a chain is shortened from its newest end, and old layers are free when nothing stands on them any more.
+A merged layer has the identity of the top one that it takes the place of, by which children know their parent. So what
+stands on that (versions, images, own layers) is read over the merged layer from then on, and the old layers are free.
+A child that does not fit, by what its file says, goes on to read the old one.
 
 **Compacting** writes a version as one whole file without the blocks that are zeros, and without what the file system
 on it calls free. Where only zeros were dropped, the version shows the same and is read from the smaller file from then
@@ -17,15 +18,17 @@ old, and is published when the administrator likes it.
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any, Final, Literal
 
-from bootlink_registry import images, imaging, making, versions
+from bootlink_disks import DiskError, require_parent
+from bootlink_registry import images, imaging, making, outbox, versions
 from bootlink_registry.catalogue import Layer
 from bootlink_registry.database import Connection
 from bootlink_registry.jobs.work import Work
 from bootlink_registry.problems import Problem, conflict, invalid
 from bootlink_registry.removal import settle_layers
-from bootlink_registry.store import Place, place_of
+from bootlink_registry.store import place_of
 
 VHD_SIZE_MAX: Final = 2040 << 30  # bytes; the specification's own limit
 
@@ -41,18 +44,22 @@ async def merge(work: Work) -> dict[str, Any]:
     if await place.ready():
         made = await making.found(work, place)
     else:
-        written = await imaging.run(
-            imaging.Merge(
-                layers=making.refs(stack if kept else stack + kept),
-                parent=making.refs(kept)[0] if kept else None,
-                target=place.draft,
-            ),
-            making.progress(work, "merging"),
-        )
-        await _require_same(work, stack + kept, (making.ref(written), *making.refs(kept)), place)
-        made = await making.sealed(place, written)
+        async with place.drafting():
+            written = await imaging.run(
+                imaging.Merge(
+                    layers=making.refs(stack if kept else stack + kept),
+                    parent=making.refs(kept)[0] if kept else None,
+                    target=place.draft,
+                ),
+                making.progress(work, "merging"),
+            )
+            await _require_same(work, stack + kept, (making.ref(written), *making.refs(kept)))
+            made = await making.sealed(place, written)
+    children = await _fitting(work, stack[0], made)
     async with work.database.transaction() as connection:
-        result = await _replace(connection, work, number, stack, made, below=kept[0].id if kept else None)
+        result = await _replace(
+            connection, work, number, stack, made, below=kept[0].id if kept else None, children=children
+        )
         await work.finish(connection, result)
     return result
 
@@ -65,29 +72,31 @@ async def compact(work: Work) -> dict[str, Any]:
         before = await _usage(connection, stack)
     place = place_of(work.settings.image_store, work.subject, work.id, wanted["format"])
     await place.ready(anew=True)  # what a former attempt has sealed does not say what was dropped
-    compacted = await imaging.run(
-        imaging.Compact(layers=making.refs(stack), target=place.draft, format=wanted["format"]),
-        making.progress(work, "compacting"),
-    )
-    result = {
-        "image": work.subject,
-        "version": number,
-        "before": before,
-        "after": compacted.disk_usage,
-        "zero_bytes": compacted.zero_bytes,
-        "free_bytes": compacted.free_bytes,
-        "notes": list(compacted.notes),
-    }
-    if compacted.disk_usage >= before:
-        await place.clear()
-        return result | {"outcome": "nothing to gain", "after": before}
-    if compacted.free_bytes == 0:
-        await _require_same(work, stack, (making.ref(compacted),), place)
-    made = await making.sealed(place, compacted)
+    async with place.drafting():
+        compacted = await imaging.run(
+            imaging.Compact(layers=making.refs(stack), target=place.draft, format=wanted["format"]),
+            making.progress(work, "compacting"),
+        )
+        result = {
+            "image": work.subject,
+            "version": number,
+            "before": before,
+            "after": compacted.disk_usage,
+            "zero_bytes": compacted.zero_bytes,
+            "free_bytes": compacted.free_bytes,
+            "notes": list(compacted.notes),
+        }
+        if compacted.disk_usage >= before:
+            await place.clear()
+            return result | {"outcome": "nothing to gain", "after": before}
+        if compacted.free_bytes == 0:
+            await _require_same(work, stack, (making.ref(compacted),))
+        made = await making.sealed(place, compacted)
+    children = await _fitting(work, stack[0], made)
     async with work.database.transaction() as connection:
         if compacted.free_bytes == 0:
             result |= {"outcome": "replaced"}
-            result |= await _replace(connection, work, number, stack, made, below=None)
+            result |= await _replace(connection, work, number, stack, made, below=None, children=children)
         else:
             result |= {"outcome": "new version"}
             result |= await _new_version(connection, work, number, made)
@@ -115,18 +124,35 @@ async def split(
     return stack[:at], stack[at:]
 
 
-async def _require_same(work: Work, old: tuple[Layer, ...], new: tuple[imaging.LayerRef, ...], place: Place) -> None:
-    """Problem unless both stacks show the same bytes; the draft is gone then."""
+async def _require_same(work: Work, old: tuple[Layer, ...], new: tuple[imaging.LayerRef, ...]) -> None:
+    """Problem unless both stacks show the same bytes."""
     compared = await imaging.run(
         imaging.Compare(a=making.refs(old), b=new), making.progress(work, "comparing with the old layers")
     )
     if not compared.same:
-        await place.clear()
         raise Problem(
             500,
             f"what was written differs from the old layers at byte {compared.first_difference} of the disk",
             "report this; the version is as it was",
         )
+
+
+async def _fitting(work: Work, old: Layer, made: making.Made) -> list[uuid.UUID]:
+    """The layers that stand on `old` and may as well stand on what was made, by what their files say."""
+    async with work.database.transaction() as connection:
+        found = await connection.fetch("SELECT * FROM layers WHERE below = $1", uuid.UUID(old.id))
+    if not found:
+        return []
+    parent = await work.layers.probe(made.path)
+    fitting = []
+    for row in found:
+        try:
+            require_parent(await work.layers.probe(Path(row["path"])), parent)
+        except (DiskError, Problem) as error:
+            work.log.info("child stays on the old layer", layer=str(row["id"]), reason=str(error))
+        else:
+            fitting.append(row["id"])
+    return fitting
 
 
 async def _replace(
@@ -137,15 +163,25 @@ async def _replace(
     made: making.Made,
     *,
     below: str | None,
+    children: list[uuid.UUID],
 ) -> dict[str, Any]:
-    """Have a version read from a new layer in place of `old`; what became free by it. Raises Problem."""
+    """Have a version read from a new layer in place of `old`, and these children too; what became free by it.
+
+    Raises Problem.
+    """
     await versions.lock_image(connection, work.subject)
     now = await images.stack_of(connection, work.subject, number)
-    if now[: len(old)] != old:
+    if [layer.id for layer in now[: len(old)]] != [layer.id for layer in old]:
         raise conflict(
             f"version {number} of image {work.subject} was changed meanwhile", "look at it, then do it again"
         )
     layer = await making.record(connection, work, made, below=below)
+    if children:
+        await connection.execute(
+            "UPDATE layers SET below = $1 WHERE below = $2 AND id = ANY($3::uuid[])",
+            *(layer, uuid.UUID(old[0].id), children),
+        )
+        await outbox.recompile(connection, "all")  # whoever reads the children, of whichever image
     await versions.put_layer(
         connection, image=work.subject, version=number, layer=layer, author=work.author, source=work.source
     )

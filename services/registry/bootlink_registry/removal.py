@@ -88,8 +88,9 @@ async def settle_layers(connection: Connection) -> None:
             SELECT layer AS id FROM versions UNION SELECT layer FROM own_layers WHERE layer IS NOT NULL
             UNION SELECT former_layer FROM own_layers WHERE former_layer IS NOT NULL
             UNION SELECT l.below FROM layers l JOIN used u ON u.id = l.id WHERE l.below IS NOT NULL)
-        UPDATE layers SET retired = now()
-        WHERE owned AND retired IS NULL AND NOT EXISTS (SELECT FROM used WHERE used.id = layers.id)
+        UPDATE layers SET retired = CASE WHEN EXISTS (SELECT FROM used WHERE used.id = layers.id) THEN NULL
+            ELSE now() END
+        WHERE owned AND (retired IS NULL) <> EXISTS (SELECT FROM used WHERE used.id = layers.id)
         """
     )
     while True:

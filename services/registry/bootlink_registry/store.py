@@ -20,11 +20,12 @@ they stay for `retired_days`, and for as long as a boot of before that lasts; th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -78,6 +79,15 @@ class Place:
         sync_folder(self.path.parent)
         sync_folder(self.path.parent.parent)  # which may have got the image's folder just now
 
+    @contextlib.asynccontextmanager
+    async def drafting(self) -> AsyncIterator[None]:
+        """Whatever ends the block but its end: the draft goes. One that is sealed already is the sweeper's."""
+        try:
+            yield
+        except BaseException:
+            await self.clear()
+            raise
+
     async def clear(self) -> None:
         """Remove the draft, if there is one."""
         await asyncio.to_thread(lambda: self.draft.unlink(missing_ok=True))
@@ -98,9 +108,32 @@ def place_of(store: Path, image: str, layer: uuid.UUID, format_: TargetFormat) -
     return Place(path, path.with_name(f"{path.name}.tmp-{layer}"))
 
 
-def download_of(store: Path, image: str, url: str) -> Path:
+@dataclass(frozen=True, slots=True)
+class Download:
     """Where an import keeps what it fetches: by the URL, so that the next try finds it."""
-    return store / image / f"{_DOWNLOAD}{hashlib.sha256(url.encode()).hexdigest()[:32]}"
+
+    path: Path  # there when it is whole; half of it lies beside it (`imaging.fetch`)
+
+    @property
+    def checked(self) -> Path:
+        """There when the checksum of the whole was known, and right."""
+        return self.path.with_name(f"{self.path.name}.checked")
+
+    async def forget(self, *, half: bool = False) -> None:
+        """Remove what was fetched whole; `half`: and what was fetched in part."""
+        await asyncio.to_thread(self._forget, half)
+
+    def _forget(self, half: bool) -> None:
+        if half:
+            for path in self.path.parent.glob(f"{self.path.name}.part*"):
+                path.unlink(missing_ok=True)
+        self.checked.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+
+def download_of(store: Path, image: str, url: str) -> Download:
+    """Where an import of this image keeps what it fetches from there."""
+    return Download(store / image / f"{_DOWNLOAD}{hashlib.sha256(url.encode()).hexdigest()[:32]}")
 
 
 # -- sweeping -------------------------------------------------------------------------------------------------------
