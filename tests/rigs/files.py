@@ -133,6 +133,7 @@ def recording(root: Path) -> Iterator[Log]:
         wrap("fsync", lambda _, fd: noted(fd, "sync"))
         wrap("fdatasync", lambda _, fd: noted(fd, "sync"))
         wrap("replace", replaced)
+        wrap("rename", replaced)
         wrap("unlink", unlinked)
         wrap("mkdir", made)
         wrap("punch", lambda _, fd, offset, length: noted(fd, "punch", offset, length), overlay)

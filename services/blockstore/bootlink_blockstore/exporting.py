@@ -180,18 +180,15 @@ def export(request: Request, tell: Callable[[int, int], None], may_name: Callabl
             whole = f"the changes touch {blocks} blocks of the disk, more than a differencing VHD may have"
         if not whole:
             _require_space(request, pages << PAGE_BITS)
-        request.draft.unlink(missing_ok=True)
-        fd = os.open(request.draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-        stack.callback(os.close, fd)
         disk = Written(overlay, Stack(layers))
         work = disk.size if whole else max(1, pages << PAGE_BITS)
         stages = Stages(work, tell)
-        if whole:
-            write_vhd_dynamic(fd, disk, progress=lambda done: stages.at(done, work))
-        else:
-            changes = _told(_changes(overlay), stages, work)
-            write_vhd_differencing(fd, request.target, layers[0].info, changes)
-        os.fsync(fd)
+        with _draft(request.draft) as fd:
+            if whole:
+                write_vhd_dynamic(fd, disk, progress=lambda done: stages.at(done, work))
+            else:
+                changes = _told(_changes(overlay), stages, work)
+                write_vhd_differencing(fd, request.target, layers[0].info, changes)
         stages.next()
         try:
             _compare(request.draft, disk, overlay, whole=bool(whole), at=lambda done: stages.at(done, work))
@@ -199,7 +196,7 @@ def export(request: Request, tell: Callable[[int, int], None], may_name: Callabl
             _require_still(overlay, still)  # which is why they differ, where it is
             raise
         stages.next()
-        made = _made(fd, request.draft, pages, whole, stages.at)
+        made = _made(request.draft, pages, whole, stages.at)
         _require_still(overlay, still)
         if not may_name():
             raise ExportError("the export was given up", "none")
@@ -211,10 +208,22 @@ def export(request: Request, tell: Callable[[int, int], None], may_name: Callabl
 
 def _found(request: Request, tell: Callable[[int, int], None]) -> Made:
     """The file is there already: a former process gave it its name, and could not say so any more."""
-    with _failing(request), request.target.open("rb") as file:
+    with _failing(request):
         sync_folder(request.target.parent)  # which that process may not have done
-        size = os.fstat(file.fileno()).st_size
-        return _made(file.fileno(), request.target, None, "", Stages(size, tell, STAGES - 1).at)
+        size = request.target.stat().st_size
+        return _made(request.target, None, "", Stages(size, tell, STAGES - 1).at)
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[int]:
+    """A new file to write to, which is safe and closed afterwards."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+    try:
+        yield fd
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _opened(request: Request) -> tuple[Overlay, tuple[os.stat_result, ...]]:
@@ -311,20 +320,21 @@ def _changed(overlay: Overlay) -> int:
     return sum(min(end << PAGE_BITS, overlay.size) - (first << PAGE_BITS) for _, first, end in overlay.touched())
 
 
-def _made(fd: int, path: Path, pages: int | None, whole: str, at: Callable[[int, int], None]) -> Made:
+def _made(path: Path, pages: int | None, whole: str, at: Callable[[int, int], None]) -> Made:
     """What the registry must know of the file."""
     info = probe(path)
     found, done = hashlib.sha256(), 0
-    while data := os.pread(fd, PIECE, done):
-        found.update(data)
-        done += len(data)
-        at(done, info.file_size)
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(PIECE):
+            found.update(data)
+            done += len(data)
+            at(done, info.file_size)
     return Made(
         format=info.format,
         virtual_size=info.virtual_size,
         file_size=info.file_size,
         mtime_ns=info.mtime_ns,
-        disk_usage=os.fstat(fd).st_blocks * 512,
+        disk_usage=info.disk_usage,
         sha256=found.hexdigest(),
         pages=info.stored >> PAGE_BITS if pages is None else pages,
         whole=whole or ("it needs no layer below" if info.parent is None else ""),
