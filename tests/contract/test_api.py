@@ -144,6 +144,7 @@ async def test_a_client_shows_its_link_its_plan_and_why_it_cannot_boot(registry:
         "version": 1,
         "policy": "keep",
         "chap": "off",
+        "own_layer": False,
     }
     assert linked["plan"]["refusal"]["cause"] == "no_blockstore"
     assert linked["plan"]["disks"][0]["layers"][0]["path"] == str(disk)

@@ -46,6 +46,8 @@ async def test_a_super_client_writes_upon_productions_version_unless_told(room: 
     branch = await make_super(room, "pc-07")
     assert (branch["client"], branch["image"], branch["base"]) == ("pc-07", "win11", 1)
     assert await planned(room, "pc-07") == (1, "super")
+    shown = await room.get("/v1/clients/pc-07")
+    assert (shown["branch"]["base"], shown["link"]["version"]) == (1, 2)
     assert await planned(room, "pc-08") == (2, "discard")
     assert (await make_super(room, MACS[1], version=2))["base"] == 2
     listed = await room.get("/v1/branches", image="win11")

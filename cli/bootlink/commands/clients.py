@@ -69,10 +69,13 @@ def _facts(client: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plan(client: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
-    link = client["link"]
+    link, branch = client["link"], client["branch"]
     refusal = plan["refusal"]
     return {
-        "boots": _boots(link) if link else None,
+        "super client": f"boots {branch['image']} (version {branch['base']}), and what it writes may become the next"
+        if branch
+        else None,
+        "boots else" if branch else "boots": _boots(link) if link else None,
         "by": {"client": "its own link", "group": "its group's link", "default": "the default link"}[link["scope"]]
         if link
         else None,
@@ -85,7 +88,8 @@ def _plan(client: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
 def _boots(link: dict[str, Any]) -> str:
     channel = f":{link['channel']}" if link["channel"] else ""
     version = f" (version {link['version']})" if link["version"] else ""
-    return f"{link['image']}{channel}{version}, policy {link['policy']}"
+    own = ", with a layer of its own" if link["own_layer"] else ""
+    return f"{link['image']}{channel}{version}, policy {link['policy']}{own}"
 
 
 def _last_boot(boot: dict[str, Any] | None) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from bootlink_registry import clients, enrolment, journal, waking
+from bootlink_registry import branches, clients, enrolment, journal, waking
 from bootlink_registry.api.context import PAGE, After, Context, Limit, Registry
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.boots import BootAnswer
+from bootlink_registry.api.models.branches import BranchAnswer
 from bootlink_registry.api.models.clients import (
     ClientAnswer,
     ClientChange,
@@ -105,11 +106,13 @@ async def _detail(connection: Connection, registry: Context, row: clients.Client
     disks = [ResolvedLink.of(link, version_of(catalogue, link)) for link in disks_of(catalogue, client).values()]
     last = await last_plan(connection, client.mac)
     plan = compile_plan(catalogue, client, revision=last.revision if last else 1)
+    branch = await branches.find_branch(connection, client.mac)
     boots = await journal.list_boots(connection, mac=client.mac, before=None, limit=1)
     return ClientDetail(
         **dict(ClientAnswer.of(row)),
         link=next((disk for disk in disks if disk.lun == BOOT_LUN), None),
         disks=disks,
+        branch=BranchAnswer.of(branch) if branch is not None else None,
         plan=PlanAnswer.of(
             plan,
             revision=last.revision if last else None,

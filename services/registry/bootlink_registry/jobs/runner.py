@@ -25,7 +25,7 @@ JOBS_AT_ONCE: Final = 4  # each keeps a disk and a core busy; more would only sl
 STANDBY_SECONDS: Final = 1.0  # between tries for the lock
 POLL_SECONDS: Final = 1.0  # between looks that nobody asked for; a notification can be lost
 CANCEL_AGAIN_SECONDS: Final = 5.0  # given to a cancelled function's cleaning up, before it is told again
-ATTEMPTS_MOST: Final = 20  # a job that ended the registry this often would do so for ever
+ATTEMPTS_MOST: Final = 100  # a job that ended the registry this often would do so for ever
 
 
 @dataclass(slots=True)

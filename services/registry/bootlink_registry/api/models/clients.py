@@ -10,6 +10,7 @@ from pydantic import Field
 from bootlink_events import BootPlan, DiskPlan, Mac, Menu, Refusal
 from bootlink_registry.api.models.base import Answer, Wish
 from bootlink_registry.api.models.boots import BootAnswer
+from bootlink_registry.api.models.branches import BranchAnswer
 from bootlink_registry.api.models.links import ResolvedLink
 from bootlink_registry.catalogue import Client
 from bootlink_registry.clients import ClientRow
@@ -89,6 +90,7 @@ class PlanAnswer(Answer):
 class ClientDetail(ClientAnswer):
     link: ResolvedLink | None = Field(description="what it boots, and whose link says so")
     disks: list[ResolvedLink] = Field(description="all disks it has, by LUN; what it boots is the first")
+    branch: BranchAnswer | None = Field(description="where it is a super client: what it boots instead")
     plan: PlanAnswer
     last_boot: BootAnswer | None
 

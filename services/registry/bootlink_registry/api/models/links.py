@@ -85,6 +85,7 @@ class ResolvedLink(Answer):
     version: int | None
     policy: Policy
     chap: Chap
+    own_layer: bool = Field(description="a layer of the client's own lies over the version")
 
     @classmethod
     def of(cls, link: Link, version: int | None) -> ResolvedLink:
@@ -96,4 +97,5 @@ class ResolvedLink(Answer):
             version=version,
             policy=link.policy,
             chap=link.chap,
+            own_layer=link.own_layer,
         )
