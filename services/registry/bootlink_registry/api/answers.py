@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents, in answers and in the OpenAPI document."""
+"""Errors as RFC 9457 problem documents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, Final
 import asyncpg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -36,7 +35,7 @@ def answer(status: int, detail: str, remedy: str, **more: Any) -> JSONResponse:
 
 
 def install(app: FastAPI, *, log: Any) -> None:
-    """Have `app` answer every error in this form, and say so in its OpenAPI document."""
+    """Have `app` answer every error in this form."""
 
     @app.exception_handler(Problem)
     async def problem(_: Request, error: Problem) -> JSONResponse:
@@ -68,8 +67,6 @@ def install(app: FastAPI, *, log: Any) -> None:
         log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
         return answer(500, "the registry failed to answer; its log says why", "report it, with that part of the log")
 
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-
 
 def _told(error: Any) -> str:
     if error["type"] == "json_invalid":
@@ -77,24 +74,3 @@ def _told(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"][1:])  # the first says body, query or path
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with our problems instead of its own form of errors."""
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schemas = document["components"]["schemas"]
-        schemas["Problem"] = ProblemAnswer.model_json_schema()
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-        for path in document["paths"].values():
-            for operation in path.values():
-                for status in ("422", "503"):
-                    operation["responses"].setdefault(status, {"description": HTTPStatus(int(status)).phrase})
-                for status, response in operation["responses"].items():
-                    if int(status) >= 400:
-                        response["description"] = HTTPStatus(int(status)).phrase
-                        response["content"] = content
-        app.openapi_schema = document
-    return app.openapi_schema

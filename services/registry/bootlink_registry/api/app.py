@@ -26,6 +26,7 @@ from bootlink_registry.api.context import Context, Registry
 from bootlink_registry.api.guard import Guard
 from bootlink_registry.api.limit import BodyLimit
 from bootlink_registry.api.models.about import Counts, InfoAnswer, NodeAnswer, You
+from bootlink_registry.api.openapi import describe
 from bootlink_registry.api.roles import identity_of, require_role
 from bootlink_registry.enrolment import read_rule
 from bootlink_runtime import __version__
@@ -80,6 +81,7 @@ def api(context: Context, *, log: Any) -> FastAPI:
     for router in (about, *(part.router for part in PARTS)):
         app.include_router(router, prefix="/v1", dependencies=[Depends(require_role)])
     answers.install(app, log=log)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
 
 

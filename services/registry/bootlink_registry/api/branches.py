@@ -8,13 +8,14 @@ from fastapi import APIRouter, Query, Response
 
 from bootlink_events import BootId
 from bootlink_registry import branches, commits, writebacks
-from bootlink_registry.api.context import PAGE, After, Context, Limit, Registry
+from bootlink_registry.api.context import PAGE, After, Changing, Context, Limit, Registry
 from bootlink_registry.api.jobs import accepted
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.branches import BootToUndo, BranchAnswer, NewBranch, NewCommit, WritebackAnswer
 from bootlink_registry.api.models.jobs import JobAnswer
 from bootlink_registry.catalogue import Client
 from bootlink_registry.clients import find_client
+from bootlink_registry.database import Connection
 
 router = APIRouter(tags=["super clients"])
 
@@ -38,17 +39,17 @@ async def show_branch(name_or_mac: str, registry: Registry) -> BranchAnswer:
     """The branch that a super client is on."""
     async with registry.database.transaction() as connection:
         client = (await find_client(connection, name_or_mac)).client
-        return BranchAnswer.of(await branches.get_branch(connection, client))
+        return registry.shown(BranchAnswer.of(await branches.get_branch(connection, client)))
 
 
 @router.put("/clients/{name_or_mac}/branch", responses={201: {"model": BranchAnswer}, 404: {}, 409: {}})
-async def open_branch(name_or_mac: str, body: NewBranch, registry: Registry, response: Response) -> BranchAnswer:
+async def open_branch(name_or_mac: str, body: NewBranch, registry: Changing, response: Response) -> BranchAnswer:
     """Make a client a super client, from its next boot on: it boots one version of an image, whatever its links say,
     and what it writes survives its reboots until it is committed or abandoned.
 
     Refused while it is on another branch.
     """
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _branch(c, name_or_mac)) as connection:
         row, is_new = await branches.open_branch(
             connection,
             name=name_or_mac,
@@ -60,13 +61,13 @@ async def open_branch(name_or_mac: str, body: NewBranch, registry: Registry, res
         )
     if is_new:
         response.status_code = 201
-    return BranchAnswer.of(row)
+    return registry.shown(BranchAnswer.of(row))
 
 
 @router.delete("/clients/{name_or_mac}/branch", status_code=204, responses={404: {}, 409: {}})
-async def abandon_branch(name_or_mac: str, registry: Registry) -> None:
+async def abandon_branch(name_or_mac: str, registry: Changing) -> None:
     """Make a super client an ordinary one again, from its next boot on. What it wrote is thrown away once it is off."""
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _branch(c, name_or_mac)) as connection:
         await branches.abandon_branch(connection, name_or_mac, author=registry.author, source=registry.source)
 
 
@@ -117,3 +118,8 @@ async def undo_reboot(name_or_mac: str, body: BootToUndo, registry: Registry) ->
 async def _client(registry: Context, name_or_mac: str) -> Client:
     async with registry.database.transaction() as connection:
         return (await find_client(connection, name_or_mac)).client
+
+
+async def _branch(connection: Connection, name_or_mac: str) -> BranchAnswer:
+    client = (await find_client(connection, name_or_mac)).client
+    return BranchAnswer.of(await branches.get_branch(connection, client))

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from bootlink_registry import branches, clients, enrolment, journal, waking
-from bootlink_registry.api.context import PAGE, After, Context, Limit, Registry
+from bootlink_registry.api.context import PAGE, After, Changing, Context, Limit, Registry
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.boots import BootAnswer
 from bootlink_registry.api.models.branches import BranchAnswer
@@ -46,7 +46,7 @@ async def add_client(body: NewClient, registry: Registry, response: Response) ->
     response.headers["Location"] = f"/v1/clients/{row.client.name}"
     if not is_new:
         response.status_code = 200
-    return ClientAnswer.of(row)
+    return registry.shown(ClientAnswer.of(row))
 
 
 @router.get("/clients")
@@ -67,26 +67,28 @@ async def list_clients(
 async def show_client(name_or_mac: str, registry: Registry) -> ClientDetail:
     """One client: the link that decides what it boots, its plan, and its last boot."""
     async with registry.database.transaction(isolation="repeatable_read") as connection:
-        return await _detail(connection, registry, await clients.find_client(connection, name_or_mac))
+        return registry.shown(await _detail(connection, registry, await clients.find_client(connection, name_or_mac)))
 
 
 @router.patch("/clients/{name_or_mac}", responses={404: {}, 409: {}})
-async def change_client(name_or_mac: str, body: ClientChange, registry: Registry) -> ClientAnswer:
+async def change_client(name_or_mac: str, body: ClientChange, registry: Changing) -> ClientAnswer:
     """Change a client's name, group, reserved address, note, or whether it may boot."""
     changes = {field: getattr(body, field) for field in body.model_fields_set}
     if changes.get("name", "a name") == "":
         raise invalid("the name is empty", "give a name, or leave it out")
-    async with registry.database.transaction() as connection:
-        return ClientAnswer.of(await clients.change_client(connection, name_or_mac, changes, source=registry.source))
+    async with registry.change(lambda c: _client(c, name_or_mac)) as connection:
+        return registry.shown(
+            ClientAnswer.of(await clients.change_client(connection, name_or_mac, changes, source=registry.source))
+        )
 
 
 @router.delete("/clients/{name_or_mac}", status_code=204, responses={404: {}, 409: {}})
-async def remove_client(name_or_mac: str, registry: Registry) -> None:
+async def remove_client(name_or_mac: str, registry: Changing) -> None:
     """Take a client away, with its own links. If it asks again, it is an unknown PC.
 
     What runs goes on until the PC is switched off, and what it keeps on a block store stays there.
     """
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _client(c, name_or_mac)) as connection:
         await clients.remove_client(connection, name_or_mac, source=registry.source)
 
 
@@ -120,3 +122,7 @@ async def _detail(connection: Connection, registry: Context, row: clients.Client
         ),
         last_boot=BootAnswer.of(boots[0]) if boots else None,
     )
+
+
+async def _client(connection: Connection, name_or_mac: str) -> ClientAnswer:
+    return ClientAnswer.of(await clients.find_client(connection, name_or_mac))

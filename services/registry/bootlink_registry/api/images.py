@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from bootlink_registry import adding, images, removal, versions
-from bootlink_registry.api.context import PAGE, After, Limit, Registry
+from bootlink_registry.api.context import PAGE, After, Changing, Limit, Registry
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.images import (
     ImageAnswer,
@@ -19,6 +19,7 @@ from bootlink_registry.api.models.images import (
     VersionAnswer,
     VersionOf,
 )
+from bootlink_registry.database import Connection
 from bootlink_registry.names import Name
 
 router = APIRouter(prefix="/images", tags=["images"])
@@ -41,7 +42,7 @@ async def add_image(body: NewImage, registry: Registry, response: Response) -> I
             connection, name=body.name, layer=layer, note=body.note, author=registry.author, source=registry.source
         )
     response.headers["Location"] = f"/v1/images/{image.name}"
-    return ImageAnswer.of(image)
+    return registry.shown(ImageAnswer.of(image))
 
 
 @router.get("")
@@ -56,26 +57,26 @@ async def list_images(registry: Registry, limit: Limit = PAGE, after: After = ""
 async def show_image(name: str, registry: Registry) -> ImageAnswer:
     """One image, with its newest versions and its channels."""
     async with registry.database.transaction() as connection:
-        return ImageAnswer.of(await images.get_image(connection, name))
+        return registry.shown(ImageAnswer.of(await images.get_image(connection, name)))
 
 
 @router.patch("/{name}", responses={404: {}})
-async def change_image(name: str, body: ImageChange, registry: Registry) -> ImageAnswer:
+async def change_image(name: str, body: ImageChange, registry: Changing) -> ImageAnswer:
     """Change the note on an image."""
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _image(c, name)) as connection:
         await versions.set_note(
             connection, image=name, version=None, note=body.note, author=registry.author, source=registry.source
         )
-        return ImageAnswer.of(await images.get_image(connection, name))
+        return registry.shown(ImageAnswer.of(await images.get_image(connection, name)))
 
 
 @router.delete("/{name}", status_code=204, responses={404: {}, 409: {}})
-async def remove_image(name: str, registry: Registry) -> None:
+async def remove_image(name: str, registry: Changing) -> None:
     """Remove an image with all its versions. Refused while a link, a client or another image needs it.
 
     Files that were added in place stay where they are; those of the image store are removed when no PC reads them.
     """
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _image(c, name)) as connection:
         await removal.remove_image(connection, image=name, author=registry.author, source=registry.source)
 
 
@@ -110,7 +111,7 @@ async def add_version(name: str, body: NewVersion, registry: Registry, response:
             )
         version = await images.get_version(connection, name, number)
     response.headers["Location"] = f"/v1/images/{name}/versions/{number}"
-    return VersionAnswer.of(version)
+    return registry.shown(VersionAnswer.of(version))
 
 
 @router.get("/{name}/versions", responses={404: {}})
@@ -131,23 +132,23 @@ async def list_versions(
 async def show_version(name: str, number: Number, registry: Registry) -> VersionAnswer:
     """One version."""
     async with registry.database.transaction() as connection:
-        return VersionAnswer.of(await images.get_version(connection, name, number))
+        return registry.shown(VersionAnswer.of(await images.get_version(connection, name, number)))
 
 
 @router.patch("/{name}/versions/{number}", responses={404: {}})
-async def change_version(name: str, number: Number, body: ImageChange, registry: Registry) -> VersionAnswer:
+async def change_version(name: str, number: Number, body: ImageChange, registry: Changing) -> VersionAnswer:
     """Change the note on a version. What it shows never changes."""
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _version(c, name, number)) as connection:
         await versions.set_note(
             connection, image=name, version=number, note=body.note, author=registry.author, source=registry.source
         )
-        return VersionAnswer.of(await images.get_version(connection, name, number))
+        return registry.shown(VersionAnswer.of(await images.get_version(connection, name, number)))
 
 
 @router.delete("/{name}/versions/{number}", status_code=204, responses={404: {}, 409: {}})
-async def remove_version(name: str, number: Number, registry: Registry) -> None:
+async def remove_version(name: str, number: Number, registry: Changing) -> None:
     """Remove a version. Refused while a channel, a link, a client or another version needs it."""
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _version(c, name, number)) as connection:
         await removal.remove_version(
             connection, image=name, version=number, author=registry.author, source=registry.source
         )
@@ -157,10 +158,10 @@ async def remove_version(name: str, number: Number, registry: Registry) -> None:
 
 
 @router.put("/{name}/channels/{channel}", responses={404: {}, 409: {}})
-async def publish(name: str, channel: Name, body: Publication, registry: Registry) -> ImageAnswer:
+async def publish(name: str, channel: Name, body: Publication, registry: Changing) -> ImageAnswer:
     """Point a channel at a version. Who is linked to it boots that version at the next boot; what runs, runs on."""
     await registry.layers.glance(name)
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _image(c, name)) as connection:
         await versions.publish(
             connection,
             image=name,
@@ -169,14 +170,14 @@ async def publish(name: str, channel: Name, body: Publication, registry: Registr
             author=registry.author,
             source=registry.source,
         )
-        return ImageAnswer.of(await images.get_image(connection, name))
+        return registry.shown(ImageAnswer.of(await images.get_image(connection, name)))
 
 
 @router.post("/{name}/channels/{channel}/rollback", responses={404: {}, 409: {}})
-async def roll_back(name: str, channel: str, body: Rollback, registry: Registry) -> ImageAnswer:
+async def roll_back(name: str, channel: str, body: Rollback, registry: Changing) -> ImageAnswer:
     """Point a channel at the version that it pointed at before; done twice, it undoes itself."""
     await registry.layers.glance(name)
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _image(c, name)) as connection:
         await versions.rollback(
             connection,
             image=name,
@@ -185,13 +186,13 @@ async def roll_back(name: str, channel: str, body: Rollback, registry: Registry)
             author=registry.author,
             source=registry.source,
         )
-        return ImageAnswer.of(await images.get_image(connection, name))
+        return registry.shown(ImageAnswer.of(await images.get_image(connection, name)))
 
 
 @router.delete("/{name}/channels/{channel}", status_code=204, responses={404: {}, 409: {}})
-async def remove_channel(name: str, channel: str, registry: Registry) -> None:
+async def remove_channel(name: str, channel: str, registry: Changing) -> None:
     """Take a channel away that no link names. Its versions stay."""
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _image(c, name)) as connection:
         await versions.remove_channel(
             connection, image=name, channel=channel, author=registry.author, source=registry.source
         )
@@ -199,3 +200,11 @@ async def remove_channel(name: str, channel: str, registry: Registry) -> None:
 
 def _parent(wish: VersionOf | None) -> tuple[str, int] | None:
     return (wish.image, wish.version) if wish is not None else None
+
+
+async def _image(connection: Connection, name: str) -> ImageAnswer:
+    return ImageAnswer.of(await images.get_image(connection, name))
+
+
+async def _version(connection: Connection, name: str, number: int) -> VersionAnswer:
+    return VersionAnswer.of(await images.get_version(connection, name, number))

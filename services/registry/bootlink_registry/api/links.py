@@ -9,12 +9,13 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from bootlink_registry import links, own_layers
-from bootlink_registry.api.context import PAGE, After, Limit, Registry
+from bootlink_registry.api.context import PAGE, After, Changing, Limit, Registry
 from bootlink_registry.api.jobs import accepted
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.jobs import JobAnswer
 from bootlink_registry.api.models.links import LinkAnswer, Lun, NewLink
 from bootlink_registry.catalogue import Scope
+from bootlink_registry.database import Connection
 
 WhichLun = Annotated[Lun, Query()]
 _LUN = re.compile(r"[0-9]{1,3}")
@@ -23,14 +24,14 @@ router = APIRouter(prefix="/links", tags=["links"])
 
 
 @router.put("", responses={202: {"model": JobAnswer}, 404: {}, 409: {}})
-async def set_link(body: NewLink, registry: Registry, response: Response) -> LinkAnswer | JobAnswer:
+async def set_link(body: NewLink, registry: Changing, response: Response) -> LinkAnswer | JobAnswer:
     """Set what a client, a group or everybody else boots (LUN 0), or has as a further disk, from its next boot on.
 
     Where a client's own layer is no longer to be written to (policy discard after keep), a job makes a layer file of it
     first, and sets the link at its end: the answer is 202.
     """
     await registry.layers.glance(body.image)
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _link(c, body.scope, body.name, body.lun)) as connection:
         if body.own_layer:
             done = await own_layers.put_link(
                 connection,
@@ -44,7 +45,9 @@ async def set_link(body: NewLink, registry: Registry, response: Response) -> Lin
                 author=registry.author,
                 source=registry.source,
             )
-            return await accepted(connection, done, response) if isinstance(done, UUID) else LinkAnswer.of(done)
+            if isinstance(done, UUID):
+                return await accepted(connection, done, response)
+            return registry.shown(LinkAnswer.of(done))
         link = await links.put_link(
             connection,
             scope=body.scope,
@@ -57,7 +60,7 @@ async def set_link(body: NewLink, registry: Registry, response: Response) -> Lin
             chap=body.chap,
             source=registry.source,
         )
-    return LinkAnswer.of(link)
+    return registry.shown(LinkAnswer.of(link))
 
 
 @router.get("")
@@ -84,17 +87,21 @@ async def show_unnamed_link(scope: Scope, registry: Registry, lun: WhichLun = 0)
 async def show_link(scope: Scope, name: str, registry: Registry, lun: WhichLun = 0) -> LinkAnswer:
     """The link of a client (by name or MAC address) or of a group."""
     async with registry.database.transaction() as connection:
-        return LinkAnswer.of(await links.get_link(connection, scope, name, lun))
+        return registry.shown(LinkAnswer.of(await links.get_link(connection, scope, name, lun)))
 
 
 @router.delete("/{scope}", status_code=204, responses={404: {}})
-async def remove_unnamed_link(scope: Scope, registry: Registry, lun: WhichLun = 0) -> None:
+async def remove_unnamed_link(scope: Scope, registry: Changing, lun: WhichLun = 0) -> None:
     """Take the default link away."""
     await remove_link(scope, "", registry, lun)
 
 
 @router.delete("/{scope}/{name}", status_code=204, responses={404: {}})
-async def remove_link(scope: Scope, name: str, registry: Registry, lun: WhichLun = 0) -> None:
+async def remove_link(scope: Scope, name: str, registry: Changing, lun: WhichLun = 0) -> None:
     """Take the link of a client or of a group away, and with that of LUN 0 its boot menu."""
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _link(c, scope, name, lun)) as connection:
         await links.remove_link(connection, scope=scope, name=name, lun=lun, source=registry.source)
+
+
+async def _link(connection: Connection, scope: Scope, name: str, lun: int) -> LinkAnswer:
+    return LinkAnswer.of(await links.get_link(connection, scope, name, lun))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from bootlink_registry import tokens
-from bootlink_registry.api.context import PAGE, After, Limit, Registry
+from bootlink_registry.api.context import PAGE, After, Changing, Limit, Registry
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.tokens import MadeToken, NewToken, TokenAnswer
+from bootlink_registry.database import Connection
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])
 
@@ -21,7 +22,7 @@ async def add_token(body: NewToken, registry: Registry, response: Response) -> M
         )
     await registry.tokens.load()
     response.headers["Location"] = f"/v1/tokens/{body.name}"
-    return MadeToken(**MadeToken.fields_of(row), token=token)
+    return registry.shown(MadeToken(**MadeToken.fields_of(row), token=token))
 
 
 @router.get("")
@@ -37,12 +38,16 @@ async def list_tokens(registry: Registry, limit: Limit = PAGE, after: After = ""
 async def show_token(name: str, registry: Registry) -> TokenAnswer:
     """One token."""
     async with registry.database.transaction() as connection:
-        return TokenAnswer.of(await tokens.get_token(connection, name))
+        return registry.shown(TokenAnswer.of(await tokens.get_token(connection, name)))
 
 
 @router.delete("/{name}", status_code=204, responses={404: {}})
-async def remove_token(name: str, registry: Registry) -> None:
+async def remove_token(name: str, registry: Changing) -> None:
     """Take a token away. Requests with it are refused from now on; at another registry in a few seconds."""
-    async with registry.database.transaction() as connection:
+    async with registry.change(lambda c: _token(c, name)) as connection:
         await tokens.remove_token(connection, name)
     await registry.tokens.load()
+
+
+async def _token(connection: Connection, name: str) -> TokenAnswer:
+    return TokenAnswer.of(await tokens.get_token(connection, name))

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from bootlink_events import Policy
 from bootlink_events.commands import WritebackState
+from bootlink_registry.api.etags import Tagged
 from bootlink_registry.api.models.base import NOTE_LIMIT, Answer, Wish
 from bootlink_registry.branches import BranchRow
 from bootlink_registry.names import Name
@@ -33,7 +34,7 @@ class NewBranch(Wish):
     version: int | None = Field(default=None, ge=1, le=2**31 - 1, description="a version, instead of a channel's")
 
 
-class BranchAnswer(Answer):
+class BranchAnswer(Tagged):
     """A super client: it boots this version, and what it writes may become the next."""
 
     client: str

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from ipaddress import IPv4Address
+from typing import Any
 
 from pydantic import Field
 
 from bootlink_events import BootPlan, DiskPlan, Mac, Menu, Refusal
+from bootlink_registry.api.etags import Tagged
 from bootlink_registry.api.models.base import Answer, Wish
 from bootlink_registry.api.models.boots import BootAnswer
 from bootlink_registry.api.models.branches import BranchAnswer
@@ -38,7 +40,7 @@ class ClientChange(Wish):
     note: Note = ""
 
 
-class ClientAnswer(Answer):
+class ClientAnswer(Tagged):
     mac: str
     name: str
     group: str | None
@@ -93,6 +95,9 @@ class ClientDetail(ClientAnswer):
     branch: BranchAnswer | None = Field(description="where it is a super client: what it boots instead")
     plan: PlanAnswer
     last_boot: BootAnswer | None
+
+    def changeable(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", include=set(ClientAnswer.model_fields))
 
 
 class SentBy(Answer):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
 from bootlink_events import LayerFormat
-from bootlink_registry.api.models.base import NOTE_LIMIT, Answer, Wish
+from bootlink_registry.api.etags import Tagged
+from bootlink_registry.api.models.base import NOTE_LIMIT, Wish
 from bootlink_registry.catalogue import Fault
 from bootlink_registry.images import ImageRow, VersionRow
 from bootlink_registry.names import Name
@@ -77,7 +78,7 @@ class Rollback(Wish):
     version: VersionNumber | None = Field(default=None, description="where to; null: where the channel pointed before")
 
 
-class VersionAnswer(Answer):
+class VersionAnswer(Tagged):
     number: int
     parent: int | None = Field(description="the version that it was made from")
     channels: list[str] = Field(description="that point at it")
@@ -97,6 +98,9 @@ class VersionAnswer(Answer):
     author: str = Field(description="the API token that added it")
     from_boot: UUID | None = Field(description="the boot that wrote it, where it was committed")
     created: datetime
+
+    def changeable(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", include={"number", "content", "channels", "note", "created"})
 
     @classmethod
     def of(cls, row: VersionRow) -> VersionAnswer:
@@ -124,12 +128,16 @@ class VersionAnswer(Answer):
         )
 
 
-class ImageAnswer(Answer):
+class ImageAnswer(Tagged):
     name: str
     note: str
     created: datetime
     channels: dict[str, int] = Field(description="each channel and the version it points at")
     versions: list[VersionAnswer] = Field(description="the newest, newest first; /versions lists all")
+
+    def changeable(self) -> dict[str, Any]:
+        told = self.model_dump(mode="json", include={"name", "note", "created", "channels"})
+        return told | {"versions": [version.changeable() for version in self.versions]}
 
     @classmethod
     def of(cls, row: ImageRow) -> ImageAnswer:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from bootlink_events import Chap, Policy
+from bootlink_registry.api.etags import Tagged
 from bootlink_registry.api.models.base import Answer, Wish
 from bootlink_registry.catalogue import Link, Scope
 from bootlink_registry.links import LUN_LIMIT, NamedLink
@@ -46,7 +47,7 @@ class NewLink(Wish):
         return self
 
 
-class LinkAnswer(Answer):
+class LinkAnswer(Tagged):
     scope: Scope
     name: str = Field(description="the client's or group's name; empty for the default")
     image: str

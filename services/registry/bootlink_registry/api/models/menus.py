@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from bootlink_events import Policy
+from bootlink_registry.api.etags import Tagged
 from bootlink_registry.api.models.base import Answer, Wish
 from bootlink_registry.api.models.links import LinkPolicy, PinnedVersion
 from bootlink_registry.catalogue import OWN_ENTRY, Choice, Scope
@@ -44,7 +45,7 @@ class EntryAnswer(Answer):
     policy: Policy
 
 
-class MenuAnswer(Answer):
+class MenuAnswer(Tagged):
     scope: Scope
     name: str = Field(description="the client's or group's name; empty for the default")
     title: str

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
-from bootlink_registry.api.models.base import NOTE_LIMIT, Answer, Wish, storable
+from bootlink_registry.api.etags import Tagged
+from bootlink_registry.api.models.base import NOTE_LIMIT, Wish, storable
 from bootlink_registry.names import Name
 from bootlink_registry.tokens import Role, TokenRow
 
@@ -19,7 +20,7 @@ class NewToken(Wish):
     expires: AwareDatetime | None = Field(default=None, description="unset: never")
 
 
-class TokenAnswer(Answer):
+class TokenAnswer(Tagged):
     """A token, without the token itself: nobody can tell it a second time."""
 
     name: str
@@ -28,6 +29,9 @@ class TokenAnswer(Answer):
     created: datetime
     expires: datetime | None
     used: datetime | None = Field(description="when it was last used, to a minute or so; null if it never was")
+
+    def changeable(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", include={"name", "role", "note", "created", "expires"})
 
     @classmethod
     def fields_of(cls, row: TokenRow) -> dict[str, Any]:
