@@ -22,6 +22,8 @@ async def registry(nats: NatsServer, database: str, tmp_path: Path) -> AsyncIter
     async with registry_on(nats.url, database, tmp_path / "data") as running:
         await running.add_image("demo", raw_disk(tmp_path / "demo.img"))
         await running.add_client(MAC, "pc-07")
+        await running.add_client("52:54:00:12:34:57", "pc-08")
+        await running.add_client("52:54:00:12:34:58", "pc-09", group="room-1")
         yield running
 
 
@@ -73,6 +75,16 @@ KINDS: dict[str, tuple[str, tuple[str, str, Any], tuple[str, str, Any]]] = {
         "/v1/menus/client/pc-07",
         ("PUT", "/v1/menus/client/pc-07", MENU | {"seconds": 3}),
         ("DELETE", "/v1/menus/client/pc-07", None),
+    ),
+    "group": (
+        "/v1/groups/room-1",
+        ("POST", "/v1/groups/room-1/clients", {"clients": ["pc-08"]}),
+        ("PATCH", "/v1/groups/room-1", {"name": "room-2"}),
+    ),
+    "enrolment": (
+        "/v1/enrolment",
+        ("PATCH", "/v1/enrolment", {"policy": "refuse"}),
+        ("PATCH", "/v1/enrolment", {"group": "newcomers"}),
     ),
     "image": (
         "/v1/images/demo",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from bootlink_registry import enrolment
-from bootlink_registry.api.context import PAGE, Limit, Registry
+from bootlink_registry.api.context import PAGE, Changing, Context, Limit, Registry
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.clients import ClientAnswer
 from bootlink_registry.api.models.enrolment import Acceptance, RuleAnswer, RuleChange, SightingAnswer
+from bootlink_registry.database import Connection
 from bootlink_registry.problems import invalid
 
 router = APIRouter(tags=["enrolment"])
@@ -18,17 +19,17 @@ router = APIRouter(tags=["enrolment"])
 async def show_rule(registry: Registry) -> RuleAnswer:
     """What becomes of a PC that asks and that nobody has added."""
     async with registry.database.transaction() as connection:
-        return RuleAnswer.of(await enrolment.read_rule(connection, registry.first_rule))
+        return registry.shown(await _rule(connection, registry))
 
 
 @router.patch("/enrolment")
-async def change_rule(body: RuleChange, registry: Registry) -> RuleAnswer:
+async def change_rule(body: RuleChange, registry: Changing) -> RuleAnswer:
     """Change it, from the next unknown PC on."""
     changes = {field: getattr(body, field) for field in body.model_fields_set}
     if not changes:
         raise invalid("nothing to change", "give some of policy, pattern and group")
-    async with registry.database.transaction() as connection:
-        return RuleAnswer.of(await enrolment.change_rule(connection, registry.first_rule, changes))
+    async with registry.change(lambda c: _rule(c, registry)) as connection:
+        return registry.shown(RuleAnswer.of(await enrolment.change_rule(connection, registry.first_rule, changes)))
 
 
 @router.get("/sightings")
@@ -54,7 +55,7 @@ async def accept_sighting(mac: str, body: Acceptance, registry: Registry, respon
             source=registry.source,
         )
     response.headers["Location"] = f"/v1/clients/{row.client.name}"
-    return ClientAnswer.of(row)
+    return registry.shown(ClientAnswer.of(row))
 
 
 @router.delete("/sightings/{mac}", status_code=204, responses={404: {}})
@@ -62,3 +63,7 @@ async def forget_sighting(mac: str, registry: Registry) -> None:
     """Take a PC out of this list; it comes back when it asks again."""
     async with registry.database.transaction() as connection:
         await enrolment.forget(connection, mac)
+
+
+async def _rule(connection: Connection, registry: Context) -> RuleAnswer:
+    return RuleAnswer.of(await enrolment.read_rule(connection, registry.first_rule))

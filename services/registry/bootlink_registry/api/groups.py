@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from bootlink_registry import groups
-from bootlink_registry.api.context import PAGE, After, Limit, Registry
+from bootlink_registry.api.context import PAGE, After, Changing, Limit, Registry
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.groups import GroupAnswer, GroupChange, NewMembers
+from bootlink_registry.database import Connection
 
 router = APIRouter(prefix="/groups", tags=["groups"])
 
@@ -24,14 +25,15 @@ async def list_groups(registry: Registry, limit: Limit = PAGE, after: After = ""
 async def show_group(name: str, registry: Registry) -> GroupAnswer:
     """One group. Its clients: GET /v1/clients?group=NAME."""
     async with registry.database.transaction() as connection:
-        return GroupAnswer.of(await groups.get_group(connection, name))
+        return registry.shown(await _group(connection, name))
 
 
 @router.patch("/{name}", responses={404: {}, 409: {}})
-async def rename_group(name: str, body: GroupChange, registry: Registry) -> GroupAnswer:
+async def rename_group(name: str, body: GroupChange, registry: Changing) -> GroupAnswer:
     """Give a group another name. Its clients and its links go with it."""
-    async with registry.database.transaction() as connection:
-        return GroupAnswer.of(await groups.rename_group(connection, name, body.name, source=registry.source))
+    async with registry.change(lambda c: _group(c, name)) as connection:
+        row = await groups.rename_group(connection, name, body.name, source=registry.source)
+        return registry.shown(GroupAnswer.of(row))
 
 
 @router.post("/{name}/clients", responses={404: {}})
@@ -39,4 +41,9 @@ async def move_clients(name: str, body: NewMembers, registry: Registry) -> Group
     """Put clients into a group, out of whichever they are in; all of them or none."""
     group = body.checked(name)
     async with registry.database.transaction() as connection:
-        return GroupAnswer.of(await groups.move_clients(connection, group, body.clients, source=registry.source))
+        row = await groups.move_clients(connection, group, body.clients, source=registry.source)
+        return registry.shown(GroupAnswer.of(row))
+
+
+async def _group(connection: Connection, name: str) -> GroupAnswer:
+    return GroupAnswer.of(await groups.get_group(connection, name))

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
+from bootlink_registry.api.etags import Tagged
 from bootlink_registry.api.models.base import Answer, Wish
 from bootlink_registry.enrolment import Policy, Rule
 from bootlink_registry.names import ClientAddress, Name, Note, check_pattern
@@ -26,7 +27,7 @@ class RuleChange(Wish):
     group: Name | None = Field(default=None, description="the group that such clients join")
 
 
-class RuleAnswer(Answer):
+class RuleAnswer(Tagged):
     policy: Policy
     pattern: str
     group: str | None

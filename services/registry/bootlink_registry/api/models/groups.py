@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bootlink_registry.api.models.base import Answer, Wish
+from bootlink_registry.api.etags import Tagged
+from bootlink_registry.api.models.base import Wish
 from bootlink_registry.api.models.links import LinkAnswer
 from bootlink_registry.groups import MOVED_AT_ONCE, GroupRow
 from bootlink_registry.names import Name, check_name
@@ -26,7 +27,7 @@ class NewMembers(Wish):
             raise invalid(f"the group: {error}", "choose such a name") from error
 
 
-class GroupAnswer(Answer):
+class GroupAnswer(Tagged):
     name: str
     clients: int = Field(description="how many are in it")
     links: list[LinkAnswer] = Field(description="what its clients have as disks, by LUN, unless they have links of own")
