@@ -13,12 +13,16 @@ from lab.blockstore import MAC, identity
 from lab.iscsi import Initiator
 from lab.process import Process
 
+NODE = "lab"
+
 
 class Service:
     """`python -m bootlink_blockstore` over a folder. `start` it, `kill` it, and start it again."""
 
-    def __init__(self, folder: Path, *plans: BootPlan, port: int = 0, **settings: str) -> None:
-        """`settings`: more of BOOTLINK_BLOCKSTORE_*, in lower case."""
+    def __init__(
+        self, folder: Path, *plans: BootPlan, port: int = 0, nats: str = "nats://127.0.0.1:1", **settings: str
+    ) -> None:
+        """`nats`: none by default. `settings`: more of BOOTLINK_BLOCKSTORE_*, in lower case."""
         self.data = folder / "data"
         snapshot = self.data / "blockstore" / "plans.json"
         snapshot.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +35,8 @@ class Service:
             env={
                 **os.environ,
                 "BOOTLINK_DATA": str(self.data),
-                "BOOTLINK_NATS_URL": "nats://127.0.0.1:1",
+                "BOOTLINK_NATS_URL": nats,
+                "BOOTLINK_NODE": NODE,
                 "BOOTLINK_BLOCKSTORE_HOST": "127.0.0.1",
                 "BOOTLINK_BLOCKSTORE_PORT": str(port),
                 "BOOTLINK_BLOCKSTORE_CACHE": "32MiB",
