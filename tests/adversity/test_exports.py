@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rigs import exports
+from rigs import commits, exports
 from rigs.figures import Violation
 
 
@@ -22,6 +22,12 @@ def test_no_power_cut_leaves_a_half_layer_or_takes_one_away_that_was_done(tmp_pa
     figures = exports.cut(250, 20261124, tmp_path)
     assert int(figures["states"]) >= 250
     assert int(figures["exports"]) >= 2
+
+
+def test_a_block_store_that_is_killed_while_it_exports_loses_neither_the_layer_nor_the_clients_disk(
+    tmp_path: Path,
+) -> None:
+    assert commits.run(3, 20261124, tmp_path)["violations"] == 0
 
 
 @pytest.mark.parametrize("fault", exports.FAULTS)
