@@ -15,7 +15,7 @@ from bootlink.errors import CommandError
 from bootlink.settings import API_TIMEOUT, CommandSettings
 
 VERSION: Final = "v1"
-PAGE_MOST: Final = 100  # items asked for at once
+PAGE_MOST: Final = 1_000  # items asked for at once; the API gives no more
 _LOOK_AT_LOG: Final = "look at the registry's log"
 _START: Final = (
     "start it with `bootlink up --interface IF` (`bootlink up --services registry,blockstore` without PCs), "
@@ -52,7 +52,7 @@ class Api:
         items: list[Any] = []
         at: str | None = None
         while most is None or len(items) < most:
-            page = self.get(*path, **query, **{cursor: at}, limit=None if most is None else min(most, PAGE_MOST))
+            page = self.get(*path, **query, **{cursor: at}, limit=PAGE_MOST if most is None else min(most, PAGE_MOST))
             items += page["items"]
             at = page["next"]
             if at is None:

@@ -4,47 +4,56 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Final
 
 import typer
 from pydantic import ValidationError
 
-from bootlink.commands import (
-    boots,
-    branches,  # noqa: F401  (its commands are `client`'s)
-    cache,
-    clients,
-    events,
-    image_files,  # noqa: F401  (its commands are `image`'s)
-    images,
-    jobs,
-    links,
-    own_layers,  # noqa: F401  (its commands are `link`'s)
-    status,
-    tokens,
-    up,
-)
+import bootlink_runtime
 from bootlink.errors import CommandError
 from bootlink.output import print_error
-from bootlink_runtime import BusUnavailable, StartupError, __version__, configure
+from bootlink_runtime import BusUnavailable, StartupError, __version__
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
-app = typer.Typer(
-    name="bootlink",
-    help="Boots PCs that have no disk from image links: runs the system, and steers it.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-app.command()(up.up)
-app.command()(status.status)
-app.command()(cache.cache)
-app.command()(events.events)
-for _noun in (images, clients, links, boots, jobs, tokens):
-    app.add_typer(_noun.app)
+# What a command line may begin with, and the modules that hold its commands; the first has the commands' `app`, or is a
+# single command. Only what is asked for is loaded, as loading everything takes a second.
+NOUNS: Final = {
+    "up": ("up",),
+    "status": ("status",),
+    "cache": ("cache",),
+    "events": ("events",),
+    "image": ("images", "image_files"),
+    "client": ("clients", "branches"),
+    "link": ("links", "own_layers"),
+    "boot": ("boots",),
+    "job": ("jobs",),
+    "token": ("tokens",),
+}
+
+
+def application(arguments: Sequence[str]) -> typer.Typer:
+    """The command line; of its commands only those that these arguments ask for, if it can be told."""
+    app = typer.Typer(
+        name="bootlink",
+        help="Boots PCs that have no disk from image links: runs the system, and steers it.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    asked = [arguments[0]] if arguments and arguments[0] in NOUNS else list(NOUNS)
+    for noun in asked:
+        first, *_ = [import_module(f"bootlink.commands.{module}") for module in NOUNS[noun]]
+        if hasattr(first, "app"):
+            app.add_typer(first.app)
+        else:
+            app.command()(getattr(first, noun))
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -53,19 +62,19 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="The version, and exit.")
     ] = False,
 ) -> None:
-    configure("error", "console")  # libraries' warnings are no business of whoever runs a command
+    if "nats" in sys.modules:
+        bootlink_runtime.configure("error", "console")  # libraries' warnings are no business of whoever runs a command
 
 
 def main() -> None:
     """Run the command that the arguments name. Exits with 0, 1 (error) or 2 (wrong usage)."""
     try:
-        app()
+        application(sys.argv[1:])()
     except (CommandError, StartupError) as error:
         print_error(error.problem, error.remedy)
         sys.exit(FAILED)

@@ -8,6 +8,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
+import bootlink_runtime
 from bootlink import app
 from lab.up import bootlink, error_of
 
@@ -19,7 +20,9 @@ ABSENT = {"BOOTLINK_API": "http://127.0.0.1:9", "BOOTLINK_NATS_URL": "nats://127
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs the command in this process, which spares a second per case; nothing runs that it could speak to."""
-    monkeypatch.setattr(app, "configure", lambda *_: None)  # logs are the whole process's, other tests' too
+    monkeypatch.setattr(
+        bootlink_runtime, "configure", lambda *_: None
+    )  # logs are the whole process's, other tests' too
     for name, value in ABSENT.items():
         monkeypatch.setenv(name, value)
 

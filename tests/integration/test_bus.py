@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from bootlink_runtime import (
     provision,
     put_all,
     replica,
+    stores,
 )
 from lab.chassis import MAC, bus_on, plan
 from lab.nats import NatsServer
@@ -199,7 +199,7 @@ async def test_a_gap_in_what_a_watch_delivers_has_the_bucket_read_anew(
 async def test_many_keys_are_put_and_taken_out_at_once(
     nats: NatsServer, monkeypatch: pytest.MonkeyPatch, since: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("bootlink_runtime.provision"), "BATCHES_SINCE", since)
+    monkeypatch.setattr(stores, "BATCHES_SINCE", since)
     many: dict[str, bytes | None] = {f"key-{number}": str(number).encode() * 100 for number in range(1100)}
     large: dict[str, bytes | None] = {f"large-{number}": bytes(60_000) for number in range(40)}
     gone: dict[str, bytes | None] = {f"key-{number}": None for number in range(0, 1100, 2)}

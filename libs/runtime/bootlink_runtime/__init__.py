@@ -1,23 +1,31 @@
-"""The chassis every Bootlink service runs on: settings, bus, plans, telemetry, health, lifecycle."""
+"""The chassis every Bootlink service runs on: settings, bus, plans, telemetry, health, lifecycle.
 
-from bootlink_runtime import rpc
-from bootlink_runtime.batch import put_all
-from bootlink_runtime.bus import Bus, connect_once
-from bootlink_runtime.chassis import Chassis, Service, running
-from bootlink_runtime.consumer import consume, follow
-from bootlink_runtime.discovery import ask, survey
-from bootlink_runtime.errors import BusUnavailable, CommandError, StartupError
-from bootlink_runtime.health import Health
-from bootlink_runtime.http import address_error, listen, serving
-from bootlink_runtime.lifecycle import main
-from bootlink_runtime.logs import Logger, configure, logger
-from bootlink_runtime.planbook import PlanBook
-from bootlink_runtime.provision import provision
-from bootlink_runtime.replica import Replica
-from bootlink_runtime.settings import ClusterSettings, ServiceSettings, load
-from bootlink_runtime.tasks import ended
-from bootlink_runtime.telemetry import Telemetry
-from bootlink_runtime.version import __version__
+Names are loaded when they are first asked for: a command that only asks the API would otherwise wait for NATS,
+telemetry and web servers to be loaded, which takes longer than its answer.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bootlink_runtime import rpc
+    from bootlink_runtime.batch import put_all
+    from bootlink_runtime.bus import Bus, connect_once
+    from bootlink_runtime.chassis import Chassis, Service, running
+    from bootlink_runtime.consumer import consume, follow
+    from bootlink_runtime.discovery import ask, survey
+    from bootlink_runtime.errors import BusUnavailable, CommandError, StartupError
+    from bootlink_runtime.health import Health
+    from bootlink_runtime.http import address_error, listen, serving
+    from bootlink_runtime.lifecycle import main
+    from bootlink_runtime.logs import Logger, configure, logger
+    from bootlink_runtime.planbook import PlanBook
+    from bootlink_runtime.replica import Replica
+    from bootlink_runtime.settings import ClusterSettings, ServiceSettings, load
+    from bootlink_runtime.stores import provision
+    from bootlink_runtime.tasks import ended
+    from bootlink_runtime.telemetry import Telemetry
+    from bootlink_runtime.version import __version__
 
 __all__ = [
     "Bus",
@@ -52,3 +60,31 @@ __all__ = [
     "serving",
     "survey",
 ]
+
+_MODULES = {
+    "batch": ("put_all",),
+    "bus": ("Bus", "connect_once"),
+    "chassis": ("Chassis", "Service", "running"),
+    "consumer": ("consume", "follow"),
+    "discovery": ("ask", "survey"),
+    "errors": ("BusUnavailable", "CommandError", "StartupError"),
+    "health": ("Health",),
+    "http": ("address_error", "listen", "serving"),
+    "lifecycle": ("main",),
+    "logs": ("Logger", "configure", "logger"),
+    "planbook": ("PlanBook",),
+    "replica": ("Replica",),
+    "settings": ("ClusterSettings", "ServiceSettings", "load"),
+    "stores": ("provision",),
+    "tasks": ("ended",),
+    "telemetry": ("Telemetry",),
+    "version": ("__version__",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bootlink_events.commands import CommandCause, CommandFault
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bootlink_events.commands import CommandCause, CommandFault
 
 
 class StartupError(Exception):
@@ -29,4 +32,7 @@ class CommandError(Exception):
 
     @property
     def fault(self) -> CommandFault:
+        # Here, as most that raise or catch one of these errors need no model of an event, and those take long to load.
+        from bootlink_events.commands import CommandFault
+
         return CommandFault(cause=self.cause, detail=self.detail, remedy=self.remedy)

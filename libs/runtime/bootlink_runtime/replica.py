@@ -20,6 +20,7 @@ import functools
 import itertools
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,8 @@ HEARTBEAT_SECONDS: Final = 5.0  # between the server's signs of life; it gives n
 ABANDONED_SECONDS: Final = 60.0  # until the server drops the watch of a client that went without a word
 BUCKET_RETRY: Final = 0.5  # seconds between looks for a bucket that is not there yet
 ANY_BYTES: Final = "surrogateescape"  # a value is bytes, and what is no UTF-8 must not end the snapshots
+SNAPSHOT_REST: Final = 20.0  # times as long as a snapshot took: ten thousand plans take a quarter of a second
+SNAPSHOT_LATEST: Final = 15.0  # seconds; a service that starts while NATS is away knows what was true then
 SNAPSHOT_LIMIT: Final = 256 * 1024 * 1024  # bytes; 100,000 plans are about 100 MB
 
 STATUS: Final = "Status"  # header of what the server itself says
@@ -239,15 +242,18 @@ class Replica:
     async def _save_changes(self) -> None:
         if self._snapshot is None:
             return
+        took = 0.0  # the last one
         while True:
             await self._dirty.wait()
-            await asyncio.sleep(SNAPSHOT_DELAY)
+            await asyncio.sleep(min(max(SNAPSHOT_DELAY, SNAPSHOT_REST * took), SNAPSHOT_LATEST))
             self._dirty.clear()
+            began = time.monotonic()
             held = {key: value.decode(errors=ANY_BYTES) for key, value in self.entries.items()}
             try:
                 await asyncio.to_thread(_write_snapshot, self._snapshot, self.bucket, held)
             except OSError as error:
                 self._log.warning("snapshot not written", file=str(self._snapshot), error=str(error))
+            took = time.monotonic() - began
 
 
 def _numbers(reply: str) -> tuple[int, int, int]:

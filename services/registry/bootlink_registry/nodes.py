@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from bootlink_events import NODES_BUCKET, NodeInfo
 from bootlink_runtime import Bus, Logger, Replica
-from bootlink_runtime.provision import NODE_TTL_SECONDS
+from bootlink_runtime.stores import NODE_TTL_SECONDS
 
 TICK_SECONDS: Final = 2.0
 NODES_LIMIT: Final = 256  # block stores held; the bucket is written by whoever may speak to NATS

@@ -25,8 +25,8 @@ def test_a_listing_is_read_page_by_page_to_its_end() -> None:
 
     assert api(answer).listing("clients", group="g 1") == ["first", "first"]
     assert asked == [
-        "http://registry:8600/v1/clients?group=g+1",
-        "http://registry:8600/v1/clients?group=g+1&after=first",
+        "http://registry:8600/v1/clients?group=g+1&limit=1000",
+        "http://registry:8600/v1/clients?group=g+1&after=first&limit=1000",
     ]
 
 

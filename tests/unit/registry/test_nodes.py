@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from bootlink_events import NodeInfo
 from bootlink_registry.nodes import NODES_LIMIT, Nodes
-from bootlink_runtime.provision import NODE_TTL_SECONDS as TTL
+from bootlink_runtime.stores import NODE_TTL_SECONDS as TTL
 
 
 def node(name: str, *portals: str) -> NodeInfo:
