@@ -7,6 +7,7 @@ import contextlib
 import stat
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from bootlink_registry import making, store
 from bootlink_registry.database import Database
 from bootlink_registry.store import Place, Sweeper
 from bootlink_runtime import logger
+from lab.blockstore import make_image
 from lab.disks import MIB, digest, qemu_img, sparse_disk
+from lab.filesystem import small
 from lab.nats import NatsServer
 from lab.registry import Registry, problem, raw_disk, registry_on, until
 from lab.web import Page, Web
@@ -155,6 +158,20 @@ async def test_a_download_goes_on_after_a_restart_of_the_registry(
     assert stored(tmp_path) == [f"gold/{Path(over['result']['path']).name}"]
 
 
+async def test_a_disk_that_fills_during_an_import_leaves_nothing_behind(
+    nats: NatsServer, database: str, tmp_path: Path
+) -> None:
+    source = make_image(tmp_path / "source.img", 32 * MIB)
+    with small("ext4", tmp_path, 16 * MIB) as full:
+        async with registry_on(nats.url, database, tmp_path / "data", store=full / "images") as registry:
+            job = await registry.job("/v1/imports", name="gold", source=str(source))
+            assert job["state"] == "failed"
+            assert "it cannot be written" in job["problem"]["detail"] or "is full" in job["problem"]["detail"]
+            assert "free some space" in job["problem"]["remedy"]
+            problem(await registry.http.get("/v1/images/gold"), 404)
+        assert list((full / "images").rglob("*.*")) == []
+
+
 # -- crashes --------------------------------------------------------------------------------------------------------
 
 
@@ -231,30 +248,34 @@ async def test_the_sweeper_removes_what_nobody_names_and_nothing_else(
     await registry.result("/v1/imports", name="gold", source=str(sparse_disk(tmp_path / "a.img", SIZE)))
     (layer,) = stored(tmp_path)
     folder = tmp_path / "data" / "images" / "gold"
-    orphan, half = folder / f"{uuid.uuid4()}.vhd", folder / ".download-abc.part"
-    job = uuid.uuid4()
-    draft = folder / f"{job}.vhd.tmp-{job}"
-    for path in (orphan, half, draft):
-        path.write_bytes(b"left over")
-    link = folder / "link.vhd"
-    link.symlink_to(tmp_path / "a.img")
+    job, other = uuid.uuid4(), uuid.uuid4()
+    draft, orphan, half = f"{job}.vhd.tmp-{job}", f"{job}.vhd", "download-abc.part"
+    strange = f"{other}.vhd"  # of another database, perhaps
+    for name in (draft, orphan, half, strange):
+        (folder / name).write_bytes(b"left over")
+    everything = sorted([layer, *(f"gold/{name}" for name in (draft, orphan, half, strange))])
     async with sweeping(database, tmp_path) as (sweeper, rows):
-        await sweeper.sweep()
-        assert orphan.exists()  # it may be somebody's who has not told yet
+
+        async def swept(state: str) -> list[str]:
+            async with rows.transaction() as connection:
+                await connection.execute(
+                    """
+                    INSERT INTO jobs (id, kind, subject, request, state, ended)
+                    VALUES ($1, 'image.none', 'gold', '{}', $2, $3)
+                    ON CONFLICT (id) DO UPDATE SET state = excluded.state, ended = excluded.ended
+                    """,
+                    *(job, state, datetime.now(UTC) if state == "failed" else None),
+                )
+            await sweeper.sweep()
+            return stored(tmp_path)
+
+        assert await swept("failed") == everything  # they are fresh
         monkeypatch.setattr(store, "SETTLED_SECONDS", -1.0)
-        async with rows.transaction() as connection:
-            await connection.execute(
-                "INSERT INTO jobs (id, kind, subject, request) VALUES ($1, 'image.none', 'x', '{}')", job
-            )
-            await connection.execute("UPDATE jobs SET state = 'running' WHERE id = $1", job)
-        await sweeper.sweep()
-        assert stored(tmp_path) == sorted([layer, f"gold/{half.name}", f"gold/{draft.name}"])
-        async with rows.transaction() as connection:
-            await connection.execute("UPDATE jobs SET state = 'done', ended = now() WHERE id = $1", job)
         monkeypatch.setattr(store, "DOWNLOAD_SECONDS", -1.0)
-        await sweeper.sweep()
-    assert stored(tmp_path) == [layer]
-    assert (tmp_path / "a.img").exists()
+        # No other job of the registry takes this one up: it knows no work of that kind, and would end it.
+        assert await swept("running") == everything
+        assert await swept("failed") == sorted([layer, f"gold/{strange}"])
+    assert await registry.get("/v1/images/gold")
 
 
 async def test_a_layer_that_was_left_goes_when_no_boot_of_before_lasts(

@@ -17,7 +17,7 @@ from bootlink_registry.catalogue import Layer
 from bootlink_registry.database import Connection
 from bootlink_registry.jobs.queue import submit
 from bootlink_registry.jobs.work import Work
-from bootlink_registry.problems import Problem, not_found
+from bootlink_registry.problems import Problem
 
 _FINDINGS: Final = {"missing": "the file is gone", "changed": "the file was changed after it was added"}
 
@@ -41,7 +41,7 @@ async def hash_layer(work: Work) -> dict[str, Any]:
     async with work.database.transaction() as connection:
         row = await connection.fetchrow("SELECT * FROM layers WHERE id = $1", layer)
     if row is None:
-        raise not_found("the layer was removed meanwhile", "nothing")
+        return {"sha256": None}  # it was removed meanwhile
     found = await imaging.run(imaging.Hash(path=row["path"]), lambda done, total: work.progress(done, total, "hashing"))
     if (found.size, found.mtime_ns) != (row["file_size"], row["mtime_ns"]):
         raise Problem(

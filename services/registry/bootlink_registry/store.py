@@ -8,9 +8,10 @@ A layer's file gets its name when it is whole and on the disk: the draft is flus
 folder flushed, and only then does one transaction make a row of it. The layer's id is that of the job that makes it, so
 a job that begins again finds what it has finished. A crash at any point leaves a file that no row names, or all.
 
-**The sweeper** removes such files, nobody else does: those that no row names, when no live job can be about to name
-them. It reads the folder first, the jobs then and the rows last; so whoever makes a row while it looks was seen as a
-live job, or as a row.
+**The sweeper** removes such files, nobody else does: those that no row names, and whose job is over as this database
+knows. It reads the folder first, the jobs then and the rows last, so whoever makes a row while it looks was seen at
+work, or has its row. A file of a job that the database does not know it leaves alone, and says so: a store may stand
+beside another database than its own, by a mistake or after a dump was restored.
 
 **Retired layers.** A merge or a removal leaves layers that nothing is read from any more (`removal.settle_layers`). PCs
 that run still read them, also after a restart of their block store, and what was discarded can come back upon them. So
@@ -23,6 +24,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -44,6 +46,7 @@ FOLDER_MODE: Final = 0o755
 
 _SUFFIXES: Final[dict[TargetFormat, str]] = {"vhd": ".vhd", "vhdx": ".vhdx", "raw": ".img", "qcow2": ".qcow2"}
 _DOWNLOAD: Final = "download-"
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,7 @@ class Sweeper:
         self._database = database
         self._log = log
         self._retired_days = retired_days
+        self._told: set[Path] = set()
 
     async def run(self, due: Callable[[], bool]) -> None:
         """Sweep for ever, while `due()`: of several registries one does."""
@@ -164,20 +168,38 @@ class Sweeper:
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def sweep(self) -> None:
-        """Forget retired layers that nobody can read any more, and remove the files that nobody names. OSError."""
-        found = await asyncio.to_thread(self._files)
+        """Remove retired layers that nobody can read any more, and files that nobody names. OSError."""
+        found = [(path, age) for path, age in await asyncio.to_thread(self._files) if age > _patience(path)]
         async with self._database.transaction() as connection:
-            jobs = await connection.fetch("SELECT id, exclusive FROM jobs WHERE state IN ('queued', 'running')")
-            await forget_retired(connection, self._retired_days)
+            gone = await forget_retired(connection, self._retired_days)
+            makers = [uuid.UUID(job) for path, _ in found for job in _UUID.findall(path.name)]
+            over = {
+                str(row["id"]): row["ended"] is not None
+                for row in await connection.fetch("SELECT id, ended FROM jobs WHERE id = ANY($1::uuid[])", makers)
+            }
+            busy = {
+                row["subject"]
+                for row in await connection.fetch("SELECT subject FROM jobs WHERE state IN ('queued', 'running')")
+            }
             named = {row["path"] for row in await connection.fetch("SELECT path FROM layers")}
-        owners = {str(job["id"]) for job in jobs}
-        busy = {job["exclusive"].removeprefix("image:") for job in jobs if job["exclusive"]}
-        for path, age in found:
-            is_owned = any(owner in path.name for owner in owners) or path.parent.name in busy
-            if is_owned or str(path) in named or age < _patience(path):
+        for path, _ in found:
+            if str(path) in named or str(path) in gone or path.parent.name in busy:
                 continue
-            await asyncio.to_thread(path.unlink, missing_ok=True)
-            self._log.info("file removed from the image store", file=str(path))
+            if path.name.startswith(_DOWNLOAD) or over.get(_maker(path), False):
+                await self._remove(path)
+            elif _maker(path) not in over and path not in self._told:
+                self._told.add(path)
+                self._log.warning(
+                    "unknown file in the image store",
+                    file=str(path),
+                    remedy="is this the store of this database? Else remove it, or add it as an image from elsewhere",
+                )
+        for retired in gone:
+            await self._remove(Path(retired))
+
+    async def _remove(self, path: Path) -> None:
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+        self._log.info("file removed from the image store", file=str(path))
 
     def _files(self) -> list[tuple[Path, float]]:
         """The files of the store, and the seconds since each was changed last."""
@@ -193,22 +215,31 @@ class Sweeper:
 
 def _patience(path: Path) -> float:
     """Seconds that a file without a name in the database is left alone after its last change."""
-    return DOWNLOAD_SECONDS if path.name.lstrip(".").startswith(_DOWNLOAD) else SETTLED_SECONDS
+    return DOWNLOAD_SECONDS if path.name.startswith(_DOWNLOAD) else SETTLED_SECONDS
 
 
-async def forget_retired(connection: Connection, days: float) -> None:
-    """Delete the rows of layers that were retired `days` ago and that no boot of before can read any more."""
+def _maker(path: Path) -> str:
+    """The job that has made the file; empty if its name does not say."""
+    found = _UUID.search(path.name)
+    return found.group() if found else ""
+
+
+async def forget_retired(connection: Connection, days: float) -> list[str]:
+    """Delete the rows of layers that were retired `days` ago and that no boot of before can read; their files."""
+    gone: list[str] = []
     while True:
         # From the top: the layer below may be free after it.
-        done = await connection.execute(
+        found = await connection.fetch(
             """
             DELETE FROM layers WHERE owned AND retired < now() - $1::interval
                 AND NOT EXISTS (SELECT FROM layers upper WHERE upper.below = layers.id)
                 AND NOT EXISTS (
                     SELECT FROM boots b JOIN clients c ON c.mac = b.mac
                     WHERE b.state IN ('booting', 'running') AND b.started < layers.retired)
+            RETURNING path
             """,
             timedelta(days=days),
         )
-        if done == "DELETE 0":
-            return
+        if not found:
+            return gone
+        gone += [row["path"] for row in found]
