@@ -210,7 +210,14 @@ async def tell(connection: Connection, named: NamedLink, *, removed: bool = Fals
     link = named.link
     menu = await choices_of(connection, link.scope, link.key) if link.lun == 0 else ()
     await outbox.recompile(connection, "all" if link.scope == "default" else link.scope, link.key)
-    event = LinkChanged(
+    event = changed_event(named, [choice.name for choice in menu], removed=removed)
+    await outbox.record(connection, event, source=source)
+
+
+def changed_event(named: NamedLink, menu: Sequence[str], *, removed: bool) -> LinkChanged:
+    """The event of a link that is so now, or was until it was taken away. `menu`: what its menu offers beside it."""
+    link = named.link
+    return LinkChanged(
         scope=link.scope,
         name=named.name,
         image=link.image,
@@ -220,8 +227,7 @@ async def tell(connection: Connection, named: NamedLink, *, removed: bool = Fals
         chap=link.chap,
         own_layer=link.own_layer,
         lun=link.lun,
-        menu=tuple(choice.name for choice in menu),
+        menu=tuple(menu),
         removed=removed,
         at=datetime.now(UTC),
     )
-    await outbox.record(connection, event, source=source)

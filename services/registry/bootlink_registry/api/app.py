@@ -20,6 +20,7 @@ from bootlink_registry.api import (
     links,
     menus,
     own_layers,
+    roster,
     tokens,
 )
 from bootlink_registry.api.context import Context, Registry
@@ -38,7 +39,7 @@ _COUNTS = """
 """
 
 PARTS: Final = (
-    *(images, image_files, clients, enrolment, groups, branches, own_layers, links, menus, boots, jobs, tokens),
+    *(images, image_files, clients, enrolment, groups, roster, branches, own_layers, links, menus, boots, jobs, tokens),
 )
 
 about = APIRouter(tags=["about"])

@@ -59,6 +59,8 @@ OPERATION_ROLES: Final[Mapping[str, Role]] = {
     "change_client": "operator",
     "remove_client": "operator",
     "wake_client": "operator",
+    "export_roster": "viewer",
+    "import_roster": "operator",
     "list_groups": "viewer",
     "show_group": "viewer",
     "rename_group": "operator",
