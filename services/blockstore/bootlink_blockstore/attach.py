@@ -51,7 +51,7 @@ from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.pressure import Allowance
 from bootlink_blockstore.scsi.device import LogicalUnit
 from bootlink_blockstore.scsi.table import TABLE
-from bootlink_blockstore.writeback import Manifest
+from bootlink_blockstore.writeback import Manifest, overlay_name
 from bootlink_disks import DiskError
 from bootlink_events import BootId, BootPlan, LayerPlan, parse_initiator, parse_target, target_entry, target_iqn
 from bootlink_events import Chap as ChapRule
@@ -257,7 +257,7 @@ class Attachments:
         boot = self._boots.get(mac)
         if boot is not None and boot.boot_id == boot_id and entry in ("", boot.entry):
             return boot
-        held = self.holdings.of_boot(mac, boot_id, entry)
+        held = self._held(mac, boot_id, entry)
         if held and {m.lun for m in held} == set(held[0].luns):
             if not any(map(self._writebacks.outlived, held)):
                 return await self._resume(mac, held, boot)
@@ -269,6 +269,19 @@ class Attachments:
                 )
             boot_id = BootId.mint(after=fence)
         return await self._begin(mac, boot_id, entry)
+
+    def _held(self, mac: str, boot_id: BootId, entry: str) -> list[Manifest]:
+        """The manifests of a boot with this entry; where none is named, with the one that began last. Kept ones that
+        several entries share have the last one's name, and are among them if the plan says so."""
+        held = self.holdings.of_boot(mac, boot_id, entry)
+        whole = self._plans.get(mac)
+        plan = whole.chosen(held[0].entry) if held and whole is not None else None
+        if plan is None:
+            return held
+        luns = {manifest.lun for manifest in held}
+        others = [disk for disk in plan.disks if disk.lun not in luns and disk.policy != "discard"]
+        shared = {overlay_name(disk, boot_id) for disk in others}
+        return held + [m for m in self.holdings.of(mac) if m.boot_id == boot_id and m.file in shared]
 
     async def _resume(self, mac: str, manifests: list[Manifest], former: Boot | None) -> Boot:
         self._require_sound(mac, {manifest.file for manifest in manifests})

@@ -162,6 +162,15 @@ class Journal:
             bytes=size,
         )
 
+    def unsealed(self, path: str) -> None:
+        """A layer of the image store could be written to."""
+        self.count("layers_unsealed")
+        self.log.warning(
+            "layer was writable",
+            file=path,
+            remedy="see who changed its mode; bootlink image verify tells whether its bytes are still the same",
+        )
+
     def pressure(self, manifest: Manifest, size: int, limit: int, level: int) -> None:
         """A client has written so many percent of what it may write; at 100 its writes are refused."""
         self.count("writeback_pressure")

@@ -8,6 +8,10 @@ by then, or was touched at all, it is opened anew and nothing that was read of t
 damaged file that was restored looks by size and time as it did before). The same holds for all that stands on it: a
 block of an upper layer may have bytes of the lower ones in it. For that reason, too, no layer is closed while a block
 of one above it is being read.
+
+The layers of the image store are Bootlink's own, written once and mode 0444. One that is opened and can be written to
+is sealed again, and told. Whether its bytes are still those of its checksum is not asked here: that would be to read
+all of it (see docs/guarantees.md for who does, and when).
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -29,16 +34,31 @@ from bootlink_events import LayerPlan
 
 IDLE_LAYERS: Final = 64  # layers that stay open without a client; each costs a descriptor and its map
 SWEEP_PAUSE: Final = 0.002  # seconds between slices of a forgotten layer's blocks, for others to be served
+WRITABLE: Final = 0o222
+SEALED: Final = 0o444
 LAYERS_LIMIT: Final = 255  # of one image: what one byte per block can name
 
 
 class Library:
     """The layers that are open, and the images that stand on them."""
 
-    def __init__(self, cache: Cache, executor: Executor, ahead: Executor | None = None) -> None:
-        """`executor` has the threads that open and read layers, `ahead` (JOBS threads) those that read ahead."""
+    def __init__(
+        self,
+        cache: Cache,
+        executor: Executor,
+        ahead: Executor | None = None,
+        *,
+        store: Path | None = None,
+        unsealed: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`executor` has the threads that open and read layers, `ahead` (JOBS threads) those that read ahead.
+
+        `store`: the image store, whose layers are sealed; `unsealed` is told of one that was not, in a thread.
+        """
         self.cache = cache
         self._executor = executor
+        self._store = store
+        self._unsealed = unsealed
         self._readers = Readers(executor, ahead, readahead.limit_in_flight(cache.budget))
         self._layers: dict[str, Layer] = {}  # in the order of their last use
         self._former: list[Layer] = []  # whose file is another by now; for those that still use them
@@ -93,11 +113,26 @@ class Library:
             finally:
                 held.users -= 1
             self._former.append(self._layers.pop(plan.id))
-        opened, stamp = await loop.run_in_executor(self._executor, _open, plan)
+        opened, stamp = await loop.run_in_executor(self._executor, self._open, plan)
         shelf = self.cache.shelf(-(-opened.size >> BLOCK_BITS))
         layer = self._layers[plan.id] = Layer(plan.id, shelf, opened, stamp, below)
         layer.users = 1
         return layer
+
+    def _open(self, plan: LayerPlan) -> tuple[OpenLayer, Stamp]:
+        opened = open_layer(
+            plan.path, plan.format, virtual_size=plan.virtual_size, file_size=plan.file_size, mtime_ns=plan.mtime_ns
+        )
+        if self._store is not None and Path(plan.path).is_relative_to(self._store):
+            self._seal(opened)
+        return opened, _stamp(os.fstat(opened.fd))
+
+    def _seal(self, opened: OpenLayer) -> None:
+        """A layer of the image store is read-only for everybody; one that is not is made so, and told."""
+        if os.fstat(opened.fd).st_mode & WRITABLE:
+            with contextlib.suppress(OSError):  # another user's file; it was told, and its size and time are right
+                os.fchmod(opened.fd, SEALED)
+            self._unsealed(str(opened.path))
 
     def close(self, image: Image) -> None:
         """One user of the image less. Its layers stay open for the next."""
@@ -133,13 +168,6 @@ class Library:
     def _sweep(self) -> None:
         if self.cache.sweep():
             asyncio.get_running_loop().call_later(SWEEP_PAUSE, self._sweep)
-
-
-def _open(plan: LayerPlan) -> tuple[OpenLayer, Stamp]:
-    opened = open_layer(
-        plan.path, plan.format, virtual_size=plan.virtual_size, file_size=plan.file_size, mtime_ns=plan.mtime_ns
-    )
-    return opened, _stamp(os.fstat(opened.fd))
 
 
 def _stamp(state: os.stat_result) -> Stamp:

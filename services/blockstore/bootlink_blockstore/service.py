@@ -62,11 +62,12 @@ class BlockStore:
         self._readers = ThreadPoolExecutor(READERS, "layer")
         self._writers = ThreadPoolExecutor(WRITERS, "overlay")
         self._ahead = ThreadPoolExecutor(JOBS, "ahead")
-        self.library = Library(self.cache, self._readers, self._ahead)
+        images = images or folder / "images"
+        self.library = Library(self.cache, self._readers, self._ahead, store=images, unsealed=journal.unsealed)
         self._writebacks = Writebacks(self.root)
         self.holdings = Holdings(self._writebacks, self._writers)
         self.attachments = Attachments(plans, self.holdings, self.library, self._writers, journal, access, limit=limit)
-        self.exports = Exports(self.attachments, self.holdings, images or folder / "images", self._writers, journal)
+        self.exports = Exports(self.attachments, self.holdings, images, self._writers, journal)
         self.commands = Commands(self.attachments, self.holdings, self.exports, journal)
         self.portal = Portal(self.attachments, journal, advertise)
 

@@ -196,6 +196,22 @@ async def test_another_choice_in_the_same_boot_has_its_own_writeback_and_the_fir
         assert len(home.told.of(WritebackDiscarded)) == 4, "two entries of two disks each"
 
 
+async def test_a_kept_data_disk_is_shared_by_all_entries_of_a_menu(tmp_path: Path) -> None:
+    plans, name = with_menu(tmp_path), identity(boot_id())
+    plan_of = plans[MAC]
+    disks = (plan_of.disks[0], plan_of.disks[1].model_copy(update={"policy": "keep"}))
+    plans[MAC] = plan_of.model_copy(update={"disks": disks})
+    async with house(tmp_path, plans) as home:
+        await write(await home.login(name, entry="base"), b"d" * 512, lun=1)
+        other = await home.login(name, entry="other")
+        assert await read(other, lun=1) == b"d" * 512
+        await write(other, b"D" * 512, lun=1)
+        assert await read(await home.login(name, entry="base"), lun=1) == b"D" * 512
+    async with house(tmp_path, plans) as home:
+        for entry in ("other", "base", ""):
+            assert await read(await home.login(name, entry=entry), lun=1) == b"D" * 512
+
+
 async def test_after_a_restart_a_boot_finds_the_disk_that_was_chosen(tmp_path: Path) -> None:
     plans, name = with_menu(tmp_path), identity(boot_id())
     async with house(tmp_path, plans) as home:

@@ -156,6 +156,24 @@ def _plan_of(made: ExportedLayer) -> LayerPlan:
     )
 
 
+async def test_a_layer_that_could_be_written_to_is_sealed_again_and_told(home: House, tmp_path: Path) -> None:
+    """And one of the user's own is left as it is."""
+    await wrote(home, boot_id(3))
+    made = (await home.exported(command(home))).result
+    assert made is not None
+    layer, base = Path(made.path), tmp_path / "base.img"
+    layer.chmod(0o666)
+    mode = base.stat().st_mode
+    layers = (_plan_of(made), layer_plan(base))
+    disk = home.plans[MAC].disks[0].model_copy(update={"layers": layers, "content": "d"})
+    home.plans[MAC] = home.plans[MAC].model_copy(update={"disks": (disk,)})
+    for hours in (2, 1):
+        await read(await home.login(identity(boot_id(hours))))
+        assert layer.stat().st_mode & 0o777 == 0o444
+    assert base.stat().st_mode == mode
+    assert home.told.counters["layers_unsealed"] == 1
+
+
 # Asked again
 
 
