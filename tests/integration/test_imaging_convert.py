@@ -10,7 +10,7 @@ import os
 import random
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -20,6 +20,7 @@ from bootlink_registry.imaging import convert as conversion
 from bootlink_registry.imaging.work import problem_of
 from bootlink_registry.problems import Problem
 from lab.disks import MIB, digest, qemu_img, sparse_disk
+from lab.file_systems import disk_of
 
 SIZE = 9 * MIB + 1536
 SOURCES = {
@@ -171,6 +172,15 @@ def test_half_a_file_is_refused(source: str, part: float, tmp_path: Path) -> Non
     path = made(tmp_path, source, raw)
     os.truncate(path, int(path.stat().st_size * part))
     refused(path, "raw")
+
+
+@pytest.mark.parametrize("table", ["gpt", "dos"])
+def test_half_a_raw_disk_is_refused_by_its_partition_table(table: Literal["gpt", "dos"], tmp_path: Path) -> None:
+    part = sparse_disk(tmp_path / "part", 4 * MIB)
+    disk_of(tmp_path / "disk.img", [part, part], table)
+    os.truncate(tmp_path / "disk.img", 6 * MIB)
+    assert "cut short" in refused(tmp_path / "disk.img").remedy
+    assert convert(tmp_path / "disk.img", tmp_path / "new", "vhd", source_format="raw").virtual_size == 6 * MIB
 
 
 @pytest.mark.parametrize("source", FOREIGN)

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bootlink_disks import DiskError
+from bootlink_registry.imaging.compact import compact
 from bootlink_registry.imaging.confinement import confine
 from bootlink_registry.imaging.convert import convert
 from bootlink_registry.imaging.disks import compare, flatten
 from bootlink_registry.imaging.fetch import fetch
 from bootlink_registry.imaging.hashing import hash_file
 from bootlink_registry.imaging.merge import merge
-from bootlink_registry.imaging.requests import REQUEST, Compare, Convert, Fetch, Flatten, Hash, Merge
+from bootlink_registry.imaging.requests import REQUEST, Compact, Compare, Convert, Fetch, Flatten, Hash, Merge
 from bootlink_registry.imaging.results import Result
 from bootlink_registry.imaging.work import Tell, problem_of
 from bootlink_registry.problems import Problem, invalid
@@ -29,6 +30,7 @@ WORK: Final[dict[type[Any], Callable[[Any, Tell], Result]]] = {
     Fetch: fetch,
     Flatten: flatten,
     Merge: merge,
+    Compact: compact,
     Compare: compare,
 }
 

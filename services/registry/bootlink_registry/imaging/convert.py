@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from bootlink_disks import OpenLayer, open_layer, probe
+from bootlink_disks import DiskError, OpenLayer, open_layer, probe
 from bootlink_disks.layer import Pread
 from bootlink_disks.open import opened, require_no_writer
+from bootlink_disks.partitions import partitions
 from bootlink_disks.writing import drafted, scratch
 from bootlink_registry.imaging import checksums, foreign, qemu
 from bootlink_registry.imaging.disks import FORMATS, stages_of, write_disk
@@ -37,7 +38,7 @@ def convert(request: Convert, tell: Tell) -> Written:
     with _still(request.source) as (fd, pread):
         found = _foreign(request, pread)
         if found is None:
-            return _own(request, tell)
+            return _own(request, pread, tell)
         try:
             return _by_qemu(request, fd, pread, found, tell)
         except Problem as problem:
@@ -64,8 +65,8 @@ def _foreign(request: Convert, pread: Pread) -> ForeignFormat | None:
             return other
 
 
-def _own(request: Convert, tell: Tell) -> Written:
-    with _layer(request) as layer:
+def _own(request: Convert, pread: Pread, tell: Tell) -> Written:
+    with _layer(request, pread) as layer:
         expected = _expected(request)
         stages = Stages(tell, layer.size, 1 + stages_of(request.format) + (expected is not None))
         _verify(request, expected, stages)
@@ -75,7 +76,7 @@ def _own(request: Convert, tell: Tell) -> Written:
         return answer.model_copy(update={"checked": expected is not None})
 
 
-def _layer(request: Convert) -> OpenLayer:
+def _layer(request: Convert, pread: Pread) -> OpenLayer:
     """The source, opened as a whole disk. DiskError; Problem."""
     if request.source_format == "raw":
         return open_layer(request.source, "raw")
@@ -87,6 +88,11 @@ def _layer(request: Convert) -> OpenLayer:
             f"{request.source}: it is a differencing disk, and its parent is not followed",
             "merge it with its parent into one file first (Hyper-V: Convert-VHD; VirtualBox: clonemedium)",
         )
+    if info.format == "raw" and request.source_format is None:
+        try:  # a raw disk has no other mark by which half of it could be told from all
+            partitions(pread, info.file_size)
+        except DiskError as error:
+            raise error.of(str(request.source)) from None
     return open_layer(request.source, info.format, file_size=info.file_size, mtime_ns=info.mtime_ns)
 
 

@@ -50,8 +50,8 @@ class Compacted(Written):
     """A whole disk written anew. The bytes of free space are zeros in it: another content than before."""
 
     before: int = Field(description="what the layers occupied")
-    zero_bytes: int = Field(description="stored before, and zeros")
-    free_bytes: int = Field(description="stored before, not zeros, and free space of a file system")
+    zero_bytes: int = Field(description="stored before, in use, and zeros")
+    free_bytes: int = Field(description="stored before, and free space of a file system")
     notes: tuple[str, ...] = Field(default=(), description="file systems that were left as they are, and why")
 
 
