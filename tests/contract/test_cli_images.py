@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bootlink_disks import create_vhd_differencing, create_vhd_dynamic
-from lab.disks import MIB, digest, sparse_disk
+from lab.disks import MIB, digest, qemu_img, sparse_disk
 from lab.up import Up, error_of
 
 SIZE = 4 * MIB
@@ -90,3 +90,26 @@ def test_a_reference_that_is_none_is_a_wrong_usage(golden: tuple[Up, Path]) -> N
         ("image", "import", "other", "file.img", "--channel", "test"),
     ):
         assert up.bootlink(*arguments).returncode == 2, arguments
+
+
+def test_an_image_is_imported_and_merged_with_its_progress_and_the_files_that_it_leaves(
+    golden: tuple[Up, Path],
+) -> None:
+    up, folder = golden
+    qcow2 = folder / "other.qcow2"
+    qemu_img("convert", "-f", "raw", "-O", "qcow2", folder / "golden.img", qcow2)
+    done = up.bootlink("image", "import", "other", str(qcow2), "--note", "from elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert "image.import other" in done.stderr
+    assert "no checksum was given or found" in done.stderr
+    shown = up.query("image", "show", "other:1")
+    assert (shown["owned"], shown["note"]) == (True, "from elsewhere")
+    qemu_img("compare", "-f", "vpc", "-F", "raw", shown["path"], folder / "golden.img")
+    merged = said(up, "image", "merge", "golden:2")
+    assert re.search(r"layers before +2", merged)
+    assert re.search(r"layers now +1", merged)
+    assert re.search(rf"not needed any more +{folder}/golden-2.vhd", merged)
+    said(up, "image", "publish", "golden:2")
+    said(up, "image", "remove", "golden:1")
+    assert error_of(up.bootlink("image", "merge", "golden"))[0].endswith("is read from one layer already")
+    said(up, "image", "remove", "other")
