@@ -159,7 +159,7 @@ async def test_a_layer_that_was_changed_after_it_was_added_is_refused_also_while
 
 
 async def test_a_layer_that_cannot_be_opened_anew_is_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_plan: object) -> None:
+    def broken(*_: object) -> None:
         raise DiskError("it is damaged", "restore it")
 
     base = make_image(tmp_path / "base.img", 1 << 20)
@@ -169,7 +169,7 @@ async def test_a_layer_that_cannot_be_opened_anew_is_held_once(tmp_path: Path, m
         image = await library.open([plan])
         base.chmod(0o444)  # touched: nobody can tell that its bytes are the same
         with monkeypatch.context() as patch:
-            patch.setattr("bootlink_blockstore.library._open", broken)
+            patch.setattr(Library, "_open", broken)
             with pytest.raises(DiskError):
                 await library.open([plan])
         assert library.layers == []
