@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bootlink_blockstore.writeback import Writebacks
 from lab.blockstore import Policy
-from rigs import crash_states
+from rigs import crash_states, drops
 from rigs.figures import Violation
 
 
@@ -29,3 +30,19 @@ def test_the_rig_finds_each_fault_that_is_planted(fault: str, tmp_path: Path) ->
     assert crash_states.workload(seed, tmp_path, 10_000, policy) > 0, "without the fault nothing is found"
     with crash_states.planted(fault), pytest.raises(Violation):
         crash_states.workload(seed, tmp_path, 10_000, policy)
+
+
+def test_no_power_cut_while_a_writeback_is_dropped_lets_the_fence_go_back(tmp_path: Path) -> None:
+    assert int(drops.run(300, 20261124, tmp_path)["states"]) >= 300
+
+
+@pytest.mark.parametrize("fault", ["the ledger comes last", "the ledger's folder is not synced"])
+def test_the_rig_of_drops_finds_each_fault_that_is_planted(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fault == "the ledger comes last":
+        monkeypatch.setattr(Writebacks, "write_ledger", lambda *_: None)
+    else:
+        monkeypatch.setattr(Writebacks, "write_ledger", lambda self, mac, entry: entry.write(self.folder(mac)))
+    with pytest.raises(Violation):
+        drops.run(300, 1, tmp_path)

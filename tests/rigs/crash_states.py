@@ -49,6 +49,7 @@ SECTOR: Final = 512
 SIZE: Final = 24 * PAGE + 3 * SECTOR  # ends within a page
 CROWD: Final = SIZE // SECTOR  # sectors that most commands are for: where they meet
 NEVER: Final = 1 << 60
+POLICIES: Final[tuple[Policy, ...]] = (*("keep", "super") * 4, "keep", "discard")
 EXTRA: Final = 6  # states of one moment beyond "nothing" and "all"
 
 
@@ -272,12 +273,12 @@ def _key(left: Left) -> bytes:
 
 
 def run(count: int, seed: int, folder: Path) -> Figures:
-    """`count` states, nine in ten of them with the policy keep."""
+    """`count` states, of the POLICIES in turn."""
     tried, workloads = 0, 0
     make_image(folder / "base.img", SIZE)
     before = digest(folder / "base.img")
     while tried < count:
-        policy: Policy = "discard" if workloads % 10 == 9 else "keep"
+        policy: Policy = POLICIES[workloads % len(POLICIES)]
         tried += workload(seed + workloads, folder, count - tried, policy)
         workloads += 1
     if digest(folder / "base.img") != before:

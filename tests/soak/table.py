@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rigs import commits, crash_states, disk_formats, exports, image_reads, kills, pdus, power_log, rebuild, storm
+from rigs import (
+    commits,
+    crash_states,
+    disk_formats,
+    drops,
+    exports,
+    image_reads,
+    kills,
+    pdus,
+    power_log,
+    rebuild,
+    storm,
+)
 from rigs.figures import Figures
 
 
@@ -33,6 +45,7 @@ RIGS: Final = (
     Rig("commits", "kill -9 of the block store while it makes a layer of what a client wrote", 50, commits.run),
     Rig("export-kills", "an export killed before each of its system calls, and begun again", 2_000, exports.killed),
     Rig("export-cuts", "power cuts after each system call of an export", 5_000, exports.cut),
+    Rig("drops", "power cuts while a super client's write-back is thrown away", 2_000, drops.run),
     Rig("storm", "a room restarts at once while a client reads on, all in one process", 200, storm.run),
     Rig("pdus", "iSCSI conversations broken in every way, in memory and over TCP", 100_000, pdus.run),
     Rig(
