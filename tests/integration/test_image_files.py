@@ -3,66 +3,24 @@
 from __future__ import annotations
 
 import os
-import random
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bootlink_disks import ImageInfo, create_vhd_differencing, create_vhd_dynamic, open_layer
-from lab.disks import MIB, apply_changes, changes_of, digest, qemu_img, sparse_disk
+from lab.blockstore import make_image
+from lab.chain import SIZE, Chain, shown
+from lab.disks import MIB, digest, qemu_img, sparse_disk
+from lab.file_systems import content_of, disk_of, file_system, require_sound
 from lab.nats import NatsServer
 from lab.registry import Registry, registry_on, until
-from lab.stack import read_stack
-
-SIZE = 8 * MIB
 
 
 @pytest.fixture
 async def registry(nats: NatsServer, database: str, tmp_path: Path) -> AsyncIterator[Registry]:
     async with registry_on(nats.url, database, tmp_path / "data") as running:
         yield running
-
-
-class Chain:
-    """An image whose versions stand on one another, and what each of them shows."""
-
-    def __init__(self, folder: Path, length: int) -> None:
-        raw = sparse_disk(folder / "gold.img", SIZE)
-        shown = bytearray(raw.read_bytes())
-        self.files: list[ImageInfo] = [create_vhd_dynamic(folder / "gold-1.vhd", raw)]
-        self.shows = [bytes(shown)]
-        for number in range(2, length + 1):
-            changes = changes_of(random.Random(number), SIZE, 20)
-            self.files.append(create_vhd_differencing(folder / f"gold-{number}.vhd", self.files[-1], changes))
-            apply_changes(shown, changes)
-            self.shows.append(bytes(shown))
-
-    async def add_to(self, registry: Registry) -> None:
-        await registry.add_image("gold", self.files[0].path)
-        for number, file in enumerate(self.files[1:], 2):
-            body = {"path": str(file.path), "parent": {"image": "gold", "version": number - 1}}
-            answer = await registry.http.post("/v1/images/gold/versions", json=body)
-            assert answer.status_code == 201, answer.text
-        answer = await registry.http.put("/v1/images/gold/channels/production", json={"version": len(self.files)})
-        assert answer.status_code == 200, answer.text
-
-
-async def shown(registry: Registry, image: str, number: int) -> bytes:
-    """What a version shows, read from the layers that the registry names, top first."""
-    rows = {row["layer"]: row for row in (await registry.get(f"/v1/images/{image}/versions"))["items"]}
-    row: Any = await registry.get(f"/v1/images/{image}/versions/{number}")
-    opened = []
-    try:
-        while row is not None:
-            opened.append(open_layer(row["path"], row["format"], file_size=row["file_size"]))
-            row = rows[row["below"]] if row["below"] else None
-        return read_stack(opened, 0, opened[0].size)
-    finally:
-        for layer in opened:
-            layer.close()
 
 
 async def hashed(registry: Registry, image: str, number: int) -> str:
@@ -194,6 +152,47 @@ async def test_what_cannot_be_merged_is_told(registry: Registry, tmp_path: Path)
     ):
         answer = await registry.http.post("/v1/images/gold/merge", json=body)
         assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.text
+
+
+# -- compacting -----------------------------------------------------------------------------------------------------
+
+
+async def test_free_space_makes_a_new_version_of_a_compaction(registry: Registry, tmp_path: Path) -> None:
+    part = file_system(tmp_path / "part", "ext4", {"keep": b"what matters"}, 8 * MIB)
+    (start,) = disk_of(tmp_path / "gold.img", [part], "gpt")
+    before = (tmp_path / "gold.img").read_bytes()
+    await registry.add_image("gold", tmp_path / "gold.img")
+    result = await registry.result("/v1/images/gold/compact", publish="test", note="smaller")
+    assert (result["outcome"], result["new_version"], result["notes"]) == ("new version", 2, [])
+    assert result["after"] < MIB < 8 * MIB < result["before"]
+    assert result["free_bytes"] > 4 * MIB
+    image = await registry.get("/v1/images/gold")
+    assert image["channels"] == {"production": 1, "test": 2}
+    new, old = image["versions"]
+    assert (new["parent"], new["note"], new["layers"], new["owned"]) == (1, "smaller", 1, True)
+    assert new["content"] != old["content"]
+    assert await shown(registry, "gold", 1) == before
+    part.write_bytes((await shown(registry, "gold", 2))[start : start + 8 * MIB])
+    require_sound(part, "ext4")
+    assert content_of(part, "ext4", "keep") == b"what matters"
+
+
+async def test_a_compaction_of_zeros_alone_leaves_the_version_what_it_is(registry: Registry, tmp_path: Path) -> None:
+    disk = make_image(tmp_path / "gold.img", 4 * MIB)
+    with disk.open("ab") as file:
+        file.write(bytes(4 * MIB))  # stored, and not a hole
+    await registry.add_image("gold", disk)
+    before = await registry.get("/v1/images/gold/versions/1")
+    result = await registry.result("/v1/images/gold/compact")
+    assert (result["outcome"], result["free_bytes"]) == ("replaced", 0)
+    assert result["zero_bytes"] == 4 * MIB
+    assert result["released"] == [str(disk)]
+    (after,) = (await registry.get("/v1/images/gold"))["versions"]
+    assert (after["content"], after["owned"]) == (before["content"], True)
+    assert after["disk_usage"] == result["after"] < result["before"] == before["disk_usage"]
+    assert await shown(registry, "gold", 1) == disk.read_bytes()
+    assert (await registry.result("/v1/images/gold/compact"))["outcome"] == "nothing to gain"
+    assert len(list((tmp_path / "data" / "images" / "gold").iterdir())) == 1
 
 
 # -- export ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from bootlink_registry.database import Database
 from bootlink_registry.store import Place, Sweeper
 from bootlink_runtime import logger
 from lab.blockstore import make_image
+from lab.chain import Chain, shown
 from lab.disks import MIB, digest, qemu_img, sparse_disk
 from lab.filesystem import small
 from lab.nats import NatsServer
@@ -208,6 +209,34 @@ async def test_an_import_that_was_interrupted_is_done_by_the_next_registry_once(
         assert stored(tmp_path) == [f"gold/{Path(version['path']).name}"]
         assert version["sha256"] == digest(Path(version["path"]))
         qemu_img("compare", "-f", "vpc", "-F", "raw", version["path"], source)
+
+
+async def test_a_merge_that_was_interrupted_is_done_by_the_next_registry_once(
+    nats: NatsServer, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = Chain(tmp_path, 2)
+    reached = asyncio.Event()
+
+    async def interrupted(*_: Any, **__: Any) -> Any:
+        reached.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(making, "record", interrupted)
+        async with registry_on(nats.url, database, tmp_path / "data") as registry:
+            await chain.add_to(registry)
+            answer = await registry.http.post("/v1/images/gold/merge", json={})
+            await asyncio.wait_for(reached.wait(), 20)
+            before = await registry.get("/v1/images/gold/versions/2")
+            assert before["layers"] == 2  # the old state, whole
+            assert await shown(registry, "gold", 2) == chain.shows[1]
+    async with registry_on(nats.url, database, tmp_path / "data") as registry:
+        over = await registry.job_over(answer.headers["location"])
+        assert (over["state"], over["attempts"]) == ("done", 2), over["problem"]
+        after = await registry.get("/v1/images/gold/versions/2")
+        assert (after["layers"], after["content"]) == (1, before["content"])
+        assert await shown(registry, "gold", 2) == chain.shows[1]
+        assert stored(tmp_path) == [f"gold/{Path(after['path']).name}"]
 
 
 async def test_a_cancelled_import_leaves_nothing_behind(

@@ -53,7 +53,9 @@ async def merge(work: Work) -> dict[str, Any]:
                 ),
                 making.progress(work, "merging"),
             )
-            await _require_same(work, stack + kept, (making.ref(written), *making.refs(kept)))
+            difference = await _first_difference(work, stack + kept, (making.ref(written), *making.refs(kept)))
+            if difference is not None:
+                raise _differs(difference)
             made = await making.sealed(place, written)
     children = await _fitting(work, stack[0], made)
     async with work.database.transaction() as connection:
@@ -89,12 +91,13 @@ async def compact(work: Work) -> dict[str, Any]:
         if compacted.disk_usage >= before:
             await place.clear()
             return result | {"outcome": "nothing to gain", "after": before}
-        if compacted.free_bytes == 0:
-            await _require_same(work, stack, (making.ref(compacted),))
+        difference = await _first_difference(work, stack, (making.ref(compacted),))
+        if difference is not None and not compacted.free_bytes:
+            raise _differs(difference)
         made = await making.sealed(place, compacted)
     children = await _fitting(work, stack[0], made)
     async with work.database.transaction() as connection:
-        if compacted.free_bytes == 0:
+        if difference is None:
             result |= {"outcome": "replaced"}
             result |= await _replace(connection, work, number, stack, made, below=None, children=children)
         else:
@@ -124,17 +127,20 @@ async def split(
     return stack[:at], stack[at:]
 
 
-async def _require_same(work: Work, old: tuple[Layer, ...], new: tuple[imaging.LayerRef, ...]) -> None:
-    """Problem unless both stacks show the same bytes."""
+async def _first_difference(work: Work, old: tuple[Layer, ...], new: tuple[imaging.LayerRef, ...]) -> int | None:
+    """Where two stacks show different bytes first; None if nowhere."""
     compared = await imaging.run(
         imaging.Compare(a=making.refs(old), b=new), making.progress(work, "comparing with the old layers")
     )
-    if not compared.same:
-        raise Problem(
-            500,
-            f"what was written differs from the old layers at byte {compared.first_difference} of the disk",
-            "report this; the version is as it was",
-        )
+    return None if compared.same else compared.first_difference or 0
+
+
+def _differs(at: int) -> Problem:
+    return Problem(
+        500,
+        f"what was written differs from the old layers at byte {at} of the disk",
+        "report this; the version is as it was",
+    )
 
 
 async def _fitting(work: Work, old: Layer, made: making.Made) -> list[uuid.UUID]:
