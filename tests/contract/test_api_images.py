@@ -122,6 +122,26 @@ async def test_a_parent_that_was_changed_under_us_is_told(registry: Registry, tm
     assert "changed after it was added" in told["detail"]
 
 
+async def test_a_parent_that_was_moved_is_told(registry: Registry, tmp_path: Path) -> None:
+    parent = create_vhd_dynamic(tmp_path / "gold.vhd", raw_disk(tmp_path / "gold.img"))
+    child = create_vhd_differencing(tmp_path / "child.vhd", parent, [(0, b"x" * 512)])
+    await registry.add_image("gold", parent.path)
+    parent.path.rename(tmp_path / "elsewhere.vhd")
+    body = {"name": "demo", "path": str(child.path), "parent": {"image": "gold", "version": 1}}
+    answer = await registry.http.post("/v1/images", json=body)
+    assert answer.status_code in (409, 422)  # by whether the regular look at all layers has seen it
+    assert str(parent.path) in answer.json()["detail"]
+    problem(await registry.http.get("/v1/images/demo"), 404)
+
+
+async def test_a_file_that_another_program_writes_is_not_added(registry: Registry, tmp_path: Path) -> None:
+    disk = raw_disk(tmp_path / "copy.img")
+    with disk.open("ab"):
+        told = problem(await registry.http.post("/v1/images", json={"name": "demo", "path": str(disk)}), 422)
+    assert "open for writing" in told["detail"]
+    await registry.add_image("demo", disk)
+
+
 async def test_a_file_of_the_image_store_is_not_added_in_place(registry: Registry, tmp_path: Path) -> None:
     store = tmp_path / "data" / "images"
     store.mkdir(parents=True)

@@ -50,6 +50,7 @@ async def examine(registry: Registry, path: str, parent: tuple[str, int] | None)
             f"{path} lies in the image store, whose files Bootlink makes and removes itself",
             "move the file elsewhere first; or copy it into an image of its own: bootlink image import",
         )
+    await registry.layers.require_unwritten(file)
     info = await registry.layers.probe(file)
     if parent is None:
         require_whole(info)

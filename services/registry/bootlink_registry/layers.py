@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from bootlink_disks import DiskError, ImageInfo, describe_parent, probe
+from bootlink_disks.open import opened, require_no_writer
 from bootlink_registry import images
 from bootlink_registry.catalogue import Fault, Layer
 from bootlink_registry.database import Database, DatabaseAway
@@ -53,8 +54,9 @@ def require_whole(info: ImageInfo) -> None:
         )
 
 
-def _silent(path: Path) -> Problem:
-    return Problem(503, f"{path}: the file system did not answer within {PROBE_SECONDS:.0f} s", "check it, then repeat")
+def _require_unwritten(path: Path) -> None:
+    with opened(path) as (fd, _):
+        require_no_writer(fd, path)
 
 
 class Layers:
@@ -71,27 +73,31 @@ class Layers:
 
     async def probe(self, path: Path) -> ImageInfo:
         """What the file at `path` is. Problem if it cannot serve as a layer."""
-        try:
-            return await self._in_thread(lambda: probe(path), PROBE_SECONDS)
-        except DiskError as error:
-            raise invalid(error.problem, error.remedy) from error
-        except TimeoutError as error:
-            raise _silent(path) from error
+        return await self._asked(path, lambda: probe(path))
+
+    async def require_unwritten(self, path: Path) -> None:
+        """Problem while another program has the file open for writing."""
+        await self._asked(path, lambda: _require_unwritten(path))
 
     async def is_below(self, path: Path, folder: Path) -> bool:
         """Whether the file lies in this folder or below it, whatever links lead there. Problem as above."""
-        try:
-            return await self._in_thread(lambda: path.resolve().is_relative_to(folder.resolve()), PROBE_SECONDS)
-        except TimeoutError as error:
-            raise _silent(path) from error
+        return await self._asked(path, lambda: path.resolve().is_relative_to(folder.resolve()))
 
     async def look(self, layer: Layer) -> Fault | None:
         """What is wrong with one layer's file now, by its size and time. Problem as above."""
-        try:
-            state = await self._in_thread(lambda: state_of(layer), PROBE_SECONDS)
-        except TimeoutError as error:
-            raise _silent(Path(layer.path)) from error
+        state = await self._asked(Path(layer.path), lambda: state_of(layer))
         return None if state == "corrupt" else state
+
+    async def _asked(self, path: Path, work: Callable[[], T]) -> T:
+        """What is asked of one file, or Problem."""
+        try:
+            return await self._in_thread(work, PROBE_SECONDS)
+        except DiskError as error:
+            raise invalid(error.problem, error.remedy) from error
+        except TimeoutError as error:
+            raise Problem(
+                503, f"{path}: the file system did not answer within {PROBE_SECONDS:.0f} s", "check it, then repeat"
+            ) from error
 
     async def glance(self, image: str) -> None:
         """Look at one image's files now. What a hanging file system has to say comes with the regular look."""
