@@ -43,6 +43,10 @@ class Api:
         except (httpx.InvalidURL, ValueError) as error:
             raise CommandError(f"{url} is no address of an API", "set BOOTLINK_API=http://HOST:PORT") from error
 
+    def close(self) -> None:
+        """Give the connection back."""
+        self._client.close()
+
     def get(self, *path: str, **query: str | int | None) -> Any:
         """The JSON at `path`, whose parts are quoted. A query parameter that is None is left out."""
         return self._call("GET", path, query={k: v for k, v in query.items() if v is not None})
@@ -58,6 +62,10 @@ class Api:
             if at is None:
                 break
         return items if most is None else items[:most]
+
+    def text(self, *path: str, **query: str | int | None) -> str:
+        """The text at `path`, where that is no JSON."""
+        return self._ask("GET", path, query={k: v for k, v in query.items() if v is not None}).text
 
     def post(self, *path: str, body: Mapping[str, Any], **query: str | int | None) -> Any:
         return self._call("POST", path, query={k: v for k, v in query.items() if v is not None}, body=body)
@@ -79,6 +87,16 @@ class Api:
         query: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Any:
+        return _json(self._ask(method, path, query=query, body=body))
+
+    def _ask(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:
         url = "/".join(quote(part, safe="") for part in path)
         try:
             answer = self._client.request(method, url, params=query, json=body)
@@ -89,7 +107,7 @@ class Api:
         except httpx.TransportError as error:
             raise CommandError(f"the registry's API does not answer at {self.url}", _START) from error
         if answer.is_success:
-            return _json(answer)
+            return answer
         raise _problem(answer)
 
 
@@ -107,7 +125,9 @@ def _problem(answer: httpx.Response) -> CommandError:
         problem = None
     if not isinstance(problem, dict) or not problem.get("detail"):
         return CommandError(f"{answer.url} answers with status {answer.status_code}", _LOOK_AT_LOG)
-    return CommandError(str(problem["detail"]), str(problem.get("remedy") or _LOOK_AT_LOG))
+    lines = [f"line {one['line']}: {one['problem']}" for one in problem.get("lines", ())]  # of a file that was sent
+    remedy = str(problem.get("remedy") or _LOOK_AT_LOG)
+    return CommandError(str(problem["detail"]), remedy, lines=lines, status=answer.status_code)
 
 
 def from_environment() -> Api:

@@ -27,8 +27,10 @@ NOUNS: Final = {
     "cache": ("cache",),
     "events": ("events",),
     "image": ("images", "image_files"),
-    "client": ("clients", "branches"),
-    "link": ("links", "own_layers"),
+    "client": ("clients", "branches", "rosters", "sightings"),
+    "group": ("groups",),
+    "enrolment": ("enrolment",),
+    "link": ("links", "own_layers", "menus"),
     "boot": ("boots",),
     "job": ("jobs",),
     "token": ("tokens",),
@@ -75,7 +77,10 @@ def main() -> None:
     """Run the command that the arguments name. Exits with 0, 1 (error) or 2 (wrong usage)."""
     try:
         application(sys.argv[1:])()
-    except (CommandError, StartupError) as error:
+    except CommandError as error:
+        print_error(error.problem, error.remedy, error.lines)
+        sys.exit(FAILED)
+    except StartupError as error:
         print_error(error.problem, error.remedy)
         sys.exit(FAILED)
     except BusUnavailable as error:

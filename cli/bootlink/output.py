@@ -71,9 +71,10 @@ def print_facts(facts: Mapping[str, Any]) -> None:
         out.print(Text.assemble((name.ljust(width), "bold"), "  ", text_of(value)))
 
 
-def print_error(problem: str, remedy: str) -> None:
-    """What is wrong and what to do, on stderr."""
-    sys.stderr.write(f"error: {problem}\n  what to do: {remedy}\n")
+def print_error(problem: str, remedy: str, lines: Sequence[str] = ()) -> None:
+    """What is wrong, in detail where there is more to tell, and what to do, on stderr."""
+    details = "".join(f"  {line}\n" for line in lines)
+    sys.stderr.write(f"error: {problem}\n{details}  what to do: {remedy}\n")
 
 
 def text_of(value: Any) -> str:

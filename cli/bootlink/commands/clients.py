@@ -20,10 +20,11 @@ def add(
     name: Annotated[str | None, typer.Option(help="What to call it; unset: the next free pc-NNN.")] = None,
     group: Annotated[str | None, typer.Option(help="The group it belongs to.")] = None,
     address: Annotated[str | None, typer.Option(help="An IPv4 address reserved for it.")] = None,
+    note: Annotated[str | None, typer.Option(help="Whatever is worth knowing of it.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a client, or name one that enrolled itself."""
-    given = {"mac": mac, "name": name, "group": group, "address": address}
+    given = {"mac": mac, "name": name, "group": group, "address": address, "note": note}
     client = api.from_environment().post("clients", body={k: v for k, v in given.items() if v is not None})
     if as_json:
         print_json(client)
@@ -41,8 +42,8 @@ def list_clients(
         print_json(clients)
         return
     print_table(
-        ("client", "mac", "group", "address", "disabled", "came by itself"),
-        [(c["name"], c["mac"], c["group"], c["address"], c["disabled"], c["enrolled"]) for c in clients],
+        ("client", "mac", "group", "address", "disabled", "came by itself", "note"),
+        [(c["name"], c["mac"], c["group"], c["address"], c["disabled"], c["enrolled"], c["note"]) for c in clients],
         empty="there are no clients yet; power on a PC, or: bootlink client add MAC --name NAME",
     )
 
@@ -58,6 +59,92 @@ def show(client: Client, as_json: AsJson = False) -> None:
     print_facts(_facts(found) | _plan(found, plan) | _last_boot(found.get("last_boot")))
 
 
+@app.command("set")
+def set_client(
+    client: Client,
+    name: Annotated[str | None, typer.Option(help="What to call it from now on.")] = None,
+    group: Annotated[str | None, typer.Option(help="The group that it joins.")] = None,
+    no_group: Annotated[bool, typer.Option("--no-group", help="Take it out of its group.")] = False,
+    address: Annotated[str | None, typer.Option(help="An IPv4 address reserved for it.")] = None,
+    no_address: Annotated[bool, typer.Option("--no-address", help="Reserve no address for it.")] = False,
+    note: Annotated[str | None, typer.Option(help="Whatever is worth knowing of it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a client's name, group, reserved address or note."""
+    if (group is not None and no_group) or (address is not None and no_address):
+        raise typer.BadParameter("give a group or --no-group, an address or --no-address, not both")
+    given = {"name": name, "group": group, "address": address, "note": note}
+    changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+    if no_group:
+        changes["group"] = None
+    if no_address:
+        changes["address"] = None
+    if not changes:
+        raise typer.BadParameter("nothing to change: give --name, --group, --address or --note")
+    _change(client, changes, as_json=as_json)
+
+
+@app.command()
+def rename(
+    client: Client,
+    name: Annotated[str, typer.Argument(help="What to call it from now on.", metavar="NAME")],
+    as_json: AsJson = False,
+) -> None:
+    """Give a client another name. Its links, and what it keeps, stay with it."""
+    _change(client, {"name": name}, as_json=as_json)
+
+
+@app.command()
+def disable(client: Client, as_json: AsJson = False) -> None:
+    """Let a client not boot any more; it shows why. What runs goes on until it is switched off."""
+    _change(client, {"disabled": True}, as_json=as_json)
+
+
+@app.command()
+def enable(client: Client, as_json: AsJson = False) -> None:
+    """Let a client boot again."""
+    _change(client, {"disabled": False}, as_json=as_json)
+
+
+@app.command()
+def remove(client: Client) -> None:
+    """Take a client away, with its own links. If it asks again, it is an unknown PC."""
+    api.from_environment().delete("clients", client)
+    print_facts({"removed": client})
+
+
+@app.command()
+def wake(
+    clients: Annotated[list[str] | None, typer.Argument(help="Names or MAC addresses.", metavar="CLIENT...")] = None,
+    group: Annotated[str | None, typer.Option(help="All of this group.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Switch clients on: dhcp sends them the magic packet of Wake-on-LAN."""
+    if bool(clients) == (group is not None):
+        raise typer.BadParameter("name clients, or a --group")
+    registry = api.from_environment()
+    if group is not None:
+        registry.get("groups", group)  # a group of nobody is worth an error
+        clients = [client["name"] for client in registry.listing("clients", group=group)]
+    woken = [registry.post("clients", client, "wake", body={}) for client in clients or ()]
+    if as_json:
+        print_json(woken)
+        return
+    print_table(
+        ("client", "mac", "sent by", "over"),
+        [(w["client"], w["mac"], s["node"], s["interfaces"]) for w in woken for s in w["sent"]],
+        empty="nobody is in that group",
+    )
+
+
+def _change(client: str, changes: dict[str, Any], *, as_json: bool) -> None:
+    changed = api.from_environment().patch("clients", client, body=changes)
+    if as_json:
+        print_json(changed)
+        return
+    print_facts(_facts(changed))
+
+
 def _facts(client: dict[str, Any]) -> dict[str, Any]:
     return {
         "client": client["name"],
@@ -65,6 +152,7 @@ def _facts(client: dict[str, Any]) -> dict[str, Any]:
         "group": client["group"],
         "address": client["address"],
         "disabled": client["disabled"] or None,
+        "note": client["note"] or None,
     }
 
 
@@ -79,6 +167,8 @@ def _plan(client: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
         "by": {"client": "its own link", "group": "its group's link", "default": "the default link"}[link["scope"]]
         if link
         else None,
+        **{f"LUN {disk['lun']}": _boots(disk) for disk in client["disks"] if disk["lun"]},
+        "may choose": [entry["title"] for entry in plan["menu"]["entries"]] if plan["menu"] else None,
         "target": plan["target"],
         "portals": plan["portals"],
         "cannot boot": f"{refusal['detail']}; what to do: {refusal['remedy']}" if refusal else None,

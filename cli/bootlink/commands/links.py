@@ -14,6 +14,7 @@ from bootlink.output import AsJson, moment, print_facts, print_json, print_table
 app = typer.Typer(name="link", help="Links: what a client, a group or everybody else boots.", no_args_is_help=True)
 
 Group = Annotated[str | None, typer.Option(help="The link of this group.")]
+Lun = Annotated[int, typer.Option(help="Which of its disks; 0 is what it boots.", min=0, max=254)]
 Default = Annotated[bool, typer.Option("--default", help="The link of everybody who has no other.")]
 
 
@@ -53,11 +54,13 @@ def set_link(
         typer.Option(help="one-way: only who has the boot's secret gets the disk; mutual: and the disk proves itself."),
     ] = Chap.off,
     version: Annotated[int | None, typer.Option(help="Pin this version instead of a channel.", min=1)] = None,
+    lun: Lun = 0,
     as_json: AsJson = False,
 ) -> None:
     """Link a client, a --group or the --default to an image, from the next boot on.
 
-    The channel is production unless another is named: bootlink link set pc-07 win11:test
+    The channel is production unless another is named: bootlink link set pc-07 win11:test. A further disk beside the one
+    that is booted: bootlink link set --default games --lun 1
     """
     scope, name, rest = _whose(words, group, default=default)
     if len(rest) != 1:
@@ -74,12 +77,13 @@ def set_link(
         "policy": policy.value if policy is not None else None,
         "chap": chap.value,
         "own_layer": own_layer,
+        "lun": lun,
     }
     registry = api.from_environment()
     link = registry.put("links", body=body)
     if "kind" in link:  # a job, which makes a layer file of what was kept, and then sets the link
         follow(registry, link, quiet=as_json)
-        link = registry.get("links", scope, name)
+        link = registry.get("links", scope, name, lun=lun)
     print_link(link, as_json=as_json)
 
 
@@ -91,8 +95,8 @@ def list_links(as_json: AsJson = False) -> None:
         print_json(links)
         return
     print_table(
-        ("whose", "image", "channel or version", "policy", "changed"),
-        [(_owner(k), k["image"], _pointer(k), k["policy"], moment(k["changed"])) for k in links],
+        ("whose", "LUN", "image", "channel or version", "policy", "changed"),
+        [(_owner(k), k["lun"], k["image"], _pointer(k), k["policy"], moment(k["changed"])) for k in links],
         empty="there are no links yet; set one: bootlink link set --default IMAGE",
     )
 
@@ -102,14 +106,32 @@ def show(
     client: Annotated[list[str] | None, typer.Argument(help="Its name or MAC address.", metavar="[CLIENT]")] = None,
     group: Group = None,
     default: Default = False,
+    lun: Lun = 0,
     as_json: AsJson = False,
 ) -> None:
     """Show the link of a client's own, of a --group, or the --default."""
+    print_link(api.from_environment().get(*path_to("links", client, group, default=default), lun=lun), as_json=as_json)
+
+
+@app.command()
+def remove(
+    client: Annotated[list[str] | None, typer.Argument(help="Its name or MAC address.", metavar="[CLIENT]")] = None,
+    group: Group = None,
+    default: Default = False,
+    lun: Lun = 0,
+) -> None:
+    """Take a link away: of a client's own, of a --group, or the --default. The next in that order decides then."""
+    path = path_to("links", client, group, default=default)
+    api.from_environment().delete(*path, lun=lun)
+    print_facts({"removed": f"the link of {' '.join(path[1:])}, LUN {lun}"})
+
+
+def path_to(kind: str, client: list[str] | None, group: str | None, *, default: bool) -> tuple[str, ...]:
+    """The path of somebody's link or menu."""
     scope, name, rest = _whose(client or [], group, default=default)
     if rest:
         raise typer.BadParameter("name one client, or --group G, or --default")
-    path = ("links", scope, name) if name else ("links", scope)
-    print_link(api.from_environment().get(*path), as_json=as_json)
+    return (kind, scope, name) if name else (kind, scope)
 
 
 def _whose(words: list[str], group: str | None, *, default: bool) -> tuple[str, str, list[str]]:
@@ -132,6 +154,7 @@ def print_link(link: dict[str, Any], *, as_json: bool) -> None:
     print_facts(
         {
             "link of": _owner(link),
+            "LUN": link["lun"] or None,
             "image": link["image"],
             "channel" if link["channel"] else "version": link["channel"] or link["version"],
             "own layer": link["own_layer"] or None,

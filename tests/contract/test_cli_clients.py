@@ -1,0 +1,182 @@
+"""The commands for clients, groups, enrolment, disks, menus and whole rosters, against a registry that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bootlink_runtime
+from bootlink import api, app
+from bootlink_events import BootId, ClientSeen
+from lab.chassis import bus_on
+from lab.nats import NatsServer
+from lab.registry import TOKEN, Registry, raw_disk, registry_on, until
+
+A, B, C = (f"52:54:00:00:00:0{n}" for n in (1, 2, 3))
+Run = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+async def registry(nats: NatsServer, database: str, tmp_path: Path) -> AsyncIterator[Registry]:
+    """With two images and two clients."""
+    async with registry_on(nats.url, database, tmp_path / "data") as running:
+        for name in ("win11", "games"):
+            await running.add_image(name, raw_disk(tmp_path / f"{name}.img"))
+        await running.add_client(A, "pc-1", group="room-1")
+        await running.add_client(B, "pc-2", group="room-1")
+        yield running
+
+
+@pytest.fixture
+def run(registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process, in a thread: the registry has the event loop. Returns what it prints."""
+    monkeypatch.setenv("BOOTLINK_API", str(registry.http.base_url))
+    monkeypatch.setenv("BOOTLINK_TOKEN", TOKEN)
+    monkeypatch.setattr(bootlink_runtime, "configure", lambda *_: None)  # logs are the whole process's
+    made: list[api.Api] = []
+    real = api.from_environment
+
+    def remembered() -> api.Api:
+        made.append(real())
+        return made[-1]
+
+    monkeypatch.setattr(api, "from_environment", remembered)
+
+    async def done(*arguments: str, fails: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["bootlink", *arguments])
+
+        def call() -> int:
+            try:
+                app.main()
+            except SystemExit as end:
+                return int(end.code or 0)
+            finally:
+                while made:
+                    made.pop().close()  # a command leaves that to the end of its process
+            return 0
+
+        capsys.readouterr()
+        code = await asyncio.to_thread(call)
+        out, errors = capsys.readouterr()
+        assert code == fails, errors
+        return errors if fails else out
+
+    return done
+
+
+async def query(run: Run, *arguments: str) -> Any:
+    text = await run(*arguments, "--json")  # and the lines that the registry logs here, which begin with their date
+    return json.loads("\n".join(line for line in text.splitlines() if not line.startswith("20")))
+
+
+async def test_clients_are_changed_renamed_disabled_and_removed(run: Run) -> None:
+    await run("client", "set", "pc-1", "--address", "10.77.0.9", "--note", "by the door", "--group", "desks")
+    client = await query(run, "client", "show", "pc-1")
+    assert (client["address"], client["note"], client["group"]) == ("10.77.0.9", "by the door", "desks")
+    assert "by the door" in await run("client", "list")
+    await run("client", "set", "pc-1", "--no-address", "--no-group", "--note", "")
+    client = await query(run, "client", "rename", "pc-1", "front")
+    assert (client["name"], client["address"], client["group"], client["note"]) == ("front", None, None, "")
+    assert "disabled  yes" in await run("client", "disable", "front")
+    assert "switched off" in await run("client", "show", "front")
+    assert (await query(run, "client", "enable", "front"))["disabled"] is False
+    await run("client", "remove", "front")
+    assert "there is no client 'front'" in await run("client", "remove", "front", fails=1)
+    assert "is called pc-2 already" in await run("client", "add", C, "--name", "pc-2", fails=1)
+    assert "nothing to change" in await run("client", "set", "pc-2", fails=2)
+
+
+async def test_a_further_disk_is_linked_shown_and_taken_away(run: Run) -> None:
+    games = ("--group", "room-1", "--lun", "1")
+    await run("link", "set", "--default", "win11")
+    assert "LUN      1" in await run("link", "set", "games", *games)
+    shown = await run("client", "show", "pc-1")
+    assert "win11:production (version 1), policy discard" in shown
+    assert "games:production (version 1), policy discard" in shown
+    assert (await query(run, "link", "show", *games))["image"] == "games"
+    assert [link["lun"] for link in await query(run, "link", "list")] == [0, 1]
+    assert "group room-1, LUN 1" in await run("link", "remove", *games)
+    assert "group room-1 has no link for LUN 1" in await run("link", "remove", *games, fails=1)
+    assert "default, LUN 0" in await run("link", "remove", "--default")
+
+
+async def test_a_menu_grows_entry_by_entry_and_goes_with_its_last(run: Run) -> None:
+    menu = ("link", "menu")
+    assert "no default link" in await run(*menu, "add", "--default", "play", "games", fails=1)
+    await run("link", "set", "--default", "win11")
+    assert "has no boot menu" in await run(*menu, "show", "--default", fails=1)
+    await run(*menu, "add", "--default", "play", "games", "--title", "Games")
+    await run(*menu, "add", "--default", "old", "win11", "--version", "1", "--policy", "keep")
+    await run(*menu, "set", "--default", "--entry", "play", "--seconds", "0", "--title", "Windows 11")
+    shown = await run(*menu, "show", "--default")
+    assert "never: it waits for a choice" in shown
+    assert [line.split()[0] for line in shown.splitlines()[-3:]] == ["link", "play", "old"]
+    assert "Windows 11, Games, win11" in await run("client", "show", "pc-1")
+    held = await query(run, *menu, "add", "--default", "play", "games", "--title", "More games")
+    assert [entry["title"] for entry in held["entries"]] == ["More games", ""]
+    held = await query(run, *menu, "remove", "--default", "play")
+    assert (held["default"], held["seconds"]) == ("link", 0), "the default went, and the link itself takes its place"
+    assert "no entry gone; there are: old" in await run(*menu, "remove", "--default", "gone", fails=1)
+    assert "the menu" in await run(*menu, "remove", "--default", "old")
+    assert "has no boot menu" in await run(*menu, "clear", "--default", fails=1)
+    assert "name one of" in await run(*menu, "show", "--client", "pc-1", "--default", fails=2)
+
+
+async def test_groups_are_listed_shown_renamed_and_joined(run: Run) -> None:
+    await run("link", "set", "--group", "room-1", "win11")
+    assert "room-1  2        win11 (production, discard)" in await run("group", "list")
+    assert "clients  2" in await run("group", "rename", "room-1", "library")
+    assert "clients  1" in await run("group", "move", "annex", "pc-2")
+    shown = await query(run, "group", "show", "library")
+    assert [client["name"] for client in shown["members"]] == ["pc-1"]
+    assert "pc-2" in await run("group", "show", "annex")
+    assert "these are no clients: pc-9" in await run("group", "move", "annex", "pc-1", "pc-9", fails=1)
+
+
+async def test_unknown_pcs_are_let_in_by_rule_or_by_hand(run: Run, nats: NatsServer) -> None:
+    shown = await run("enrolment", "set", "--policy", "refuse", "--name", "lab-{n}", "--group", "new")
+    assert "waits for `bootlink client accept`" in shown
+    assert "lab-{n}" in await run("enrolment", "show")
+    assert "is no pattern" in await run("enrolment", "set", "--name", "lab", fails=1)
+    async with bus_on(nats.url) as bus:
+        bus.emit(ClientSeen(mac=C, boot_id=BootId.mint(), arch="bios", vendor_class="PXEClient"))
+
+        async def seen() -> bool:
+            return C in await run("client", "sightings")
+
+        await until(seen, "the sighting")
+    accepted = await run("client", "accept", C, "--note", "new today")
+    assert "client  lab-1" in accepted
+    assert "group   new" in accepted
+    assert "no unknown PC was seen" in await run("client", "sightings")
+    assert "was seen" in await run("client", "forget", C, fails=1)
+    assert (await query(run, "enrolment", "set", "--no-group", "--policy", "accept"))["group"] is None
+
+
+async def test_a_roster_is_exported_changed_and_imported_again(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "clients.yaml"
+    await run("client", "export", str(file))
+    file.write_text(file.read_text().replace("pc-1", "desk-1") + f"- mac: {C}\n  image: win11\n")
+    assert "would be added      1" in await run("client", "import", str(file), "--dry-run")
+    answer = await query(run, "client", "import", str(file))
+    assert answer == {"added": 1, "changed": 1, "unchanged": 1, "dry_run": False}
+    csv = await run("client", "export")
+    assert f"\n{A},desk-1,room-1,,no,,,,,,\n" in csv
+    bad = tmp_path / "bad.csv"
+    bad.write_text(f"mac,name\n{A},pc 1\n{B},desk-1\nx,y\n")
+    told = await run("client", "import", str(bad), fails=1)
+    assert [line.split(":")[0] for line in told.splitlines()] == ["error", "  line 2", "  line 4", "  what to do"]
+    assert "say --format csv or --format yaml" in await run("client", "import", str(tmp_path / "x.txt"), fails=2)
+    assert "cannot be read" in await run("client", "import", str(tmp_path / "gone.csv"), fails=1)
+
+
+async def test_waking_without_a_dhcp_service_says_what_is_missing(run: Run) -> None:
+    assert "no dhcp service runs" in await run("client", "wake", "pc-1", fails=1)
+    assert "there is no group 'gone'" in await run("client", "wake", "--group", "gone", fails=1)
+    assert "name clients, or a --group" in await run("client", "wake", fails=2)
