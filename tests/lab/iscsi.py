@@ -83,6 +83,7 @@ class Speaker:
     name: str = "iqn.1993-08.org.debian:01:test"
     target: str = "iqn.2026-11.io.bootlink:52-54-00-00-00-01"
     isid: bytes = ISID
+    lun: int = 0  # that commands go to, unless told
     cmdsn: int = 1
     itt: int = 0
     keys: list[tuple[str, str]] = field(default_factory=lambda: list(OPEN_ISCSI_KEYS))
@@ -120,7 +121,7 @@ class Speaker:
         write: bool = False,
         data: bytes = b"",
         final: bool = True,
-        lun: int = 0,
+        lun: int | None = None,
         cmdsn: int | None = None,
         immediate: bool = False,
     ) -> pdu.ScsiCommand:
@@ -130,7 +131,7 @@ class Speaker:
             self.cmdsn = (self.cmdsn + 1) & 0xFFFFFFFF
         return pdu.ScsiCommand(
             flags=(FINAL if final else 0) | direction | 1,
-            lun=lun << 48,
+            lun=(self.lun if lun is None else lun) << 48,
             itt=self.tag(),
             expected=expected,
             cmdsn=number,
