@@ -14,6 +14,7 @@ from bootlink_events.commands import DisconnectClient, DropWriteback, ListWriteb
 from bootlink_runtime import CommandError
 from lab.blockstore import MAC, digest, layer_plan, make_image, plan
 from lab.disks import qemu_img
+from lab.iscsi import Initiator
 from lab.super_client import export_command, hour_ago, lab, layer_of, whole, write_at_random
 from lab.vhdi import read_chain
 
@@ -33,6 +34,12 @@ def booting(*layers: LayerPlan, mac: str = MAC, policy: str = "super", content: 
     return made.model_copy(update={"disks": (disk,)})
 
 
+async def flush(pc: Initiator) -> int:
+    """SYNCHRONIZE CACHE(10); its status."""
+    pc.send(pc.command(bytes((0x35,)) + bytes(9)))
+    return int(getattr(await pc.receive(), "status", -1))
+
+
 async def test_two_super_clients_one_upon_the_other_and_every_judge_reads_what_they_saw(tmp_path: Path) -> None:
     base = base_vhd(tmp_path)
     before, held, random = digest(Path(base.path)), bytearray((tmp_path / "raw.img").read_bytes()), Random(7)
@@ -47,6 +54,16 @@ async def test_two_super_clients_one_upon_the_other_and_every_judge_reads_what_t
             command = export_command(running.images, job, *layers, mac=mac, content=content)
             with pytest.raises(CommandError, match="has the disk open"):
                 await running.ask(command)
+            assert await flush(pc) == 0
+            running_job = export_command(
+                running.images, f"job-{number}-on", *layers, mac=mac, content=content, allow_flushed=True
+            )
+            early = (await running.exported(running_job)).result
+            assert early is not None
+            assert read_chain(Path(early.path), *(Path(layer.path) for layer in layers)) == held, (
+                "of a client that is on"
+            )
+            await write_at_random(pc, held, random, 10)
             await pc.close()
             while (await running.ask(ListWritebacks(mac=mac))).items[0].state == "in_use":
                 await asyncio.sleep(0.02)

@@ -16,9 +16,10 @@ import pytest
 from bootlink_blockstore import exporting, snapshot
 from bootlink_disks import Stack, open_layer, probe, require_chain
 from bootlink_events import BootId, LayerPlan
-from bootlink_events.commands import CancelExport, DropWriteback, ExportedLayer, ExportState, ExportWriteback
+from bootlink_events.commands import CancelExport, DropWriteback, ExportedLayer, ExportWriteback
 from bootlink_runtime import CommandError
 from lab.blockstore import MAC, Plans, identity, layer_plan, make_image, plan
+from lab.filesystem import mount, unmount
 from lab.house import House, Someone, boot_id, house, read, write
 
 SIZE = 8 << 20
@@ -378,6 +379,28 @@ async def test_a_child_that_dies_is_told_and_may_be_repeated(home: House, monkey
     assert (await home.exported(command(home, "job-2"))).state == "done"
 
 
+@pytest.mark.parametrize("whole", [False, True])
+async def test_an_image_store_that_fills_up_leaves_nothing_behind_and_the_writeback_as_it_was(
+    tmp_path: Path, *, whole: bool
+) -> None:
+    """For a differencing layer the space is known before; a whole one finds out on the way."""
+    base = make_image(tmp_path / "base.img", SIZE)
+    (tmp_path / "images").mkdir()
+    mount("tmpfs", tmp_path / "none", tmp_path / "images", 2 << 20)
+    try:
+        async with house(tmp_path, Plans({MAC: plan(base, policy="super", content="c")})) as home:
+            boot = await home.login(identity(boot_id()))
+            for at in range(0, 4 << 20, 1 << 16):
+                await write(boot, b"fills it" * 8192, at=at)
+            boot.seats.clear()
+            state = await home.exported(command(home, whole=whole))
+            assert (state.state, "space" in state.remedy) == ("failed", True), state
+            assert only(home) == []
+            assert await read(await home.login(identity(boot.boot_id)), 8) == b"fills it"
+    finally:
+        unmount(tmp_path / "images")
+
+
 def test_a_full_image_store_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         f_bavail, f_frsize = 1, 4096
@@ -386,7 +409,3 @@ def test_a_full_image_store_is_told_before_anything_is_written(tmp_path: Path, m
     request = exporting.Request(overlay=None, size=1, parent=(), target=tmp_path / "a", draft=tmp_path / "b")
     with pytest.raises(exporting.ExportError, match="8 MiB, and"):
         exporting._require_space(request, 8 << 20)
-
-
-def test_an_answer_knows_its_states() -> None:
-    assert ExportState(state="running").result is None
