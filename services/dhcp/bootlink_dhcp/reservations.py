@@ -1,4 +1,8 @@
-"""Who has an address of their own: the boot plans' `address`, looked up both ways."""
+"""Who has an address of their own: the boot plans' `address`, looked up both ways.
+
+Plans arrive one by one. Where two clients swap their addresses, the first plan claims what the second has not given up
+yet; so a claim that cannot be honoured waits, and is when the address becomes free.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +18,34 @@ class Reservations:
         self._subnet = subnet
         self._address: dict[str, IPv4Address] = {}
         self._owner: dict[IPv4Address, str] = {}
+        self._waiting: dict[str, IPv4Address] = {}  # claims of what another owns, oldest first
 
     def set(self, mac: str, address: IPv4Address | None) -> str | None:
         """A client's plan arrived, changed or went (None). Returns what is wrong with its address, if anything is."""
+        self._waiting.pop(mac, None)
         former = self._address.pop(mac, None)
         if former is not None:
             del self._owner[former]
-        if address is None:
-            return None
+        wrong = None if address is None else self._claim(mac, address)
+        if former is not None and former not in self._owner:
+            self._pass_on(former)
+        return wrong
+
+    def _claim(self, mac: str, address: IPv4Address) -> str | None:
         if not self._subnet.assignable(address):
             return f"{address} cannot be a client's address in {self._subnet.network}"
         if address in self._owner:
-            return f"{address} is reserved for {self._owner[address]} already"
+            self._waiting[mac] = address
+            return f"{address} is reserved for {self._owner[address]} already; it is this client's when that is no more"
         self._address[mac] = address
         self._owner[address] = mac
         return None
+
+    def _pass_on(self, address: IPv4Address) -> None:
+        heir = next((mac for mac, wanted in self._waiting.items() if wanted == address), None)
+        if heir is not None:
+            del self._waiting[heir]
+            self._claim(heir, address)
 
     def of(self, mac: str) -> IPv4Address | None:
         """The address reserved for this client."""

@@ -80,7 +80,8 @@ def summarise(stages: Iterable[Stage], *, newer: datetime | None = None) -> Summ
     addressed = [stage for stage in told if isinstance(stage, BootAddressed)]
     attached = [stage for stage in told if isinstance(stage, BootDiskAttached)]
     by_os = [stage for stage in attached if stage.initiator == "os"]
-    disk = attached[-1] if attached else None
+    # Of several disks the first is what it booted: that with the lowest LUN.
+    disk = min(reversed(attached), key=lambda stage: stage.lun, default=None)
     failures = [stage for stage in told if isinstance(stage, BootFailed)]
     failure = failures[-1] if failures and state == "failed" else None
     return Summary(

@@ -153,6 +153,27 @@ def test_a_reservation_that_another_client_holds_waits_until_that_one_is_gone() 
     assert lab.offer(2) == ip(101)
 
 
+def test_two_clients_that_swap_their_reserved_addresses_have_them_when_both_plans_have_come() -> None:
+    lab = Lab()
+    lab.reservations.set(mac(1), ip(101))
+    lab.reservations.set(mac(2), ip(102))
+    assert "reserved for" in str(lab.reservations.set(mac(1), ip(102)))
+    assert lab.reservations.of(mac(1)) is None
+    assert lab.reservations.set(mac(2), ip(101)) is None
+    assert (lab.reservations.of(mac(1)), lab.reservations.of(mac(2))) == (ip(102), ip(101))
+    assert (lab.reservations.owner(ip(101)), lab.reservations.owner(ip(102))) == (mac(2), mac(1))
+
+
+def test_a_claim_that_waits_is_given_up_when_its_client_wants_another_address_or_is_gone() -> None:
+    lab = Lab()
+    lab.reservations.set(mac(1), ip(101))
+    for change in (ip(103), None):
+        assert lab.reservations.set(mac(2), ip(101)) is not None
+        assert lab.reservations.set(mac(2), change) is None
+    lab.reservations.set(mac(1), None)
+    assert lab.reservations.owner(ip(101)) is None
+
+
 def test_a_released_address_is_idle_and_comes_back_to_its_client() -> None:
     lab = Lab()
     lab.lease(1)

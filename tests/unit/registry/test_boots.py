@@ -140,6 +140,13 @@ def test_a_failure_that_was_overcome_is_not_told_as_the_outcome() -> None:
 ALL = (*PATH, failed(3), attached(10, "o1"), detached(10, 60, "o1"), attached(61, "o2"), detached(61, 90, "o2"))
 
 
+def test_a_boot_is_told_by_the_disk_that_it_booted_and_not_by_its_further_ones() -> None:
+    games = attached(5, "s").model_copy(update={"lun": 1, "image": "games", "version": 9})
+    for stages in ([attached(5, "s"), games], [games, attached(5, "s")]):
+        summary = summarise([STARTED, *stages])
+        assert (summary.image, summary.version) == ("demo", 3)
+
+
 @given(st.permutations(ALL))
 def test_any_order_of_arrival_tells_the_same(stages: list[Stage]) -> None:
     assert summarise(stages) == summarise(ALL)
