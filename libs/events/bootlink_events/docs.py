@@ -1,4 +1,4 @@
-"""Writes docs/events.md and docs/asyncapi.yaml from the event table; `--check` says whether they are fresh.
+"""Writes the pages of events and commands, docs/asyncapi.yaml among them; `--check` says whether they are fresh.
 
 `python -m bootlink_events.docs docs` writes, `python -m bootlink_events.docs --check docs` compares. It needs PyYAML,
 which is among the development requirements; no service imports this module.
@@ -12,8 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from bootlink_events.cloudevent import CONTENT_TYPE, CloudEvent
+from bootlink_events.commands import (
+    COMMAND_PREFIX,
+    COMMANDS,
+    CommandCall,
+    CommandFault,
+    CommandReply,
+    ExportedLayer,
+    WritebackItem,
+)
 from bootlink_events.subjects import ALL_EVENTS, EVENTS, EVENTS_STREAM, PREFIX, EventKind
 
 
@@ -106,6 +116,47 @@ def asyncapi() -> dict[str, Any]:
     }
 
 
+def commands_markdown() -> str:
+    """The page of commands: one table of all, then the fields of each and of its answer."""
+    lines = [
+        "# Commands",
+        "",
+        "Generated from `libs/events/bootlink_events/commands.py` by `make docs`; do not edit.",
+        "",
+        f"A command is a NATS request to one node, on `{COMMAND_PREFIX}.<service>.<node>.<verb>`: a JSON object as",
+        "`CommandCall` below. It is refused after its deadline, and every command may be repeated. The answer is a",
+        "`CommandReply`, which has either what came of it or why it was not carried out, and what to do. What an",
+        "administrator needs of them is in the registry's API; they are for services.",
+        "",
+        "| service | verb | what |",
+        "|---|---|---|",
+    ]
+    for command in COMMANDS:
+        lines.append(f"| {command.service} | `{command.verb}` | {_first_line(command)} |")
+    for command in COMMANDS:
+        lines += ["", f"## {command.verb}", "", " ".join((command.__doc__ or "").split()), ""]
+        lines += _fields(command, "asked")
+        lines += ["", f"Answer: {_first_line(command.answer)}", "", *_fields(command.answer, "answered")]
+    for model in (WritebackItem, ExportedLayer, CommandCall, CommandReply, CommandFault):
+        lines += ["", f"## {model.__name__}", "", _first_line(model), "", *_fields(model, "field")]
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def _first_line(model: type[BaseModel]) -> str:
+    return (model.__doc__ or "").strip().splitlines()[0]
+
+
+def _fields(model: type[BaseModel], head: str) -> list[str]:
+    """A table of the model's fields; none where it has none."""
+    schema = model.model_json_schema(by_alias=True)
+    required = set(schema.get("required", ()))
+    rows = [
+        f"| `{name}` | {_type(field)} | {'yes' if name in required else 'no'} | {field.get('description', '')} |"
+        for name, field in schema.get("properties", {}).items()
+    ]
+    return [f"| {head} | type | required | meaning |", "|---|---|---|---|", *rows] if rows else []
+
+
 def _schema(kind: EventKind) -> dict[str, Any]:
     return _inline(kind.model.model_json_schema(by_alias=True))
 
@@ -123,6 +174,10 @@ def _type(field: dict[str, Any]) -> str:
         return " or ".join(_type(option) for option in field["anyOf"])
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
+    if "$ref" in field:
+        return f"`{field['$ref'].rpartition('/')[2]}`"
+    if field.get("type") == "array" and "items" in field:
+        return f"list of {_type(field['items'])}"
     kind = str(field.get("type", "any"))
     return f"{kind} ({field['format']})" if "format" in field else kind
 
@@ -131,6 +186,7 @@ def pages() -> dict[str, str]:
     """Every generated file's name and contents."""
     return {
         "events.md": events_markdown(),
+        "commands.md": commands_markdown(),
         "asyncapi.yaml": yaml.safe_dump(asyncapi(), sort_keys=False, width=120, allow_unicode=True),
     }
 
