@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, cast
 
 from pydantic import ValidationError
@@ -29,8 +30,9 @@ async def run(request: Request[ResultT], progress: Progress | None = None) -> Re
     """Do it in a child process, and answer its result.
 
     Raises Problem: what is wrong with the files, or with the child. When cancelled, the child's process group is
-    killed, and no draft is left. Blocks nothing.
+    killed. Either way there is neither target nor draft of it then, but half a download, which is kept. Blocks nothing.
     """
+    fresh = request.target is not None and not await asyncio.to_thread(request.target.exists)
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-P", "-m", "bootlink_registry.imaging"),
@@ -57,7 +59,7 @@ async def run(request: Request[ResultT], progress: Progress | None = None) -> Re
             await child.wait()
         await asyncio.wait([words])  # it ends with the group, which alone has the other end
         if request.target is not None and (said is None or "result" not in said):
-            await asyncio.to_thread(writing.clear, request.target)
+            await asyncio.to_thread(_clear, request.target, fresh)
     if said is None:
         raise _died(child.returncode, words.result())
     if "problem" in said:
@@ -66,6 +68,13 @@ async def run(request: Request[ResultT], progress: Progress | None = None) -> Re
         return cast(ResultT, request.answer.model_validate(said["result"]))
     except (ValidationError, LookupError) as error:
         raise _died(child.returncode, f"an answer that is none: {error}") from error
+
+
+def _clear(target: Path, fresh: bool) -> None:
+    """Remove what a failure left. `fresh`: there was no target before, so one that is there now is of no use."""
+    writing.clear(target)
+    if fresh:
+        target.unlink(missing_ok=True)
 
 
 async def _listen(child: asyncio.subprocess.Process, progress: Progress | None) -> dict[str, Any] | None:

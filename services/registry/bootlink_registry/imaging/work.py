@@ -53,9 +53,9 @@ class Stages:
 
 @contextmanager
 def opened_layers(layers: Sequence[LayerRef], *, whole: bool = True) -> Iterator[Stack]:
-    """Layers, top first, as a disk; each must be as it was recorded, and made on the next. DiskError.
+    """Layers, top first, as a disk; each must be as it was recorded, also at the end, and made on the next.
 
-    `whole`: nothing is below the last.
+    `whole`: nothing is below the last. DiskError; Problem if a layer changed meanwhile.
     """
     with ExitStack() as stack:
         found = [stack.enter_context(open_ref(layer)) for layer in layers]
@@ -64,7 +64,10 @@ def opened_layers(layers: Sequence[LayerRef], *, whole: bool = True) -> Iterator
             require_parent(child, parent)
         if whole:
             require_chain(infos[-1:])
+        before = [os.fstat(layer.fd) for layer in found]
         yield Stack(found)
+        for layer, state in zip(found, before, strict=True):
+            require_still(layer.path, state, os.fstat(layer.fd))
 
 
 def open_ref(layer: LayerRef) -> OpenLayer:
