@@ -33,7 +33,13 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def database(postgres: PostgresServer) -> str:
-    """The URL of an empty database of this test's own."""
+    """The URL of a database of this test's own: the registry's schema, and nothing in it."""
+    return postgres.new_registry_database()
+
+
+@pytest.fixture
+def empty_database(postgres: PostgresServer) -> str:
+    """The URL of an empty database of this test's own, which nobody has migrated."""
     return postgres.new_database()
 
 

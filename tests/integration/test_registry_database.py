@@ -81,16 +81,15 @@ async def test_what_waiting_cannot_cure_is_one_line_at_the_start(
     assert refused.value.remedy
 
 
-async def test_registries_that_start_at_once_migrate_once(database: str) -> None:
-    await asyncio.gather(*(schema.migrate(database) for _ in range(4)))
-    connection = await asyncpg.connect(database)
+async def test_registries_that_start_at_once_migrate_once(empty_database: str) -> None:
+    await asyncio.gather(*(schema.migrate(empty_database) for _ in range(4)))
+    connection = await asyncpg.connect(empty_database)
     revision = await connection.fetchval("SELECT version_num FROM alembic_version")
     await connection.close()
     assert revision == schema.expected()
 
 
 async def test_a_database_of_a_newer_version_is_left_alone(database: str, nats: NatsServer, tmp_path: Path) -> None:
-    await schema.migrate(database)
     connection = await asyncpg.connect(database)
     await connection.execute("UPDATE alembic_version SET version_num = '9999'")
     await connection.close()
