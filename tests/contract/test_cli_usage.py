@@ -100,3 +100,18 @@ def test_help_is_there_for_every_command(here: Run, command: str) -> None:
     done = here(*command.split(), "--help")
     assert done.returncode == 0
     assert "Usage: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "image publish golden",
+        "image publish :2",
+        "image show golden:test",
+        "image unpublish golden:2",
+        "image add other file.img --channel test",
+        "image import other file.img --channel test",
+    ],
+)
+def test_a_reference_that_is_none_is_a_wrong_usage(here: Run, command: str) -> None:
+    assert here(*command.split()).returncode == 2

@@ -201,7 +201,7 @@ async def test_a_compaction_of_zeros_alone_leaves_the_version_what_it_is(registr
 async def test_an_export_is_one_whole_file_of_any_version(registry: Registry, tmp_path: Path) -> None:
     chain = Chain(tmp_path, 2)
     await chain.add_to(registry)
-    for number, form, qemu in ((1, "raw", "raw"), (2, "vhd", "vpc"), (2, "vhdx", "vhdx"), (1, "qcow2", "qcow2")):
+    for number, form, qemu in ((1, "raw", "raw"), (2, "qcow2", "qcow2")):
         path = tmp_path / f"out-{number}.{form}"
         result = await registry.result("/v1/images/gold/export", path=str(path), format=form, version=number)
         assert (result["version"], result["sha256"]) == (number, digest(path))
