@@ -77,11 +77,15 @@ async def test_a_working_day(up: Up, tmp_path: Path) -> None:
     up.query("client", "add", TEACHER, "--name", "teacher")
     up.query("client", "add", PUPIL, "--name", "pupil")
     up.query("link", "set", "--default", "win11")
+    up.query("link", "set", "--default", "games", "--lun", "1")
     teacher, pupil = Pc(up, TEACHER), Pc(up, PUPIL)
     await pupil.planned(1)
 
     async with pupil.boot() as session:
         assert await session.read(AT, 4096) == golden[AT : AT + 4096]
+
+    async with pupil.boot(lun=1) as session:
+        assert await session.read(0, MIB) == games.read_bytes()[:MIB]
 
     # The teacher's PC changes the image.
     up.query("client", "super", "teacher", "--image", "win11")
