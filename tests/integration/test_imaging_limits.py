@@ -141,7 +141,7 @@ async def test_a_layer_that_changes_meanwhile_is_a_problem_and_leaves_nothing(tm
         file.seek(510)
         file.write(b"\x55\xaa")
     layer = imaging.LayerRef.model_validate(probe(source))
-    once = []
+    once: list[bool] = []
 
     async def progress(_done: int, _total: int | None) -> None:
         if not once:
