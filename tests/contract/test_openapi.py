@@ -20,6 +20,9 @@ NO_LOST_UPDATE: dict[str, str] = {
     "forget_sighting": "nobody changes one; the PC comes back by itself when it asks again",
 }
 
+# Operations that answer with a file, and what it may be.
+FILES = {"export_roster": {"text/csv", "application/yaml"}}
+
 
 @pytest.fixture
 async def document(nats: NatsServer, database: str, tmp_path: Path) -> AsyncIterator[Any]:
@@ -70,9 +73,10 @@ async def test_the_document_is_complete(document: Any) -> None:
             if status == "204":
                 assert "content" not in response, name
             else:
-                (media,) = response["content"]
-                assert media == ("application/json" if int(status) < 400 else "application/problem+json"), name
-                assert response["content"][media]["schema"], name
+                usual = "application/json" if int(status) < 400 else "application/problem+json"
+                expected = FILES.get(name, {usual}) if status == "200" else {usual}
+                assert set(response["content"]) == expected, name
+                assert all(content["schema"] for content in response["content"].values()), name
 
 
 async def test_whatever_can_be_changed_takes_if_match_and_has_an_etag(document: Any) -> None:
