@@ -30,6 +30,16 @@ def parse(text: str) -> Reference:
     return Reference(image, version=int(rest)) if rest.isdecimal() else Reference(image, channel=rest)
 
 
+def parse_with(text: str, version: int | None) -> Reference:
+    """A reference where a version may be named apart, too. typer.BadParameter if both name one."""
+    reference = parse(text)
+    if version is None:
+        return reference
+    if reference.channel is not None or reference.version is not None:
+        raise typer.BadParameter("name a channel or a --version, not both")
+    return Reference(reference.image, version=version)
+
+
 def parse_version(text: str) -> Reference:
     """A reference that names a number. typer.BadParameter otherwise."""
     reference = parse(text)

@@ -42,6 +42,8 @@ def test_versions_are_listed_published_and_taken_back(golden: tuple[Up, Path]) -
     assert "production -> 1" in said(up, "image", "rollback", "golden")
     assert "production -> 2" in said(up, "image", "rollback", "golden", "--to", "2")
     said(up, "image", "unpublish", "golden:test")
+    link = up.query("link", "set", "--default", "golden:2")
+    assert (link["channel"], link["version"]) == (None, 2)
     assert up.query("image", "note", "golden:2", "with Office")["note"] == "with Office"
     assert [version["number"] for version in up.query("image", "log", "golden", "--most", "1")] == [2]
 

@@ -111,6 +111,8 @@ def test_help_is_there_for_every_command(here: Run, command: str) -> None:
         "image unpublish golden:2",
         "image add other file.img --channel test",
         "image import other file.img --channel test",
+        "link set --default golden:test --version 2",
+        "link set --default golden:1 --version 2",
     ],
 )
 def test_a_reference_that_is_none_is_a_wrong_usage(here: Run, command: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bootlink import api
+from bootlink import api, references
 from bootlink.commands.clients import Client, app
 from bootlink.jobs import follow
 from bootlink.output import AsJson, moment, print_facts, print_json, print_table, size
@@ -18,15 +18,15 @@ Boot = Annotated[str | None, typer.Option("--boot", help="The boot, as `bootlink
 @app.command("super")
 def super_client(
     client: Client,
-    image: Annotated[str, typer.Option(help="The image, as NAME or NAME:CHANNEL.", metavar="IMAGE[:CHANNEL]")],
+    image: Annotated[
+        str, typer.Option(help="The image, a channel or a version of it.", metavar="IMAGE[:CHANNEL|:VERSION]")
+    ],
     version: Annotated[int | None, typer.Option(help="Write upon this version instead of a channel's.", min=1)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a client a super client from its next boot on: what it writes may become a version of the image."""
-    name, _, channel = image.partition(":")
-    if channel and version is not None:
-        raise typer.BadParameter("name a channel or a --version, not both")
-    body = {"image": name, "channel": channel or None, "version": version}
+    linked = references.parse_with(image, version)
+    body = {"image": linked.image, **linked.wish()}
     branch = api.from_environment().put("clients", client, "branch", body=body)
     if as_json:
         print_json(branch)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bootlink import api
+from bootlink import api, references
 from bootlink.jobs import follow
 from bootlink.output import AsJson, moment, print_facts, print_json, print_table
 
@@ -36,7 +36,8 @@ class Chap(StrEnum):
 @app.command("set")
 def set_link(
     words: Annotated[
-        list[str], typer.Argument(help="The client (name or MAC), then the image.", metavar="[CLIENT] IMAGE[:CHANNEL]")
+        list[str],
+        typer.Argument(help="The client (name or MAC), then the image.", metavar="[CLIENT] IMAGE[:CHANNEL|:VERSION]"),
     ],
     group: Group = None,
     default: Default = False,
@@ -64,16 +65,13 @@ def set_link(
     """
     scope, name, rest = _whose(words, group, default=default)
     if len(rest) != 1:
-        raise typer.BadParameter("name one image: bootlink link set (CLIENT | --group G | --default) IMAGE[:CHANNEL]")
-    image, _, channel = rest[0].partition(":")
-    if channel and version is not None:
-        raise typer.BadParameter("name a channel or a --version, not both")
+        raise typer.BadParameter("name one image: bootlink link set (CLIENT | --group G | --default) IMAGE")
+    linked = references.parse_with(rest[0], version)
     body = {
         "scope": scope,
         "name": name,
-        "image": image,
-        "channel": channel or None,
-        "version": version,
+        "image": linked.image,
+        **linked.wish(),
         "policy": policy.value if policy is not None else None,
         "chap": chap.value,
         "own_layer": own_layer,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from bootlink import api
+from bootlink import api, references
 from bootlink.commands.links import Default, Group, Policy, app, path_to
 from bootlink.errors import CommandError
 from bootlink.output import AsJson, print_facts, print_json, print_table
@@ -32,7 +32,7 @@ def show(client: Client = None, group: Group = None, default: Default = False, a
 @menu.command()
 def add(
     entry: Entry,
-    image: Annotated[str, typer.Argument(help="What it boots.", metavar="IMAGE[:CHANNEL]")],
+    image: Annotated[str, typer.Argument(help="What it boots.", metavar="IMAGE[:CHANNEL|:VERSION]")],
     client: Client = None,
     group: Group = None,
     default: Default = False,
@@ -45,15 +45,12 @@ def add(
 
     bootlink link menu add --default ubuntu ubuntu-24 --title "Ubuntu 24.04"
     """
-    name, _, channel = image.partition(":")
-    if channel and version is not None:
-        raise typer.BadParameter("name a channel or a --version, not both")
+    linked = references.parse_with(image, version)
     wanted = {
         "name": entry,
         "title": title,
-        "image": name,
-        "channel": channel or None,
-        "version": version,
+        "image": linked.image,
+        **linked.wish(),
         "policy": policy.value,
     }
     path = _path(client, group, default=default)
