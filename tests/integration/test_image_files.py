@@ -214,7 +214,11 @@ async def test_an_export_is_one_whole_file_of_any_version(registry: Registry, tm
 async def test_an_export_never_replaces_a_file(registry: Registry, tmp_path: Path) -> None:
     await registry.add_image("gold", sparse_disk(tmp_path / "gold.img", SIZE))
     taken = write(tmp_path / "taken.img", b"mine")
-    for path, status in ((taken, 409), (tmp_path / "no" / "folder.img", 422)):
+    for path, status in (
+        (taken, 409),
+        (tmp_path / "no" / "folder.img", 422),
+        (tmp_path / "data" / "images" / "x.img", 422),
+    ):
         answer = await registry.http.post("/v1/images/gold/export", json={"path": str(path), "format": "raw"})
         assert answer.status_code == status, answer.text
     assert taken.read_bytes() == b"mine"

@@ -50,8 +50,10 @@ async def export_image(work: Work) -> dict[str, Any]:
     return result
 
 
-def require_writable(path: Path) -> None:
-    """Problem unless a file of this name can be made. Blocks on the file system."""
+def require_writable(path: Path, store: Path) -> None:
+    """Problem unless a file of this name can be made, outside the image store. Blocks on the file system."""
+    if path.resolve().is_relative_to(store.resolve()):
+        raise invalid(f"{path} lies in the image store, which holds layers alone", "name a folder elsewhere")
     if not path.parent.is_dir():
         raise invalid(f"there is no folder {path.parent} on the registry's machine", "make it, or name another")
     if path.exists() or path.is_symlink():

@@ -42,7 +42,7 @@ async def import_image(body: ImportWish, registry: Registry, response: Response)
 @router.post("/images/{name}/export", status_code=202, responses={404: {}, 409: {}})
 async def export_image(name: str, body: ExportWish, registry: Registry, response: Response) -> JobAnswer:
     """Write a version as one whole file on the registry's machine."""
-    await asyncio.to_thread(flattening.require_writable, Path(body.path))
+    await asyncio.to_thread(flattening.require_writable, Path(body.path), registry.settings.image_store)
     async with registry.database.transaction() as connection:
         number = await versions.version_named(connection, name, channel=body.channel, version=body.version)
         job = await jobs.submit(
