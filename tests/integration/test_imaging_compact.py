@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootlink_disks import create_vhd_differencing, create_vhd_dynamic, free_space, open_layer, probe
+from bootlink_disks import create_vhd_differencing, create_vhd_dynamic, free_space, open_layer, probe, require_parent
 from bootlink_registry import imaging
 from bootlink_registry.imaging import compact as compaction
 from lab.disks import MIB, digest
@@ -117,3 +117,27 @@ def test_a_disk_without_file_systems_loses_its_zeros_alone(tmp_path: Path) -> No
     assert answer.path.read_bytes() == (tmp_path / "disk.img").read_bytes()
     assert (answer.zero_bytes, answer.free_bytes) == (4 * MIB, 0)
     assert answer.before - answer.disk_usage == 4 * MIB
+
+
+def test_what_shows_the_same_may_take_the_place_of_the_old_one_and_what_does_not_is_another(tmp_path: Path) -> None:
+    for kind in KINDS[::3]:
+        part = file_system(tmp_path / "part", kind, FILES)
+        disk_of(tmp_path / "disk.img", [part], "gpt")
+        base = create_vhd_dynamic(tmp_path / "base.vhd", tmp_path / "disk.img")
+        child = create_vhd_differencing(tmp_path / "child.vhd", base, [(0, b"x" * 512)])
+        other = compact(tmp_path, base.path, format_="vhd")
+        assert probe(other.path).uuid != base.uuid
+        # Compacted once more it has no free space left to lose, and so shows the same.
+        again = imaging.Compact(layers=(ref(other.path),), target=tmp_path / "again", format="vhd")
+        done = compaction.compact(again, lambda *_: None)
+        assert done.free_bytes == 0
+        assert probe(done.path).uuid == probe(other.path).uuid
+        # So does a disk of no known file system, and the child that was made on it stands on the new file as well.
+        (tmp_path / "disk.img").write_bytes(bytes(510) + b"\x55\xaa" + b"y" * MIB + bytes(MIB))
+        for path in (base.path, child.path, other.path, done.path):
+            path.unlink()
+        base = create_vhd_dynamic(tmp_path / "base.vhd", tmp_path / "disk.img")
+        child = create_vhd_differencing(tmp_path / "child.vhd", base, [(0, b"x" * 512)])
+        require_parent(child, probe(compact(tmp_path, base.path, format_="vhd").path))
+        for path in (base.path, child.path, tmp_path / "new"):
+            path.unlink()

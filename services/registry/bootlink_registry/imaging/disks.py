@@ -6,8 +6,10 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from bootlink_disks import Disk, create_raw, create_vhd_dynamic, create_vhdx
+from bootlink_disks import Disk, ImageInfo, create_raw, create_vhd_dynamic, create_vhdx
+from bootlink_disks.chain import NIL
 from bootlink_disks.layer import SECTOR
+from bootlink_disks.vhd import EPOCH
 from bootlink_disks.writing import drafted, scratch
 from bootlink_registry.imaging import qemu
 from bootlink_registry.imaging.requests import Compare, Flatten, TargetFormat
@@ -39,7 +41,6 @@ def write_disk(
     format_: TargetFormat,
     disk: Disk,
     stages: Stages,
-    *,
     unique_id: uuid.UUID | None = None,
     timestamp: int | None = None,
 ) -> None:
@@ -57,6 +58,12 @@ def write_disk(
             stages.next()
             with raw.open("rb") as source, drafted(target) as draft:
                 qemu.convert(source.fileno(), "raw", draft, "qcow2", size=disk.size, tell=stages)
+
+
+def identity_of(info: ImageInfo) -> tuple[uuid.UUID, int]:
+    """By what its children know a disk, for another that takes its place: its UUID (nil where it has none), and when it
+    last changed, in seconds since 2000, by its footer or else by the file."""
+    return info.uuid or NIL, info.timestamp or max(0, info.mtime_ns // 10**9 - EPOCH)
 
 
 def compare(request: Compare, tell: Tell) -> Compared:

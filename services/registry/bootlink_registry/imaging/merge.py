@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from bootlink_disks import ImageInfo, Stack, create_vhd_differencing, require_parent
-from bootlink_disks.chain import NIL
-from bootlink_disks.vhd import EPOCH, MAX_SIZE
-from bootlink_registry.imaging.disks import FORMATS, write_disk
+from bootlink_disks.vhd import MAX_SIZE
+from bootlink_registry.imaging.disks import FORMATS, identity_of, write_disk
 from bootlink_registry.imaging.requests import Merge, TargetFormat
 from bootlink_registry.imaging.results import Written
 from bootlink_registry.imaging.work import Stages, Tell, open_ref, opened_layers, written
@@ -26,7 +25,7 @@ def merge(request: Merge, tell: Tell) -> Written:
         top = disk.layers[0].info
         if request.parent is None:
             format_: TargetFormat = "vhd" if disk.size <= LARGEST_VHD else "vhdx"
-            write_disk(request.target, format_, disk, stages, unique_id=top.uuid or NIL, timestamp=_changed(top))
+            write_disk(request.target, format_, disk, stages, *identity_of(top))
             stages.next()
             return written(request.target, FORMATS[format_], disk.size, stages)
         with open_ref(request.parent) as parent:
@@ -36,19 +35,14 @@ def merge(request: Merge, tell: Tell) -> Written:
 
 
 def _difference(request: Merge, disk: Stack, parent: ImageInfo, stages: Stages) -> None:
-    top = disk.layers[0].info
+    unique_id, timestamp = identity_of(disk.layers[0].info)
     require_parent(disk.layers[-1].info, parent)
     create_vhd_differencing(
         request.target,
         parent,
         disk.changes(),
         size=disk.size,
-        unique_id=top.uuid or NIL,
-        timestamp=_changed(top),
+        unique_id=unique_id,
+        timestamp=timestamp,
         progress=stages,
     )
-
-
-def _changed(info: ImageInfo) -> int:
-    """When the disk last changed, as a child's file says it: by the footer, or the file where that says nothing."""
-    return info.timestamp or max(0, info.mtime_ns // 10**9 - EPOCH)

@@ -47,11 +47,11 @@ class Fetched(Result):
 
 
 class Compacted(Written):
-    """A whole disk written anew. The bytes of free space are zeros in it: another content than before."""
+    """A whole disk written anew, with zeros for free space: another content than before, unless `free_bytes` is 0."""
 
     before: int = Field(description="what the layers occupied")
     zero_bytes: int = Field(description="stored before, in use, and zeros")
-    free_bytes: int = Field(description="stored before, and free space of a file system")
+    free_bytes: int = Field(description="not zeros before, and free space of a file system")
     notes: tuple[str, ...] = Field(default=(), description="file systems that were left as they are, and why")
 
 
