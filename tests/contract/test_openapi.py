@@ -60,8 +60,8 @@ async def test_the_document_is_complete(document: Any) -> None:
         assert operation["description"], f"{name} says nothing of what it does"
         assert operation["x-role"] in ("viewer", "operator", "admin")
         assert operation["tags"], name
-        told = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "path"}
-        assert told == set(re.findall(r"\{(\w+)\}", path)), name
+        parts = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "path"}
+        assert parts == set(re.findall(r"\{(\w+)\}", path)), name
         statuses = set(operation["responses"])
         assert {"401", "403", "422", "429", "503"} <= statuses, name
         assert "500" not in statuses, name

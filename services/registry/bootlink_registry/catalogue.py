@@ -10,6 +10,8 @@ from typing import Literal
 from bootlink_events import Chap, LayerFormat, Policy
 
 Scope = Literal["client", "group", "default"]
+NamedScope = Literal["client", "group"]
+UnnamedScope = Literal["default"]
 Fault = Literal["missing", "changed", "corrupt"]
 
 DEFAULT_CHANNEL = "production"

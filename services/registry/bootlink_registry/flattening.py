@@ -52,12 +52,15 @@ async def export_image(work: Work) -> dict[str, Any]:
 
 def require_writable(path: Path, store: Path) -> None:
     """Problem unless a file of this name can be made, outside the image store. Blocks on the file system."""
-    if path.resolve().is_relative_to(store.resolve()):
-        raise invalid(f"{path} lies in the image store, which holds layers alone", "name a folder elsewhere")
-    if not path.parent.is_dir():
-        raise invalid(f"there is no folder {path.parent} on the registry's machine", "make it, or name another")
-    if path.exists() or path.is_symlink():
-        raise conflict(f"{path} exists already", "choose another name, or remove it first")
+    try:
+        if path.resolve().is_relative_to(store.resolve()):
+            raise invalid(f"{path} lies in the image store, which holds layers alone", "name a folder elsewhere")
+        if not path.parent.is_dir():
+            raise invalid(f"there is no folder {path.parent} on the registry's machine", "make it, or name another")
+        if path.exists() or path.is_symlink():
+            raise conflict(f"{path} exists already", "choose another name, or remove it first")
+    except OSError as error:  # a name longer than the file system takes, or a folder that may not be looked into
+        raise invalid(f"{path} cannot be a file ({error.strerror})", "choose another name") from error
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise invalid(f"the registry may not write into {path.parent}", "let its user write there, or name another")
 

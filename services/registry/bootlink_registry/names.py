@@ -21,6 +21,8 @@ NAME_LIMIT: Final = 63  # characters, RFC 1035, section 2.3.4
 
 TITLE_LIMIT: Final = 60  # characters; a row of iPXE's menu has 80 columns, and a frame
 
+WITHOUT_NUL: Final = r"^[^\u0000]*$"  # what PostgreSQL can store; a regular expression of JSON Schema
+
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _PATTERN = re.compile(r"[a-z0-9.-]*\{n(:0?[0-9]{1,2})?\}[a-z0-9.-]*")  # nothing else that str.format understands
 _TITLE = re.compile(r"([A-Za-z0-9(][A-Za-z0-9 .,:()/_+@'=!?-]*)?")
@@ -88,7 +90,14 @@ def as_mac(text: str) -> str | None:
         return None
 
 
-Name = Annotated[str, AfterValidator(check_name), Field(description="a-z, 0-9, dash and dot; at most 63 characters")]
+Name = Annotated[
+    str,
+    AfterValidator(check_name),
+    Field(
+        description="a-z, 0-9, dash and dot; at most 63 characters",
+        json_schema_extra={"pattern": f"^{_NAME.pattern}$", "minLength": 1, "maxLength": NAME_LIMIT},
+    ),
+]
 """A name in a request."""
 
 Title = Annotated[
@@ -97,4 +106,6 @@ Title = Annotated[
 """A title in a request."""
 
 ClientAddress = Annotated[IPv4Address, AfterValidator(check_address)]
-Note = Annotated[str, AfterValidator(check_note), Field(max_length=NOTE_LIMIT)]
+Note = Annotated[
+    str, AfterValidator(check_note), Field(max_length=NOTE_LIMIT, json_schema_extra={"pattern": WITHOUT_NUL})
+]

@@ -12,17 +12,16 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from bootlink_registry.api.models.base import ProblemAnswer
+from bootlink_registry.api.openapi import MEDIA_TYPE, methods_of
 from bootlink_registry.database import DatabaseAway
 from bootlink_registry.problems import Problem
 
-MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 2  # told with 503; the database is usually back by then
 ERRORS_SHOWN: Final = 10  # of one body that is wrong in many ways
 
 _REMEDIES: Final = {
     404: "the paths there are: /openapi.json",
     405: "the methods there are: /openapi.json",
-    400: "send JSON, as /openapi.json says",
     413: "images are added by their path, not by their bytes; /openapi.json says what is expected",
 }
 
@@ -58,9 +57,14 @@ def install(app: FastAPI, *, log: Any) -> None:
         return answer(422, f"a value cannot be stored: {error}", "correct it and send the request again")
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
-        remedy = _REMEDIES.get(error.status_code, "see /openapi.json")
-        return answer(error.status_code, str(error.detail), remedy)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # FastAPI's, of a body that is not even text
+            return answer(422, "the body is no JSON: it is not UTF-8", "send JSON, as /openapi.json says")
+        told = answer(error.status_code, str(error.detail), _REMEDIES.get(error.status_code, "see /openapi.json"))
+        told.headers.update(error.headers or {})
+        if error.status_code == 405:  # Starlette names the methods of the first route of this path alone
+            told.headers["Allow"] = ", ".join(methods_of(app, request.url.path))
+        return told
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

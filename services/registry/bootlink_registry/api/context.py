@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Header, Query, Request, Response
 from starlette.datastructures import MutableHeaders
 
-from bootlink_registry.api.etags import Current, Tagged, change, etag_of
+from bootlink_registry.api.etags import IF_MATCH, Current, Tagged, change, etag_of
 from bootlink_registry.api.roles import identity_of
 from bootlink_registry.database import Connection, Database
 from bootlink_registry.delivery import Delivery
@@ -73,7 +73,11 @@ Registry = Annotated[Context, Depends(_context)]
 def _changing(
     context: Registry,
     if_match: Annotated[
-        str | None, Header(description="the ETag of what is to be changed; 412 if it is another by now")
+        str | None,
+        Header(
+            description="the ETag of what is to be changed; 412 if it is another by now",
+            json_schema_extra={"pattern": IF_MATCH},
+        ),
     ] = None,
 ) -> Context:
     return replace(context, if_match=if_match)

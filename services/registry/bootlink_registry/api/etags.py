@@ -24,6 +24,7 @@ from bootlink_registry.database import Connection, Database
 from bootlink_registry.problems import Problem
 
 DIGITS: Final = 32  # hexadecimal ones of the SHA-256: 128 bits
+IF_MATCH: Final = r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$'  # RFC 9110, section 13.1.1
 _TAG: Final = re.compile(r'(W/)?"([^"]*)"')
 
 

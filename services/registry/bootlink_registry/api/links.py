@@ -9,12 +9,12 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from bootlink_registry import links, own_layers
-from bootlink_registry.api.context import PAGE, After, Changing, Limit, Registry
+from bootlink_registry.api.context import PAGE, After, Changing, Context, Limit, Registry
 from bootlink_registry.api.jobs import accepted
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.jobs import JobAnswer
 from bootlink_registry.api.models.links import LinkAnswer, Lun, NewLink
-from bootlink_registry.catalogue import Scope
+from bootlink_registry.catalogue import NamedScope, Scope, UnnamedScope
 from bootlink_registry.database import Connection
 
 WhichLun = Annotated[Lun, Query()]
@@ -78,30 +78,35 @@ async def list_links(registry: Registry, limit: Limit = PAGE, after: After = "")
 
 
 @router.get("/{scope}", responses={404: {}})
-async def show_unnamed_link(scope: Scope, registry: Registry, lun: WhichLun = 0) -> LinkAnswer:
+async def show_unnamed_link(scope: UnnamedScope, registry: Registry, lun: WhichLun = 0) -> LinkAnswer:
     """The default link."""
-    return await show_link(scope, "", registry, lun)
+    async with registry.database.transaction() as connection:
+        return registry.shown(await _link(connection, scope, "", lun))
 
 
 @router.get("/{scope}/{name}", responses={404: {}})
-async def show_link(scope: Scope, name: str, registry: Registry, lun: WhichLun = 0) -> LinkAnswer:
+async def show_link(scope: NamedScope, name: str, registry: Registry, lun: WhichLun = 0) -> LinkAnswer:
     """The link of a client (by name or MAC address) or of a group."""
     async with registry.database.transaction() as connection:
         return registry.shown(LinkAnswer.of(await links.get_link(connection, scope, name, lun)))
 
 
 @router.delete("/{scope}", status_code=204, responses={404: {}})
-async def remove_unnamed_link(scope: Scope, registry: Changing, lun: WhichLun = 0) -> None:
+async def remove_unnamed_link(scope: UnnamedScope, registry: Changing, lun: WhichLun = 0) -> None:
     """Take the default link away."""
-    await remove_link(scope, "", registry, lun)
+    await _remove(scope, "", registry, lun)
 
 
 @router.delete("/{scope}/{name}", status_code=204, responses={404: {}})
-async def remove_link(scope: Scope, name: str, registry: Changing, lun: WhichLun = 0) -> None:
+async def remove_link(scope: NamedScope, name: str, registry: Changing, lun: WhichLun = 0) -> None:
     """Take the link of a client or of a group away, and with that of LUN 0 its boot menu."""
-    async with registry.change(lambda c: _link(c, scope, name, lun)) as connection:
-        await links.remove_link(connection, scope=scope, name=name, lun=lun, source=registry.source)
+    await _remove(scope, name, registry, lun)
 
 
 async def _link(connection: Connection, scope: Scope, name: str, lun: int) -> LinkAnswer:
     return LinkAnswer.of(await links.get_link(connection, scope, name, lun))
+
+
+async def _remove(scope: Scope, name: str, registry: Context, lun: int) -> None:
+    async with registry.change(lambda c: _link(c, scope, name, lun)) as connection:
+        await links.remove_link(connection, scope=scope, name=name, lun=lun, source=registry.source)

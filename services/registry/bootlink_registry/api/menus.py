@@ -7,48 +7,48 @@ from fastapi import APIRouter
 from bootlink_registry import menus
 from bootlink_registry.api.context import Changing, Context, Registry
 from bootlink_registry.api.models.menus import MenuAnswer, NewMenu
-from bootlink_registry.catalogue import Scope
+from bootlink_registry.catalogue import NamedScope, Scope, UnnamedScope
 from bootlink_registry.database import Connection
 
 router = APIRouter(prefix="/menus", tags=["menus"])
 
 
 @router.get("/{scope}", responses={404: {}})
-async def show_unnamed_menu(scope: Scope, registry: Registry) -> MenuAnswer:
+async def show_unnamed_menu(scope: UnnamedScope, registry: Registry) -> MenuAnswer:
     """The boot menu of the default link."""
-    return await show_menu(scope, "", registry)
+    async with registry.database.transaction() as connection:
+        return registry.shown(await _menu(connection, scope, ""))
 
 
 @router.get("/{scope}/{name}", responses={404: {}})
-async def show_menu(scope: Scope, name: str, registry: Registry) -> MenuAnswer:
+async def show_menu(scope: NamedScope, name: str, registry: Registry) -> MenuAnswer:
     """The boot menu of the link of a client (by name or MAC address) or of a group."""
     async with registry.database.transaction() as connection:
         return registry.shown(MenuAnswer.of(await menus.get_menu(connection, scope, name)))
 
 
 @router.put("/{scope}", responses={404: {}, 409: {}})
-async def set_unnamed_menu(scope: Scope, body: NewMenu, registry: Changing) -> MenuAnswer:
+async def set_unnamed_menu(scope: UnnamedScope, body: NewMenu, registry: Changing) -> MenuAnswer:
     """Set the boot menu of the default link."""
     return await _set(scope, "", body, registry)
 
 
 @router.put("/{scope}/{name}", responses={404: {}, 409: {}})
-async def set_menu(scope: Scope, name: str, body: NewMenu, registry: Changing) -> MenuAnswer:
+async def set_menu(scope: NamedScope, name: str, body: NewMenu, registry: Changing) -> MenuAnswer:
     """Set what a PC may choose from at its boot, beside what its link names. The whole menu, in its order."""
     return await _set(scope, name, body, registry)
 
 
 @router.delete("/{scope}", status_code=204, responses={404: {}})
-async def remove_unnamed_menu(scope: Scope, registry: Changing) -> None:
+async def remove_unnamed_menu(scope: UnnamedScope, registry: Changing) -> None:
     """Take the boot menu of the default link away."""
-    await remove_menu(scope, "", registry)
+    await _remove(scope, "", registry)
 
 
 @router.delete("/{scope}/{name}", status_code=204, responses={404: {}})
-async def remove_menu(scope: Scope, name: str, registry: Changing) -> None:
+async def remove_menu(scope: NamedScope, name: str, registry: Changing) -> None:
     """Take a boot menu away. The link stays, and is booted without a question."""
-    async with registry.change(lambda c: _menu(c, scope, name)) as connection:
-        await menus.remove_menu(connection, scope=scope, name=name, source=registry.source)
+    await _remove(scope, name, registry)
 
 
 async def _set(scope: Scope, name: str, body: NewMenu, registry: Context) -> MenuAnswer:
@@ -71,3 +71,8 @@ async def _set(scope: Scope, name: str, body: NewMenu, registry: Context) -> Men
 
 async def _menu(connection: Connection, scope: Scope, name: str) -> MenuAnswer:
     return MenuAnswer.of(await menus.get_menu(connection, scope, name))
+
+
+async def _remove(scope: Scope, name: str, registry: Context) -> None:
+    async with registry.change(lambda c: _menu(c, scope, name)) as connection:
+        await menus.remove_menu(connection, scope=scope, name=name, source=registry.source)

@@ -12,11 +12,13 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import compile_path
 
-from bootlink_registry.api.answers import MEDIA_TYPE
 from bootlink_registry.api.etags import Tagged
 from bootlink_registry.api.models.base import ProblemAnswer
 from bootlink_registry.api.roles import role_for
+
+MEDIA_TYPE: Final = "application/problem+json"  # RFC 9457, section 6.1
 
 # What any operation may answer: no token, not its role, wrong parameters, too many failures, no database.
 _ALWAYS: Final = (401, 403, 422, 429, 503)
@@ -49,6 +51,17 @@ def describe(app: FastAPI) -> dict[str, Any]:
                 _complete(operation)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def methods_of(app: FastAPI, path: str) -> list[str]:
+    """The methods that there are for a path."""
+    found = {
+        method.upper()
+        for template, item in describe(app)["paths"].items()
+        if compile_path(template)[0].match(path)
+        for method in item
+    }
+    return sorted(found)
 
 
 def _complete(operation: dict[str, Any]) -> None:

@@ -15,13 +15,16 @@ from bootlink_registry.roster_text import Format
 router = APIRouter(prefix="/roster", tags=["clients"])
 
 _MEDIA_TYPES: Final = {"csv": "text/csv", "yaml": "application/yaml"}
-_TEXT: Final = {"schema": {"type": "string"}}
+_CONTENT: Final = {
+    "text/csv": {"schema": {"type": "string"}},
+    "application/yaml": {"schema": {"type": "array", "items": {"type": "object"}}},
+}
 
 
 @router.get(
     "",
     response_class=Response,
-    responses={200: {"content": dict.fromkeys(_MEDIA_TYPES.values(), _TEXT), "description": "the file"}},
+    responses={200: {"content": _CONTENT, "description": "the file"}},
 )
 async def export_roster(
     registry: Registry, form: Annotated[Format, Query(alias="format", description="of the file")] = "csv"

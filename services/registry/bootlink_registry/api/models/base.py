@@ -6,16 +6,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-NOTE_LIMIT = 1_000  # characters
-
 T = TypeVar("T")
-
-
-def storable(text: str) -> str:
-    """`text` itself, if PostgreSQL can store it. ValueError."""
-    if "\0" in text:
-        raise ValueError("a text cannot hold a NUL character")
-    return text
 
 
 class Answer(BaseModel):
@@ -43,3 +34,7 @@ class Page(Answer, Generic[T]):
 
     items: list[T]
     next: str | None = None
+
+
+SOME_FIELD = ConfigDict(json_schema_extra={"minProperties": 1})
+"""Of a change: one that names no field changes nothing, and is refused."""

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Self
 from uuid import UUID
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from bootlink_events import Policy
 from bootlink_events.commands import WritebackState
 from bootlink_registry.api.etags import Tagged
-from bootlink_registry.api.models.base import NOTE_LIMIT, Answer, Wish
+from bootlink_registry.api.models.base import Answer, Wish
 from bootlink_registry.branches import BranchRow
-from bootlink_registry.names import Name
+from bootlink_registry.names import Name, Note
 from bootlink_registry.writebacks import Held
-
-
-def _storable(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("a note cannot hold a NUL character")
-    return text
-
-
-Note = Annotated[str, AfterValidator(_storable), Field(max_length=NOTE_LIMIT)]
 
 
 class NewBranch(Wish):

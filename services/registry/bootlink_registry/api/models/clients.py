@@ -10,7 +10,7 @@ from pydantic import Field
 
 from bootlink_events import BootPlan, DiskPlan, Mac, Menu, Refusal
 from bootlink_registry.api.etags import Tagged
-from bootlink_registry.api.models.base import Answer, Wish
+from bootlink_registry.api.models.base import SOME_FIELD, Answer, Wish
 from bootlink_registry.api.models.boots import BootAnswer
 from bootlink_registry.api.models.branches import BranchAnswer
 from bootlink_registry.api.models.links import ResolvedLink
@@ -32,6 +32,8 @@ class NewClient(Wish):
 
 class ClientChange(Wish):
     """Fields that are left out stay as they are; null takes group or address away."""
+
+    model_config = SOME_FIELD
 
     name: Name = ""
     group: Name | None = None

@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Field
 
 from bootlink_registry.api.etags import Tagged
-from bootlink_registry.api.models.base import Answer, Wish
+from bootlink_registry.api.models.base import SOME_FIELD, Answer, Wish
 from bootlink_registry.enrolment import Policy, Rule
 from bootlink_registry.names import ClientAddress, Name, Note, check_pattern
 
@@ -21,6 +21,8 @@ Pattern = Annotated[str, AfterValidator(check_pattern), Field(max_length=PATTERN
 
 class RuleChange(Wish):
     """Fields that are left out stay as they are; null takes the group away."""
+
+    model_config = SOME_FIELD
 
     policy: Policy = Field(default="accept", description="accept: it becomes a client by itself; refuse: a sighting")
     pattern: Pattern = Field(default="pc-{n:03}", description="of names; {n} counts")

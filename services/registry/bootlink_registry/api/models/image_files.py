@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from bootlink_registry.api.models.base import Wish
-from bootlink_registry.api.models.images import PATH_LIMIT, Note, ServerPath, VersionNumber
+from bootlink_registry.api.models.images import PATH_LIMIT, ServerPath, VersionNumber
 from bootlink_registry.imports import is_url
-from bootlink_registry.names import Name
+from bootlink_registry.names import Name, Note
 
 LayerTarget = Literal["vhd", "vhdx", "raw"]
 

@@ -10,21 +10,15 @@ from pydantic import AfterValidator, Field
 
 from bootlink_events import LayerFormat
 from bootlink_registry.api.etags import Tagged
-from bootlink_registry.api.models.base import NOTE_LIMIT, Wish
+from bootlink_registry.api.models.base import Wish
 from bootlink_registry.catalogue import Fault
 from bootlink_registry.images import ImageRow, VersionRow
-from bootlink_registry.names import Name
+from bootlink_registry.names import Name, Note
 
 PATH_LIMIT = 4_096  # bytes, PATH_MAX of Linux
 
 
 VersionNumber = Annotated[int, Field(ge=1, le=2**31 - 1)]
-
-
-def _storable(note: str) -> str:
-    if "\0" in note:
-        raise ValueError("a note cannot hold a NUL character")
-    return note
 
 
 def _absolute(path: str) -> str:
@@ -33,11 +27,14 @@ def _absolute(path: str) -> str:
     return path
 
 
-Note = Annotated[str, AfterValidator(_storable), Field(max_length=NOTE_LIMIT)]
 ServerPath = Annotated[
     str,
     AfterValidator(_absolute),
-    Field(max_length=PATH_LIMIT, description="absolute path of a file on the registry's machine"),
+    Field(
+        max_length=PATH_LIMIT,
+        description="absolute path of a file on the registry's machine",
+        json_schema_extra={"pattern": r"^/[^\u0000]*$"},
+    ),
 ]
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AwareDatetime, Field
 
 from bootlink_registry.api.etags import Tagged
-from bootlink_registry.api.models.base import NOTE_LIMIT, Wish, storable
-from bootlink_registry.names import Name
+from bootlink_registry.api.models.base import Wish
+from bootlink_registry.names import Name, Note
 from bootlink_registry.tokens import Role, TokenRow
 
 
 class NewToken(Wish):
     name: Name
     role: Role
-    note: Annotated[str, AfterValidator(storable)] = Field(default="", max_length=NOTE_LIMIT)
+    note: Note = ""
     expires: AwareDatetime | None = Field(default=None, description="unset: never")
 
 
