@@ -70,7 +70,7 @@ async def test_a_new_version_gets_the_next_number_and_moves_no_channel(registry:
     await registry.add_image("demo", raw_disk(tmp_path / "one.img"))
     second = await add_version(registry, "demo", raw_disk(tmp_path / "two.img"), note="drivers")
     assert (second["number"], second["note"], second["channels"], second["layers"]) == (2, "drivers", [], 1)
-    assert second["owned"] is False
+    assert (second["owned"], second["author"]) == (False, "admin")
     image = await registry.get("/v1/images/demo")
     assert image["channels"] == {"production": 1}
     assert [version["number"] for version in image["versions"]] == [2, 1]

@@ -179,40 +179,58 @@ async def _versions(
     """At most `limit` versions of each image: of this number, or below that, or all; by image, newest first."""
     found = await connection.fetch(
         """
-        WITH RECURSIVE placed AS (
+        WITH placed AS (
             SELECT v.*, row_number() OVER (PARTITION BY image ORDER BY number DESC) AS place FROM versions v
             WHERE image = ANY($1::text[]) AND ($2::integer IS NULL OR number = $2)
-                AND ($3::integer IS NULL OR number < $3)),
-        chosen AS (SELECT * FROM placed WHERE place <= $4),
-        chain AS (
-            SELECT l.id AS top, l.below, l.fault, 1 AS depth FROM layers l WHERE l.id IN (SELECT layer FROM chosen)
-            UNION ALL
-            SELECT c.top, l.below, l.fault, c.depth + 1 FROM chain c JOIN layers l ON l.id = c.below),
-        whole AS (
-            SELECT top, max(depth) AS depth, (array_agg(fault ORDER BY depth) FILTER (WHERE fault IS NOT NULL))[1]
-                AS first_fault
-            FROM chain GROUP BY top)
-        SELECT l.*, w.depth, w.first_fault, v.image, v.number, v.parent, v.content, v.layer, v.note, v.author,
-            v.from_boot, v.created AS made,
+                AND ($3::integer IS NULL OR number < $3))
+        SELECT l.*, v.image, v.number, v.parent, v.content, v.layer, v.note, v.author, v.from_boot, v.created AS made,
             ARRAY(SELECT name FROM channels c WHERE c.image = v.image AND c.version = v.number ORDER BY name)
                 AS channels
-        FROM chosen v JOIN layers l ON l.id = v.layer JOIN whole w ON w.top = v.layer
-        ORDER BY v.image, v.number DESC
+        FROM placed v JOIN layers l ON l.id = v.layer
+        WHERE v.place <= $4 ORDER BY v.image, v.number DESC
         """,
         *(images, number, before, limit),
     )
+    chains = await _chains(connection, [row["layer"] for row in found])
     return [
         VersionRow(
             version=rows.version_of(row),
             layer=rows.layer_of(row),
-            depth=row["depth"],
-            fault=row["first_fault"],
+            depth=chains[row["layer"]][0],
+            fault=chains[row["layer"]][1],
             channels=tuple(row["channels"]),
             created=row["made"],
             **{name: row[name] for name in ("disk_usage", "sha256", "owned", "note", "author", "from_boot")},
         )
         for row in found
     ]
+
+
+async def _chains(connection: Connection, tops: list[Any]) -> dict[Any, tuple[int, Fault | None]]:
+    """Of each layer: how many it is read from, with those below, and the first fault among them, from the top."""
+    found = {
+        row["id"]: (row["below"], row["fault"])
+        for row in await connection.fetch(
+            """
+            WITH RECURSIVE used AS (
+                SELECT id, below, fault FROM layers WHERE id = ANY($1::uuid[])
+                UNION SELECT l.id, l.below, l.fault FROM layers l JOIN used u ON u.below = l.id)
+            SELECT * FROM used
+            """,
+            tops,
+        )
+    }
+    chains: dict[Any, tuple[int, Fault | None]] = {None: (0, None)}
+    for top in tops:
+        path = []
+        while top not in chains:
+            path.append(top)
+            top = found[top][0]
+        depth, fault = chains[top]
+        for layer in reversed(path):
+            depth, fault = depth + 1, found[layer][1] or fault
+            chains[layer] = (depth, fault)
+    return chains
 
 
 async def all_layers(connection: Connection, image: str | None = None) -> list[Layer]:

@@ -11,6 +11,8 @@ PCs that run may still read it (see `store`).
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,8 +56,10 @@ async def remove_image(connection: Connection, *, image: str, author: str = "", 
     await require_image(connection, image)
     await _require_unneeded(connection, image, None)
     await connection.execute("DELETE FROM channels WHERE image = $1", image)
-    await _delete(connection, "DELETE FROM versions WHERE image = $1", image)
-    await _delete(connection, "DELETE FROM images WHERE name = $1", image)
+    with _alone(image):
+        await connection.execute("DELETE FROM versions WHERE image = $1", image)
+        await connection.execute("DELETE FROM images WHERE name = $1", image)
+        await settle_layers(connection)
     await _tell(connection, image, None, author, source)
 
 
@@ -76,7 +80,9 @@ async def remove_version(connection: Connection, *, image: str, version: int, au
         *(image, version),
     )
     await connection.execute("UPDATE channels SET former = NULL WHERE image = $1 AND former = $2", image, version)
-    await _delete(connection, "DELETE FROM versions WHERE image = $1 AND number = $2", image, version)
+    with _alone(image):
+        await connection.execute("DELETE FROM versions WHERE image = $1 AND number = $2", image, version)
+        await settle_layers(connection)
     await _tell(connection, image, version, author, source)
 
 
@@ -133,16 +139,18 @@ def _named(row: Any) -> str:
     return f"{row['image']}:{row['number']}"
 
 
-async def _delete(connection: Connection, statement: str, *values: Any) -> None:
+@contextlib.contextmanager
+def _alone(image: str) -> Iterator[None]:
+    """Problem, instead of a violated foreign key, where somebody began to need it in this very moment."""
     try:
-        await connection.execute(statement, *values)
-    except asyncpg.ForeignKeyViolationError as error:  # linked in this very moment
+        yield
+    except asyncpg.ForeignKeyViolationError as error:
         raise conflict(
-            f"something was linked to image {values[0]} just now", "look with bootlink link list, then repeat"
+            f"something was linked to image {image}, or made upon it, just now",
+            "look with bootlink link list and bootlink image list, then repeat",
         ) from error
 
 
 async def _tell(connection: Connection, image: str, version: int | None, author: str, source: str) -> None:
-    await settle_layers(connection)
     event = ImageRemoved(image=image, version=version, author=author, at=datetime.now(UTC))
     await outbox.record(connection, event, source=source)
