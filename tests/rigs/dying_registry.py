@@ -1,18 +1,23 @@
-"""A registry that ends itself with SIGKILL at the n-th step of a commit; DIE_AT names n.
+"""Registries that end themselves with SIGKILL at the n-th step of a commit.
 
-Steps are what a commit asks of others: each statement and each commit of the database, each command to a block store,
-each look at a file, and its return. They are counted in the task of the job alone, so that what else the registry does
-does not move them. A commit that has fewer steps than n is done.
+Steps are what a commit asks of others: each statement to the database, BEGIN and COMMIT among them, each return of a
+transaction; each answer of a block store; each look at a file; and its return. They are counted in the task of the job
+alone, so that what else the registry does does not move them. A commit that has fewer steps than n is done.
+
+This process has read all modules, which takes longer than all the rest, and forks one registry for each line of its
+stdin, which names the step. It says the process' number, and how it ended.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import asyncpg
 from asyncpg.transaction import Transaction
@@ -23,6 +28,7 @@ from bootlink_registry.jobs.kinds import KINDS
 from bootlink_registry.layers import Layers
 from bootlink_runtime import main, rpc
 
+DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG, prctl(2)
 COMMITTING: ContextVar[bool] = ContextVar("committing", default=False)
 
 
@@ -65,10 +71,8 @@ def prepare(die_at: int) -> None:
     steps = Steps(die_at)
     for name in ("execute", "fetch", "fetchrow", "fetchval"):
         steps.before(asyncpg.Connection, name)
-    steps.before(Transaction, "__aexit__")
     steps.after(Transaction, "__aexit__")
     for name in ("call", "call_all"):
-        steps.before(rpc, name)
         steps.after(rpc, name)
     steps.before(Layers, "probe")
     kind = commits.COMMIT
@@ -82,6 +86,30 @@ def prepare(die_at: int) -> None:
     vars(service)["KINDS"] = {**KINDS, kind.name: replace(kind, work=committing)}
 
 
-if __name__ == "__main__":
-    prepare(int(os.environ["DIE_AT"]))
+def registry(die_at: int) -> NoReturn:
+    """Be a registry that dies there."""
+    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)  # none outlives the test
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    os.dup2(2, 1)
+    prepare(die_at)
     main(SERVICE)
+    sys.exit(0)
+
+
+def serve() -> None:
+    """A registry for each line."""
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            registry(int(line))
+        say(pid)
+        say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def say(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()

@@ -18,6 +18,7 @@ from rigs import (
     pdus,
     power_log,
     rebuild,
+    registry_kills,
     storm,
 )
 from rigs.figures import Figures
@@ -59,6 +60,12 @@ RIGS: Final = (
         "rounds of reads by 12 clients at once of stacks that share layers, from disks that are slow, warm or broken",
         2_000,
         image_reads.run,
+    ),
+    Rig(
+        "registry-kills",
+        "kill -9 of the registry at each step of a commit; each death leaves the old state or the new one",
+        200,
+        registry_kills.run,
     ),
     Rig("rebuild", "the map of what a client wrote, rebuilt after a restart", 65_536, rebuild.run),
 )
