@@ -286,3 +286,16 @@ class JobProgress(EventData):
     stage: str = Field(default="", description="what it is doing just now")
     done: int = Field(description="of `total`, mostly in bytes")
     total: int | None = None
+
+
+class SpindleShared(EventData):
+    """Images and write-backs of a node lie on one rotating disk, where each slows the other down."""
+
+    node: str
+    disk: str = Field(description="the disk's name on that node, such as sda")
+    model: str = ""
+    writebacks: str = Field(description="folder of the write-backs")
+    files: tuple[str, ...] = Field(description="files of images on that disk, the first of them")
+    count: int = Field(description="how many files of images there are on it")
+    refused: bool = Field(description="whether clients are kept from booting from them")
+    at: datetime

@@ -116,9 +116,44 @@ class BootPlan(_Plan):
         return None
 
 
+class PhysicalDisk(_Plan):
+    """A disk of a node, as its kernel tells."""
+
+    name: str = Field(description="such as sda")
+    rotational: bool
+    model: str = ""
+
+
+class Mount(_Plan):
+    """A mounted file system of a node."""
+
+    point: str = Field(description="absolute path that it is mounted on")
+    disks: tuple[str, ...] = Field(
+        description="physical disks behind it, through partitions, LVM and RAID; may be none"
+    )
+
+
+class Storage(_Plan):
+    """Where a node keeps what."""
+
+    writebacks: str = Field(description="absolute path of the folder that holds what clients write")
+    mounts: tuple[Mount, ...]
+    disks: tuple[PhysicalDisk, ...]
+
+    def behind(self, path: str) -> frozenset[str]:
+        """The names of the physical disks behind an absolute path; empty where they are not known."""
+        best: Mount | None = None
+        for mount in self.mounts:  # of two on one point, the later lies over the earlier
+            inside = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
+            if inside and (best is None or len(mount.point) >= len(best.point)):
+                best = mount
+        return frozenset(best.disks) if best is not None else frozenset()
+
+
 class NodeInfo(_Plan):
     """A running block store and where clients reach it."""
 
     node: str
     portals: Annotated[tuple[str, ...], Field(min_length=1)]
     seen: datetime
+    storage: Storage | None = Field(default=None, description="None where the node cannot tell")

@@ -35,6 +35,10 @@ def _by_image(data: Any) -> str:
     return subject_token(data.image)
 
 
+def _by_node(data: Any) -> str:
+    return subject_token(data.node)
+
+
 def _by_link(data: m.LinkChanged) -> str:
     return subject_token(f"{data.scope}-{data.name}" if data.name else data.scope)
 
@@ -90,6 +94,7 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("image.removed", m.ImageRemoved, ("registry",), (), _by_image),
     EventKind("job.changed", m.JobChanged, ("registry",), (), _by_job),
     EventKind("job.progress", m.JobProgress, ("registry",), (), _by_job),
+    EventKind("spindle.shared", m.SpindleShared, ("registry",), (), _by_node),
 )
 
 _BY_MODEL: Final = {kind.model: kind for kind in EVENTS}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from bootlink_events import NODES_BUCKET, NodeInfo, subject_token
+from bootlink_events import NODES_BUCKET, NodeInfo, Storage, subject_token
 from bootlink_runtime import discovery, http, logs, rpc
 from bootlink_runtime.bus import Bus
 from bootlink_runtime.errors import BusUnavailable, StartupError
@@ -112,14 +112,18 @@ class Chassis:
         """Carry out these commands when this node is asked to. A handler that cannot, raises CommandError."""
         self.spawn(rpc.serve(self.bus, self.name, self.node, handlers, self.log), name="commands")
 
-    def announce_portals(self, portals: list[str]) -> None:
-        """Tell the registry where clients reach this node's block store, now and at every reconnection."""
-        self.spawn(self._announce(tuple(portals)), name="announce portals")
+    def announce_portals(self, portals: list[str], storage: Callable[[], Storage | None] = lambda: None) -> None:
+        """Tell the registry where clients reach this node's block store, now and at every reconnection.
 
-    async def _announce(self, portals: tuple[str, ...]) -> None:
+        `storage` says where the node keeps what. It is asked each time, in a thread.
+        """
+        self.spawn(self._announce(tuple(portals), storage), name="announce portals")
+
+    async def _announce(self, portals: tuple[str, ...], storage: Callable[[], Storage | None]) -> None:
         while True:
             epoch = await self.bus.epoch_after(0)
-            info = NodeInfo(node=self.node, portals=portals, seen=datetime.now(UTC))
+            told = await asyncio.to_thread(storage)
+            info = NodeInfo(node=self.node, portals=portals, seen=datetime.now(UTC), storage=told)
             try:
                 await self.bus.put(NODES_BUCKET, subject_token(self.node), info.model_dump_json().encode())
             except BusUnavailable as error:  # also while the registry has not made the bucket yet

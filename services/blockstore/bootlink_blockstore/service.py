@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from bootlink_blockstore import usage
+from bootlink_blockstore import spindles, usage
 from bootlink_blockstore.access import Access, Plans
 from bootlink_blockstore.attach import Attachments
 from bootlink_blockstore.cache import Cache
@@ -154,7 +154,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.spawn(reclaim(store.attachments, journal, space, retention), name="reclaim")
     chassis.listening("iscsi", host, port)
     chassis.serve_commands(store.commands.handlers)
-    chassis.announce_portals([f"{reachable}:{port}"])
+    chassis.announce_portals([f"{reachable}:{port}"], lambda: spindles.storage(store.root))
     settle()
     chassis.ready()
     try:

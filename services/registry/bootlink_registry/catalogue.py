@@ -122,3 +122,4 @@ class Catalogue:
     branches: Mapping[str, Branch] = field(default_factory=dict)  # by MAC address
     own_layers: Mapping[tuple[str, int], OwnLayer] = field(default_factory=dict)  # by MAC address and logical unit
     portals: tuple[str, ...] = ()
+    unfit: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by layer: portals that must not serve it

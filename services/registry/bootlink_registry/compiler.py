@@ -8,9 +8,9 @@ A super client boots its branch, whatever its links say, and is shown no menu. A
 version of its link, as one layer more. Both have a content of their own, to which what they write is bound.
 
 Where something stands in the way of a boot the plan carries a refusal, whose words reach the PC's own screen; the first
-that applies, in this order: disabled, no_link, image_missing, no_blockstore. A refused plan names no disk, so that no
-block store serves it; only `no_blockstore` leaves the disks in, as it passes by itself when a block store announces
-itself.
+that applies, in this order: disabled, no_link, image_missing, no_blockstore, shared_spindle. A refused plan names no
+disk, so that no block store serves it; only `no_blockstore` leaves the disks in, as it passes by itself when a block
+store announces itself.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> 
     links = disks_of(catalogue, client)
     link = links.get(BOOT_LUN)
     refusal, disks, menu = _decide(catalogue, client, links)
+    portals = _fit_portals(catalogue, disks, menu)
+    if refusal is None and not portals:
+        refusal, disks, menu = _shared_spindle(disks), (), None
     return BootPlan(
         mac=client.mac,
         client=client.name,
@@ -59,7 +62,7 @@ def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> 
         address=client.address,
         revision=revision,
         target=target_iqn(client.mac),
-        portals=catalogue.portals,
+        portals=portals,
         disks=disks,
         menu=menu,
         chap="off" if link is None else link.chap,
@@ -138,6 +141,16 @@ def _menu(catalogue: Catalogue, client: Client, link: Link, own: DiskPlan) -> Me
     return Menu(entries=tuple(entries), default=default, seconds=link.menu_seconds)
 
 
+def _fit_portals(catalogue: Catalogue, disks: tuple[DiskPlan, ...], menu: Menu | None) -> tuple[str, ...]:
+    """The portals that may serve all of these layers."""
+    if not catalogue.unfit:
+        return catalogue.portals
+    offered = [disk for entry in menu.entries for disk in entry.disks] if menu is not None else []
+    layers = {layer.id for disk in (*disks, *offered) for layer in disk.layers}
+    bad = frozenset().union(*(catalogue.unfit.get(layer, frozenset()) for layer in layers))
+    return tuple(portal for portal in catalogue.portals if portal not in bad)
+
+
 def chain_of(layers: Mapping[str, Layer], top: str) -> tuple[Layer, ...]:
     """The layer and those below it, top first; empty if one of them is not known, or they go round in a circle."""
     chain: list[Layer] = []
@@ -212,4 +225,13 @@ def _no_blockstore() -> Refusal:
         cause="no_blockstore",
         detail="no block store has announced itself, so there is nothing to read the disk from",
         remedy="start the blockstore service; `bootlink status` shows whether it runs",
+    )
+
+
+def _shared_spindle(disks: tuple[DiskPlan, ...]) -> Refusal:
+    names = " and ".join(dict.fromkeys(disk.image for disk in disks))
+    return Refusal(
+        cause="shared_spindle",
+        detail=f"each block store keeps image {names} and its write-backs on one rotating disk",
+        remedy="move one of them to another disk (bootlink status names it), or set BOOTLINK_REGISTRY_SPINDLE=warn",
     )

@@ -26,10 +26,11 @@ from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from bootlink_events import PLANS_BUCKET, BootPlan, mac_token
-from bootlink_registry import outbox, plans
+from bootlink_registry import outbox, plans, rows
 from bootlink_registry.database import Connection, Database, DatabaseAway
 from bootlink_registry.names import as_mac
 from bootlink_registry.nodes import NodeWatch
+from bootlink_registry.spindles import Spindles
 from bootlink_runtime import Bus, BusUnavailable, Health, Logger, Replica, put_all
 
 DELIVERY_LOCK: Final = 0x626F_6F74_0002
@@ -44,11 +45,14 @@ SAY_AGAIN_SECONDS: Final = 300.0  # between log lines while it stays held up
 class Delivery:
     """Compiles plans and publishes events, for ever."""
 
-    def __init__(self, database: Database, bus: Bus, nodes: NodeWatch, *, health: Health, log: Logger) -> None:
+    def __init__(
+        self, database: Database, bus: Bus, nodes: NodeWatch, spindles: Spindles, *, health: Health, log: Logger
+    ) -> None:
         self.active = False  # this registry holds the lock
         self._database = database
         self._bus = bus
         self._nodes = nodes
+        self._spindles = spindles
         self._health = health
         self._log = log
         self._bucket = Replica(bus, PLANS_BUCKET, None, self._bucket_changed, log)
@@ -67,6 +71,11 @@ class Delivery:
         """Compile and check every plan in the next round."""
         self._full = True
         self._wake.set()
+
+    @property
+    def serving(self) -> rows.Serving:
+        """Who serves now, for the compiler."""
+        return rows.Serving(self._nodes.portals, self._spindles.unfit)
 
     def delivered(self, plan: BootPlan) -> bool:
         """Whether this very plan is in the bucket."""
@@ -169,9 +178,7 @@ class Delivery:
         macs = work.macs | {mac for key in suspects if (mac := as_mac(key)) is not None}
         if not (everybody or macs or work.groups or suspects):
             return {}, set()
-        compiled = await plans.compile_all(
-            connection, self._nodes.portals, everybody=everybody, macs=macs, groups=work.groups
-        )
+        compiled = await plans.compile_all(connection, self.serving, everybody=everybody, macs=macs, groups=work.groups)
         shown = {mac_token(mac): payload for mac, payload in compiled.items()}
         asked = set(self._bucket.entries) if everybody else suspects | {mac_token(mac) for mac in macs}
         ownerless = asked - shown.keys()

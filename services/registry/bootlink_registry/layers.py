@@ -8,7 +8,8 @@ the versions' rows, from where plans are compiled. It stats files, and opens non
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -98,6 +99,10 @@ class Layers:
             raise Problem(
                 503, f"{path}: the file system did not answer within {PROBE_SECONDS:.0f} s", "check it, then repeat"
             ) from error
+
+    async def real_paths(self, paths: Iterable[str]) -> dict[str, str]:
+        """Where these paths lead when their symbolic links are followed; one that is not here stays as it is."""
+        return await self._in_thread(lambda: {path: os.path.realpath(path) for path in paths}, None)
 
     async def glance(self, image: str) -> None:
         """Look at one image's files now. What a hanging file system has to say comes with the regular look."""

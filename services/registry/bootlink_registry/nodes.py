@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from bootlink_events import NODES_BUCKET, NodeInfo
+from bootlink_events import NODES_BUCKET, NodeInfo, Storage
 from bootlink_runtime import Bus, Logger, Replica
 from bootlink_runtime.stores import NODE_TTL_SECONDS
 
@@ -31,11 +31,15 @@ class Nodes:
         self._heard: dict[str, tuple[NodeInfo, float]] = {}
 
     def heard(self, info: NodeInfo, now: float) -> bool:
-        """A node announced itself. True if that changes the portals."""
-        before = self.portals
+        """A node announced itself. True if that changes the portals, or where it keeps what."""
+        before = self.portals, self._storage(info.node)
         if info.node in self._heard or len(self._heard) < NODES_LIMIT:
             self._heard[info.node] = (info, now)
-        return self.portals != before
+        return (self.portals, self._storage(info.node)) != before
+
+    def _storage(self, node: str) -> Storage | None:
+        known = self._heard.get(node)
+        return known[0].storage if known is not None else None
 
     def excuse(self, now: float) -> None:
         """Nobody could be heard until now: give all nodes their time anew."""
@@ -59,10 +63,11 @@ class Nodes:
 
 
 class NodeWatch:
-    """Follows the bucket of nodes; calls `on_change` when the portals change."""
+    """Follows the bucket of nodes; calls `on_change` when the portals change, or where a node keeps what."""
 
     def __init__(self, bus: Bus, snapshot: Path, on_change: Callable[[], None], log: Logger) -> None:
         self.nodes = Nodes()
+        self.changed = asyncio.Event()  # set at the next change; then there is another one
         self._bus = bus
         self._on_change = on_change
         self._log = log
@@ -91,7 +96,12 @@ class NodeWatch:
             return
         if self.nodes.heard(info, time.monotonic()):
             self._log.info("block store announced", node=info.node, portals=list(info.portals))
-            self._on_change()
+            self._change()
+
+    def _change(self) -> None:
+        self._on_change()
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     async def _expire(self) -> None:
         epoch = 0
@@ -102,5 +112,5 @@ class NodeWatch:
                 self.nodes.excuse(now)
             for name in self.nodes.expire(now):
                 self._log.warning("block store gone", node=name, remedy="`bootlink status` shows whether it runs")
-                self._on_change()
+                self._change()
             await asyncio.sleep(TICK_SECONDS)

@@ -21,7 +21,7 @@ CHUNK: Final = (
 
 
 async def compile_all(
-    connection: Connection, portals: tuple[str, ...], *, everybody: bool, macs: Collection[str], groups: Collection[str]
+    connection: Connection, serving: rows.Serving, *, everybody: bool, macs: Collection[str], groups: Collection[str]
 ) -> dict[str, bytes]:
     """The plans of all clients, or of these and those of these groups, by MAC address, as they travel.
 
@@ -35,7 +35,7 @@ async def compile_all(
         """,
         *(everybody, list(macs), list(groups)),
     )
-    catalogue = await rows.read_catalogue(connection, portals, None if everybody else [row["mac"] for row in found])
+    catalogue = await rows.read_catalogue(connection, serving, None if everybody else [row["mac"] for row in found])
     plans: dict[str, bytes] = {}
     for chunk in _chunks(found):
         bodies = {}

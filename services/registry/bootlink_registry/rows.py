@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from bootlink_registry.catalogue import (
@@ -100,9 +101,15 @@ def own_layer_of(row: Any) -> OwnLayer:
     )
 
 
-async def read_catalogue(
-    connection: Connection, portals: tuple[str, ...], macs: Collection[str] | None = None
-) -> Catalogue:
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Who serves: the portals there are, and which of them must not serve a layer, as a function of all layers."""
+
+    portals: tuple[str, ...]
+    unfit: Callable[[Mapping[str, Layer]], Mapping[str, frozenset[str]]]
+
+
+async def read_catalogue(connection: Connection, serving: Serving, macs: Collection[str] | None = None) -> Catalogue:
     """All that plans are compiled from, but the clients; of what clients have of their own only that of `macs`, if they
     are named. Wants a transaction that sees one state (repeatable read)."""
     some = None if macs is None else list(macs)
@@ -118,13 +125,15 @@ async def read_catalogue(
         choices[whose] = (*choices.get(whose, ()), choice_of(row))
     branches = [branch_of(row) for row in await connection.fetch(_BRANCHES, some)]
     own_layers = [own_layer_of(row) for row in await connection.fetch(_OWN_LAYERS, some)]
+    by_id = {layer.id: layer for layer in layers}
     return Catalogue(
         versions={(version.image, version.number): version for version in versions},
-        layers={layer.id: layer for layer in layers},
+        layers=by_id,
         channels={(row["image"], row["name"]): row["version"] for row in channels},
         links=links,
         choices=choices,
         branches={branch.mac: branch for branch in branches},
         own_layers={(own.mac, own.lun): own for own in own_layers},
-        portals=portals,
+        portals=serving.portals,
+        unfit=serving.unfit(by_id),
     )

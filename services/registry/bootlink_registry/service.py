@@ -22,6 +22,7 @@ from bootlink_registry.layers import Layers
 from bootlink_registry.nodes import NodeWatch
 from bootlink_registry.provisioning import Provisioning
 from bootlink_registry.settings import RegistrySettings
+from bootlink_registry.spindles import Spindles
 from bootlink_registry.store import Sweeper
 from bootlink_registry.tokens import Tokens
 from bootlink_registry.writebacks import Reclaim
@@ -34,7 +35,17 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
     database = Database(settings.database_url, log)
     layers = Layers(database, log)
     nodes = NodeWatch(bus, chassis.data / "nodes.json", lambda: delivery.full_round(), log)
-    delivery = Delivery(database, bus, nodes, health=health, log=log)
+    spindles = Spindles(
+        database,
+        layers,
+        nodes,
+        bus,
+        policy=settings.spindle,
+        on_change=lambda: delivery.full_round(),
+        health=health,
+        log=log,
+    )
+    delivery = Delivery(database, bus, nodes, spindles, health=health, log=log)
     provisioning = Provisioning(bus, delivery.full_round, log)
     intake = Intake(
         database,
@@ -51,7 +62,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
     health.check("schema", database.check_schema)
     health.check("bus", provisioning.check, required=False)
     tokens = Tokens(database, settings.shared_admin_token(), log)
-    context = Context(database, layers, nodes, delivery, bus, health, settings, tokens)
+    context = Context(database, layers, nodes, spindles, delivery, bus, health, settings, tokens)
     sock = listen(settings.api_host, settings.api_port, what="the API", variable="BOOTLINK_REGISTRY_API_PORT")
     tasks: list[asyncio.Task[Any]] = []
     try:
@@ -69,6 +80,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
                     "jobs": runner.run(),
                     "reclaim": Reclaim(database, bus, log).run(),
                     "image store": sweeper.run(lambda: delivery.active),
+                    "spindles": spindles.watch(lambda: delivery.active),
                     "layers": layers.watch(lambda: delivery.active or not bus.connected),
                 }
                 tasks = [chassis.spawn(coroutine, name=name) for name, coroutine in work.items()]

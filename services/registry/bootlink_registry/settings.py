@@ -49,6 +49,11 @@ class RegistrySettings(StoreSettings):
         gt=0,
         description="without news, until a boot that has not reached its disk counts as failed",
     )
+    spindle: Literal["warn", "refuse"] = Field(
+        default="warn",
+        description="what happens where images and write-backs share a rotating disk: it is said, or clients are not "
+        "sent there",
+    )
     enrol_name: str = Field(default="pc-{n:03}", description="names of enrolled clients; {n} counts from 1")
 
     def shared_admin_token(self) -> str:

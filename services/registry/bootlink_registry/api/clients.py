@@ -104,7 +104,7 @@ async def wake_client(name_or_mac: str, registry: Registry) -> WokenAnswer:
 async def _detail(connection: Connection, registry: Context, row: clients.ClientRow) -> ClientDetail:
     """The plan is compiled here and now, so that it is true also while NATS is away and it cannot be delivered."""
     client = row.client
-    catalogue = await read_catalogue(connection, registry.nodes.portals, [client.mac])
+    catalogue = await read_catalogue(connection, registry.delivery.serving, [client.mac])
     disks = [ResolvedLink.of(link, version_of(catalogue, link)) for link in disks_of(catalogue, client).values()]
     last = await last_plan(connection, client.mac)
     plan = compile_plan(catalogue, client, revision=last.revision if last else 1)

@@ -17,6 +17,7 @@ from bootlink_registry.enrolment import Rule, first_rule
 from bootlink_registry.layers import Layers
 from bootlink_registry.nodes import NodeWatch
 from bootlink_registry.settings import RegistrySettings
+from bootlink_registry.spindles import Spindles
 from bootlink_registry.tokens import Tokens
 from bootlink_runtime import Bus, Health
 
@@ -33,6 +34,7 @@ class Context:
     database: Database
     layers: Layers
     nodes: NodeWatch
+    spindles: Spindles
     delivery: Delivery
     bus: Bus
     health: Health
