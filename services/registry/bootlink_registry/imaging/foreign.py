@@ -109,6 +109,8 @@ def _vmdk(pread: Pread, _file_size: int) -> None:
             "it is a VMDK of an old kind, of ESX snapshots" if head.startswith(b"COWD") else "it is no VMDK image",
             "make one file of it with its own tools: vmkfstools -i FILE NEW.vmdk",
         )
+    if len(head) < _HEAD:
+        raise _no("VMDK image")
     _, _, _, capacity, _, at, sectors = _VMDK.unpack_from(head)
     if not capacity:  # then the descriptor inside names other files as its extents
         raise invalid("it is a VMDK whose data is in other files, which are not followed", _ALONE)
