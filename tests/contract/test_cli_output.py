@@ -23,7 +23,7 @@ from bootlink_events import (
 )
 from lab.chassis import bus_on
 from lab.disks import MIB, sparse_disk
-from lab.up import Up, error_of
+from lab.up import Up, bootlink, error_of
 
 MAC = "52:54:00:aa:00:01"
 
@@ -199,3 +199,19 @@ def test_an_image_is_named_from_the_folder_one_is_in(room: Up, tmp_path: Path, m
     sparse_disk(tmp_path / "here.img", MIB)
     monkeypatch.chdir(tmp_path)
     assert room.query("image", "add", "here", "here.img")["versions"][0]["path"] == str(tmp_path / "here.img")
+
+
+def test_a_token_is_made_used_listed_and_taken_away(room: Up) -> None:
+    made = room.query("token", "add", "anna", "--role", "operator", "--note", "front desk", "--expires", "90d")
+    assert {"name", "role", "note", "created", "expires", "used", "token"} <= set(made)
+    assert [(t["name"], t["role"]) for t in room.query("token", "list")] == [("anna", "operator")]
+    assert made["token"] not in room.bootlink("token", "list").stdout
+    as_anna = {"BOOTLINK_API": room.facts["api"], "BOOTLINK_TOKEN": made["token"]}
+    assert bootlink("client", "list", env=as_anna).returncode == 0
+    problem, remedy = error_of(bootlink("token", "list", env=as_anna))
+    assert "'anna' is of role operator, and this needs admin" in problem
+    assert "bootlink token add NAME --role admin" in remedy
+    assert room.bootlink("token", "remove", "anna").returncode == 0
+    problem, remedy = error_of(bootlink("client", "list", env=as_anna))
+    assert "not known, or has expired" in problem
+    assert "BOOTLINK_TOKEN" in remedy
