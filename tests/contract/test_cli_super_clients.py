@@ -35,7 +35,7 @@ def test_a_super_client_is_made_shown_and_abandoned(room: Up) -> None:
     assert problem == "desk-2 is on a branch of win11 already, upon version 2"
     assert "bootlink client abandon desk-2" in remedy
     assert room.query("client", "writebacks", "desk-2") == []
-    problem, _ = error_of(room.bootlink("client", "commit", "desk-2", "--note", "nothing"))
+    problem, _ = error_of(room.bootlink("client", "commit", "desk-2", "--note", "nothing", "--json"))
     assert problem == "desk-2 has written nothing on its branch of win11 yet"
     assert "from its next boot on" in room.bootlink("client", "abandon", "desk-2").stdout
     assert room.query("client", "branches") == []
