@@ -114,7 +114,7 @@ def test_json_fields_that_scripts_read_are_there(room: Up) -> None:
 def test_people_see_what_scripts_see(room: Up) -> None:
     assert re.search(r"golden +1 +raw +4\.0 MiB", room.bootlink("image", "list").stdout)
     assert re.search(r"desk-1 +52:54:00:aa:00:01 +desks", room.bootlink("client", "list").stdout)
-    assert re.search(r"default +golden +production +discard", room.bootlink("link", "list").stdout)
+    assert re.search(r"default +0 +golden +production +discard", room.bootlink("link", "list").stdout)
     shown = room.bootlink("client", "show", "desk-1").stdout
     assert re.search(r"boots +golden:production \(version 1\), policy discard", shown)
     assert re.search(r"by +the default link", shown)
