@@ -10,9 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
+from bootlink_events import PREFIX, CloudEvent
 from bootlink_registry.api.guard import ADDRESSES, FAILURE_SECONDS, FAILURES, Failures
 from bootlink_registry.tokens import TOKEN_LENGTH_MIN, Tokens
-from bootlink_runtime import StartupError, logger
+from bootlink_runtime import StartupError, follow, logger
+from lab.chassis import bus_on
 from lab.nats import NatsServer
 from lab.registry import TOKEN, Registry, registry_on, until
 
@@ -180,3 +182,22 @@ async def test_before_the_database_answers_a_token_of_its_own_is_neither_right_n
     assert not tokens.loaded
     assert tokens.identify(TOKEN) is not None
     assert tokens.identify("blt_another") is None
+
+
+async def test_a_token_that_is_made_or_taken_away_is_told_without_the_token(
+    registry: Registry, nats: NatsServer
+) -> None:
+    token = await made(registry, "anna", "operator")
+    assert (await registry.http.delete("/v1/tokens/anna")).status_code == 204
+    async with bus_on(nats.url, make=False) as bus:
+        found: list[CloudEvent] = []
+
+        async def both() -> bool:
+            subject = f"{PREFIX}.token.changed.anna"
+            found[:] = [event async for event in follow(bus, subject=subject, since=None, wait=False)]
+            return len(found) == 2
+
+        await until(both, "both events")
+    told = [(e.data["name"], e.data["role"], e.data["change"], e.data["author"]) for e in found]
+    assert told == [("anna", "operator", "added", "admin"), ("anna", "operator", "removed", "admin")]
+    assert not any(token in event.payload().decode() for event in found)

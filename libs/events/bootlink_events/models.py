@@ -263,6 +263,17 @@ class ImageRemoved(EventData):
     at: datetime
 
 
+class TokenChanged(EventData):
+    """An API token was made or taken away. The token itself is told in no event."""
+
+    name: str
+    role: Literal["viewer", "operator", "admin"]
+    change: Literal["added", "removed"]
+    expires: datetime | None = None
+    author: str = Field(default="", description="who did it: the name of an API token")
+    at: datetime
+
+
 class JobChanged(EventData):
     """Long work was asked for, has begun, or is over."""
 

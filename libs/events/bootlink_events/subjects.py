@@ -43,6 +43,10 @@ def _by_link(data: m.LinkChanged) -> str:
     return subject_token(f"{data.scope}-{data.name}" if data.name else data.scope)
 
 
+def _by_name(data: m.TokenChanged) -> str:
+    return subject_token(data.name)
+
+
 def _by_job(data: m.JobChanged | m.JobProgress) -> str:
     return str(data.id)
 
@@ -92,6 +96,7 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("image.version_added", m.ImageVersionAdded, ("registry",), (), _by_image),
     EventKind("image.changed", m.ImageChanged, ("registry",), (), _by_image),
     EventKind("image.removed", m.ImageRemoved, ("registry",), (), _by_image),
+    EventKind("token.changed", m.TokenChanged, ("registry",), (), _by_name),
     EventKind("job.changed", m.JobChanged, ("registry",), (), _by_job),
     EventKind("job.progress", m.JobProgress, ("registry",), (), _by_job),
     EventKind("spindle.shared", m.SpindleShared, ("registry",), (), _by_node),

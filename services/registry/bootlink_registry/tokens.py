@@ -22,6 +22,8 @@ from typing import Any, Final, Literal, get_args
 
 import asyncpg
 
+from bootlink_events import TokenChanged
+from bootlink_registry import outbox
 from bootlink_registry.database import Connection, Database, DatabaseAway
 from bootlink_registry.problems import Problem, conflict, invalid, not_found
 from bootlink_runtime import Logger, StartupError
@@ -161,7 +163,7 @@ def _checked(admin_token: str) -> str | None:
 
 
 async def add_token(
-    connection: Connection, *, name: str, role: Role, note: str, expires: datetime | None
+    connection: Connection, *, name: str, role: Role, note: str, expires: datetime | None, author: str, source: str
 ) -> tuple[TokenRow, str]:
     """Make a token. The second value is the token itself, which is told this once. Raises Problem."""
     if name == ADMIN:
@@ -182,13 +184,16 @@ async def add_token(
         )
     except asyncpg.UniqueViolationError as error:
         raise conflict(f"there is a token {name!r} already", "choose another name, or remove that token") from error
+    await _tell(connection, _row(row), "added", author=author, source=source)
     return _row(row), token
 
 
-async def remove_token(connection: Connection, name: str) -> None:
+async def remove_token(connection: Connection, name: str, *, author: str, source: str) -> None:
     """Take a token away. Raises Problem."""
-    if await connection.fetchval("DELETE FROM tokens WHERE name = $1 RETURNING name", name) is None:
+    row = await connection.fetchrow("DELETE FROM tokens WHERE name = $1 RETURNING *", name)
+    if row is None:
         raise _no_such(name)
+    await _tell(connection, _row(row), "removed", author=author, source=source)
 
 
 async def get_token(connection: Connection, name: str) -> TokenRow:
@@ -205,6 +210,20 @@ async def list_tokens(connection: Connection, *, after: str = "", limit: int = T
         "SELECT * FROM tokens WHERE name > $1 ORDER BY name LIMIT $2", after, limit
     )
     return [_row(row) for row in found]
+
+
+async def _tell(
+    connection: Connection, row: TokenRow, change: Literal["added", "removed"], *, author: str, source: str
+) -> None:
+    event = TokenChanged(
+        name=row.identity.name,
+        role=row.identity.role,
+        change=change,
+        expires=row.expires,
+        author=author,
+        at=datetime.now(UTC),
+    )
+    await outbox.record(connection, event, source=source)
 
 
 def _no_such(name: str) -> Problem:

@@ -18,7 +18,13 @@ async def add_token(body: NewToken, registry: Registry, response: Response) -> M
     """Make a token for a person or a program. It is in this answer, and in no other."""
     async with registry.database.transaction() as connection:
         row, token = await tokens.add_token(
-            connection, name=body.name, role=body.role, note=body.note, expires=body.expires
+            connection,
+            name=body.name,
+            role=body.role,
+            note=body.note,
+            expires=body.expires,
+            author=registry.author,
+            source=registry.source,
         )
     await registry.tokens.load()
     response.headers["Location"] = f"/v1/tokens/{body.name}"
@@ -45,7 +51,7 @@ async def show_token(name: str, registry: Registry) -> TokenAnswer:
 async def remove_token(name: str, registry: Changing) -> None:
     """Take a token away. Requests with it are refused from now on; at another registry in a few seconds."""
     async with registry.change(lambda c: _token(c, name)) as connection:
-        await tokens.remove_token(connection, name)
+        await tokens.remove_token(connection, name, author=registry.author, source=registry.source)
     await registry.tokens.load()
 
 
