@@ -14,7 +14,7 @@ from bootlink_disks.layer import Pread
 from lab.disks import MIB
 from lab.file_systems import Kind, disk_of, file_system
 
-COUNT = 400
+COUNT = 250
 SECONDS = 5.0  # of computing, for a disk of 9 MiB; it takes some milliseconds
 EDGES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 1 << 20, (1 << 31) - 1, (1 << 32) - 1, 1 << 40, (1 << 64) - 1)
 

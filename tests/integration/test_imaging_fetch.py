@@ -92,7 +92,7 @@ def test_a_connection_that_breaks_again_and_again_is_gone_on_with(web: Web, tmp_
 
 
 async def test_a_download_that_was_killed_is_gone_on_with(web: Web, tmp_path: Path) -> None:
-    web.pages["/a.img"].hang_up_after = 400_000
+    web.pages["/a.img"].hang_up_after = 100_000  # so that it takes its time: half a second after each
     request = imaging.Fetch(url=f"{web.url}/a.img", target=tmp_path / "a")
     task = asyncio.create_task(imaging.run(request))
     async with asyncio.timeout(20):
