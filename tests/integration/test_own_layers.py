@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bootlink_disks import create_vhd_dynamic
+from bootlink_registry import exports, own_layers
 from lab.disks import MIB, apply_changes, digest, sparse_disk
 from lab.nats import NatsServer
 from lab.registry import problem
@@ -154,3 +155,32 @@ async def test_an_own_layer_of_which_nothing_was_written_seals_at_once(room: Roo
     assert (await link(room, pc, policy="discard"))["policy"] == "discard"
     after = await pc.planned()
     assert (after.disks[0].layers, after.disks[0].content) == (before.disks[0].layers, before.disks[0].content)
+
+
+async def test_a_client_that_is_started_while_its_layer_is_sealed_loses_nothing(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(4)
+    pc = await room.pc(1)
+    await link(room, pc)
+    model = bytearray((tmp_path / "1.img").read_bytes())
+    await pc.boot()
+    await write(pc, rng, model)
+    await pc.off()
+    before = await pc.planned()
+    real = exports.export
+
+    async def export_and_start(*what: Any, **more: Any) -> Any:
+        made = await real(*what, **more)
+        await pc.boot()
+        return made
+
+    monkeypatch.setattr(own_layers, "export", export_and_start)
+    body = {"scope": "client", "name": pc.name, "image": "win11", "own_layer": True, "policy": "discard"}
+    job = await room.over((await room.registry.http.put("/v1/links", json=body)).json())
+    assert job["problem"]["detail"] == f"{pc.name} was started while its own layer was sealed, and nothing was changed"
+    assert (await pc.planned()).disks == before.disks
+    await write(pc, rng, model)
+    await pc.boot()
+    assert await whole(pc) == model
+    await pc.off()

@@ -18,6 +18,7 @@ from bootlink_registry.problems import Problem
 from bootlink_runtime import follow, logger
 from lab.chassis import bus_on
 from lab.nats import NatsServer
+from lab.postgres import PostgresServer
 from lab.registry import Registry, registry_on, until
 
 SOURCE = "/test/lab"
@@ -55,7 +56,8 @@ async def submit(database: Database, kind: str, *, exclusive: str | None = None,
 
 async def until_over(registry: Registry, job: str) -> Any:
     async def over() -> bool:
-        return (await registry.get(f"/v1/jobs/{job}"))["ended"] is not None
+        answer = await registry.http.get(f"/v1/jobs/{job}")
+        return answer.status_code == 200 and answer.json()["ended"] is not None  # 503 while the database is away
 
     await until(over, "the end of the job")
     return await registry.get(f"/v1/jobs/{job}")
@@ -228,6 +230,33 @@ async def test_a_jobs_last_change_and_its_end_are_one(
         assert (await registry.get(f"/v1/jobs/{job}"))["state"] == "done"
         await asyncio.sleep(0.2)
         assert attempts == [1]
+
+
+async def test_a_job_begins_again_when_the_database_was_away(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    async def second_time(work: Work) -> dict[str, Any]:
+        begun.append(work.attempt)
+        return await wait_for_ever(work) if work.attempt == 1 else {}
+
+    use(monkeypatch, JobKind("second", second_time))
+    with PostgresServer() as server:
+        url = server.new_database()
+        async with registry_on(nats.url, url, tmp_path) as registry:
+            async with opened(url) as rows:
+                job = await submit(rows, "second")
+            await until_running(registry, job)
+            server.kill()
+            server.start()
+
+            async def again() -> bool:
+                return begun == [1, 2]
+
+            await until(again, "the second attempt")
+            over = await until_over(registry, job)
+            assert (over["state"], over["attempts"]) == ("done", 2)
 
 
 async def test_no_such_job_is_told_plainly(nats: NatsServer, database: str, tmp_path: Path) -> None:

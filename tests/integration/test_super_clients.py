@@ -11,6 +11,7 @@ import pytest
 
 from bootlink_disks import create_vhd_dynamic
 from bootlink_events import CloudEvent, WritebackCommitted
+from bootlink_registry import commits, exports
 from bootlink_runtime import follow
 from lab.chassis import bus_on
 from lab.disks import MIB, apply_changes, digest, qemu_img, sparse_disk
@@ -178,6 +179,38 @@ async def test_a_client_that_runs_is_committed_only_where_that_is_meant(room: Ro
     result = await room.commit(pc)
     assert (result["version"], result["parent"], result["beside"], result["branch"]) == (3, 1, [2], "ended")
     assert read_chain(Path((await versions(room))[3]["path"]), golden.path) == model
+
+
+async def test_a_client_that_is_started_during_its_commit_loses_nothing(
+    room: Room, golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(8)
+    pc = await room.pc(1)
+    await room.make_super(pc, "win11")
+    await pc.boot()
+    written = pages(rng)
+    await write(pc, written)
+    await pc.off()
+    real = exports.export
+
+    async def export_and_start(*what: Any, **more: Any) -> Any:
+        made = await real(*what, **more)
+        await pc.boot()
+        return made
+
+    monkeypatch.setattr(commits, "export", export_and_start)
+    result = await room.commit(pc)
+    assert (result["version"], result["branch"]) == (2, "unchanged")
+    assert "is running, so its branch goes on" in result["notes"][0]
+    model = bytearray(golden.model)
+    apply_changes(model, written)
+    assert read_chain(Path((await versions(room))[2]["path"]), golden.path) == model
+    more = pages(rng)
+    await write(pc, more)
+    apply_changes(model, more)
+    disk = await pc.boot()
+    assert b"".join([await disk.read(at, MIB // 2) for at in range(0, SIZE, MIB // 2)]) == model
+    await pc.off()
 
 
 async def test_an_abandoned_branch_leaves_nothing(room: Room, golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
