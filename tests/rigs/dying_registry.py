@@ -86,22 +86,22 @@ def prepare(die_at: int) -> None:
     vars(service)["KINDS"] = {**KINDS, kind.name: replace(kind, work=committing)}
 
 
-def registry(die_at: int) -> NoReturn:
+def registry(die_at: int, prepared: Callable[[int], None]) -> NoReturn:
     """Be a registry that dies there."""
     ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)  # none outlives the test
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(2, 1)
-    prepare(die_at)
+    prepared(die_at)
     main(SERVICE)
     sys.exit(0)
 
 
-def serve() -> None:
-    """A registry for each line."""
+def serve(prepared: Callable[[int], None]) -> None:
+    """A registry for each line, of which `prepared` makes one that dies at the step that the line names."""
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            registry(int(line))
+            registry(int(line), prepared)
         say(pid)
         say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
@@ -112,4 +112,4 @@ def say(number: int) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(prepare)

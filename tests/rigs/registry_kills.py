@@ -77,14 +77,15 @@ async def _state(database: Database, job: uuid.UUID) -> State:
 class Registries:
     """Where registries come from that die at a step: see `dying_registry`."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, environment: dict[str, str], log: Path, *, module: str = "rigs.dying_registry") -> None:
+        self._module = module
         self._environment = environment
         self._log = log
 
     async def __aenter__(self) -> Registries:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "rigs.dying_registry"),
+                *(sys.executable, "-m", self._module),
                 env=self._environment,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,

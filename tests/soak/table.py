@@ -19,6 +19,7 @@ from rigs import (
     power_log,
     rebuild,
     registry_kills,
+    relay_kills,
     storm,
 )
 from rigs.figures import Figures
@@ -66,6 +67,12 @@ RIGS: Final = (
         "kill -9 of the registry at each step of a commit; each death leaves the old state or the new one",
         200,
         registry_kills.run,
+    ),
+    Rig(
+        "relay-kills",
+        "kill -9 of the registry between the commit of a change and the publishing of its event",
+        100,
+        relay_kills.run,
     ),
     Rig("rebuild", "the map of what a client wrote, rebuilt after a restart", 65_536, rebuild.run),
 )
