@@ -15,7 +15,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ class Fleet:
     blockstore: str  # URL of its health port
     clients: int
     folder: Path
+
+    @contextlib.contextmanager
+    def another(self) -> Iterator[Fleet]:
+        """The same system over a connection of its own, for another thread."""
+        with httpx.Client(timeout=PATIENCE, headers=self.http.headers) as http:
+            yield replace(self, http=http)
 
     def call(self, method: str, path: str, **body: Any) -> Any:
         answer = self.http.request(method, f"{self.api}/v1/{path}", json=body or None)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bootlink.engines import PostgresEngine
+from bootlink.engines.nats import free_port
 from bootlink_registry import schema
 from lab.process import Process
 
@@ -67,3 +68,29 @@ class PostgresServer:
     def __exit__(self, *_: object) -> None:
         self._process.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class OwnServer(PostgresServer):
+    """A server as a user has one already: reached over TCP, and by a user with a password and no more rights than to
+    the database `own`."""
+
+    PASSWORD = "s3cret-of-the-lab"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.port = free_port("127.0.0.1")
+        cluster = self.folder / "pg" / "cluster"
+        (cluster / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        self._process.command += ["-c", "listen_addresses=127.0.0.1", "-c", f"port={self.port}"]
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://someone:{self.PASSWORD}@127.0.0.1:{self.port}/own"
+
+    def start(self) -> None:
+        self._process.start(lambda: self._run("SELECT 1"))
+        self._run(f"CREATE ROLE someone LOGIN PASSWORD '{self.PASSWORD}'")
+        self._run("CREATE DATABASE own OWNER someone")
+
+    def _run(self, statement: str) -> bool:
+        return self.engine._psql("-p", str(self.port), "-qc", statement).returncode == 0

@@ -1,7 +1,7 @@
 """kill -9 of the registry between the commit of a change and the publishing of its event: none is lost, none doubled.
 
 Three changes are committed; then a registry starts that ends itself at one of the steps of bringing them out (see
-`dying_relay`), the next step in each life, so that later lives find what earlier ones left. In the end a registry lives
+`dying_relay`), another step in each life, so that later lives find what earlier ones left. In the end a registry lives
 on. The stream must then hold exactly the events that were recorded, each id once, in the order of their commits.
 """
 
@@ -13,14 +13,14 @@ import signal
 from pathlib import Path
 from typing import Final
 
-from bootlink_registry import links
+from bootlink_registry import links, outbox
 from bootlink_registry.database import Database
 from bootlink_runtime import follow, logger
 from lab.chassis import bus_on
 from lab.nats import NatsServer
 from lab.postgres import PostgresServer
 from lab.registry import raw_disk, registry_on, until
-from rigs.dying_relay import STEPS
+from rigs.dying_relay import KINDS, step_of
 from rigs.figures import Figures, Violation
 from rigs.registry_kills import Registries
 
@@ -29,8 +29,8 @@ DIES_WITHIN: Final = 60.0  # seconds; it takes one or two
 SUBJECT: Final = "bootlink.v1.link.changed.>"
 
 
-async def _change(database: Database, life: int) -> list[str]:
-    """Commit changes, one after the other; the ids of their events."""
+async def _change(database: Database, life: int) -> tuple[list[str], int]:
+    """Commit changes, one after the other; the ids of events about links that wait, and how many wait in all."""
     for number in range(CHANGES):
         async with database.transaction() as connection:
             await links.put_link(
@@ -45,7 +45,8 @@ async def _change(database: Database, life: int) -> list[str]:
             )
     async with database.transaction() as connection:
         found = await connection.fetch("SELECT id FROM outbox WHERE event LIKE '%link.changed%' ORDER BY xid, seq")
-    return [str(row["id"]) for row in found]
+        waiting = await connection.fetchval("SELECT count(*) FROM outbox")
+    return [str(row["id"]) for row in found], min(waiting, outbox.EVENT_BATCH)
 
 
 async def _run(count: int, folder: Path, nats: NatsServer, database_url: str) -> Figures:
@@ -68,10 +69,10 @@ async def _run(count: int, folder: Path, nats: NatsServer, database_url: str) ->
     try:
         async with Registries(environment, folder / "relay.log", module="rigs.dying_relay") as registries:
             for life in range(count):
-                waiting = await _change(database, life)
+                waiting, events = await _change(database, life)
                 left += len(waiting) - CHANGES
                 recorded |= dict.fromkeys(waiting)
-                await registries.start(1 + life % STEPS)
+                await registries.start(step_of(life % KINDS, events))
                 async with asyncio.timeout(DIES_WITHIN):
                     status = await registries.said()
                 if status != -signal.SIGKILL:
