@@ -213,6 +213,36 @@ async def test_a_client_that_is_started_during_its_commit_loses_nothing(
     await pc.off()
 
 
+async def test_what_a_client_wrote_after_the_moment_of_its_commit_is_kept(
+    room: Room, golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs, is committed as it runs, writes more and is shut down before the layer is recorded."""
+    rng = random.Random(9)
+    pc = await room.pc(1)
+    await room.make_super(pc, "win11")
+    await pc.boot()
+    written, more = pages(rng), pages(rng)
+    await write(pc, written)
+    real = exports.export
+
+    async def export_and_stop(*what: Any, **told: Any) -> Any:
+        made = await real(*what, **told)
+        await write(pc, more)
+        await pc.off()
+        return made
+
+    monkeypatch.setattr(commits, "export", export_and_stop)
+    result = await room.commit(pc, running=True)
+    assert (result["version"], result["branch"]) == (2, "unchanged")
+    monkeypatch.undo()
+    result = await room.commit(pc)
+    assert (result["version"], result["branch"]) == (3, "ended")
+    model = bytearray(golden.model)
+    apply_changes(model, written)
+    apply_changes(model, more)
+    assert read_chain(Path((await versions(room))[3]["path"]), golden.path) == model
+
+
 async def test_an_abandoned_branch_leaves_nothing(room: Room, golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bootlink_registry.writebacks.LOOK_SECONDS", 0.1)
     pc = await room.pc(1)

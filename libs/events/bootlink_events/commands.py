@@ -66,6 +66,7 @@ class WritebackItem(_Message):
     since: datetime = Field(description="when it was begun")
     reason: str = Field(default="", description="why it failed, or what became of it")
     returning: bool = Field(default=False, description="it comes back at the client's next boot")
+    written: int = Field(default=0, description="when its files changed last, in nanoseconds of Unix time; 0: not told")
 
 
 class WritebackList(Answer):
@@ -99,6 +100,11 @@ class ExportedLayer(_Message):
     boot_id: BootId = Field(description="the boot that wrote it")
     pages: int = Field(description="pages of 4 KiB that the write-back held")
     whole: str = Field(default="", description="why it became a whole disk; empty where it is a differencing one")
+    written: int | None = Field(
+        default=None,
+        description="the write-back's `written` when the layer was made, which holds all of it; null: of a client that "
+        "was at work, or found again after a restart, so that there may be more",
+    )
 
 
 class ExportState(Answer):

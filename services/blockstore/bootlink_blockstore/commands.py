@@ -172,10 +172,11 @@ class Commands:
 
     async def _items(self, manifests: Iterable[Manifest]) -> tuple[WritebackItem, ...]:
         manifests = list(manifests)
-        sizes = await asyncio.to_thread(lambda: [self._holdings.writebacks.usage(m) for m in manifests])
-        return tuple(self._item(manifest, size) for manifest, size in zip(manifests, sizes, strict=True))
+        held = self._holdings.writebacks
+        known = await asyncio.to_thread(lambda: [(held.usage(m), held.written(m)) for m in manifests])
+        return tuple(self._item(manifest, *each) for manifest, each in zip(manifests, known, strict=True))
 
-    def _item(self, manifest: Manifest, size: int) -> WritebackItem:
+    def _item(self, manifest: Manifest, size: int, written: int) -> WritebackItem:
         return WritebackItem(
             mac=manifest.mac,
             client=manifest.client,
@@ -190,6 +191,7 @@ class Commands:
             since=manifest.created,
             reason=manifest.failed,
             returning=manifest in self._holdings.returning(manifest.mac),
+            written=written,
         )
 
     def _state(self, manifest: Manifest) -> WritebackState:

@@ -89,6 +89,7 @@ class Made(BaseModel):
     sha256: str
     pages: int
     whole: str = ""
+    written: int | None = None  # when the write-back changed last; None: not looked at
 
 
 class ExportError(Exception):
@@ -196,7 +197,7 @@ def export(request: Request, tell: Callable[[int, int], None], may_name: Callabl
             _require_still(overlay, still)  # which is why they differ, where it is
             raise
         stages.next()
-        made = _made(request.draft, pages, whole, stages.at)
+        made = _made(request.draft, pages, whole, stages.at, max(state.st_mtime_ns for state in still))
         _require_still(overlay, still)
         if not may_name():
             raise ExportError("the export was given up", "none")
@@ -320,7 +321,9 @@ def _changed(overlay: Overlay) -> int:
     return sum(min(end << PAGE_BITS, overlay.size) - (first << PAGE_BITS) for _, first, end in overlay.touched())
 
 
-def _made(path: Path, pages: int | None, whole: str, at: Callable[[int, int], None]) -> Made:
+def _made(
+    path: Path, pages: int | None, whole: str, at: Callable[[int, int], None], written: int | None = None
+) -> Made:
     """What the registry must know of the file."""
     info = probe(path)
     found, done = hashlib.sha256(), 0
@@ -338,6 +341,7 @@ def _made(path: Path, pages: int | None, whole: str, at: Callable[[int, int], No
         sha256=found.hexdigest(),
         pages=info.stored >> PAGE_BITS if pages is None else pages,
         whole=whole or ("it needs no layer below" if info.parent is None else ""),
+        written=written,
     )
 
 

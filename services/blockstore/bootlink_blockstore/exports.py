@@ -9,6 +9,10 @@ come back and write before the file has its name, the export fails, and the clie
 holds it, a `snapshot` is exported, if whoever asks wants that. What is being read is pinned: nothing reclaims or drops
 it.
 
+Whoever throws a write-back away because a layer holds it must know that the layer holds all of it. So the answer says
+when the write-back had been written to last, as the list of write-backs does; of a snapshot it does not, and of a file
+that is found only where nothing was written since.
+
 The name is given only when this process says so, after a last look at the client's disk. If this process dies, its
 children do, too, and nothing has a name that was not complete.
 """
@@ -56,6 +60,7 @@ class Export:
 
     command: ExportWriteback
     boot_id: BootId
+    source: Manifest | None  # None where it has gone since the file was made
     state: ExportState = field(default_factory=lambda: ExportState(state="running"))
     task: asyncio.Task[None] | None = None
 
@@ -88,12 +93,13 @@ class Exports:
         known = self._exports.get(command.job)
         if known is not None:  # asked twice at once
             return known
-        manifest = None if found and command.boot_id else choose(command)
+        source = _if_there(command, choose) if found and command.boot_id else choose(command)
+        manifest = None if found and command.boot_id else source
         if manifest is not None and not found:
             self._require_free(command, manifest)
         boot_id = command.boot_id if manifest is None else manifest.boot_id
         assert boot_id is not None
-        export = self._exports[command.job] = Export(command, boot_id)
+        export = self._exports[command.job] = Export(command, boot_id, source)
         over = [job for job, other in self._exports.items() if other.state.state != "running"]
         for job in over[: max(0, len(self._exports) - KNOWN_LIMIT)]:
             del self._exports[job]
@@ -159,6 +165,13 @@ class Exports:
         boot = self._attachments.boot_of(manifest.mac)
         return boot is not None and bool(boot.seats) and self._disk(manifest) is not None
 
+    def _written_before(self, export: Export, made: Made) -> int | None:
+        """When the write-back was written to last, if that was before this file, which then holds all of it."""
+        if export.source is None or export.command.allow_flushed:
+            return None
+        written = self._holdings.writebacks.written(export.source)
+        return written if 0 < written < made.mtime_ns else None
+
     # One export
 
     async def _run(self, export: Export, manifest: Manifest | None) -> None:
@@ -198,7 +211,8 @@ class Exports:
             export.state = export.state.model_copy(update={"done": min(done, total), "total": total})
 
         if manifest is None:
-            return await _in_a_process(request, progress, lambda: False)
+            made = await _in_a_process(request, progress, lambda: False)
+            return made.model_copy(update={"written": await asyncio.to_thread(self._written_before, export, made)})
         if manifest.size != request.size:
             raise ExportError(
                 f"the write-back is of {manifest.size} bytes of disk, {command.parent[0].path} has {request.size}",
@@ -222,7 +236,10 @@ class Exports:
                 await snapshot(disk, copy, self._executor, lambda _done: None)
                 source = copy
             request = request.model_copy(update={"overlay": source})
-            return await _in_a_process(request, progress, (lambda: True) if source is copy else still)
+            if source is copy:
+                made = await _in_a_process(request, progress, lambda: True)
+                return made.model_copy(update={"written": None})
+            return await _in_a_process(request, progress, still)
         finally:
             await asyncio.to_thread(_unlink, copy)
 
@@ -295,6 +312,12 @@ async def _converse(
                 await child.stdin.drain()
         else:
             return said
+
+
+def _if_there(command: ExportWriteback, choose: Callable[[ExportWriteback], Manifest]) -> Manifest | None:
+    with suppress(CommandError):
+        return choose(command)
+    return None
 
 
 async def _last_words(child: asyncio.subprocess.Process) -> str:

@@ -291,6 +291,14 @@ class Writebacks:
                 taken += path.stat().st_blocks * 512
         return taken
 
+    def written(self, manifest: Manifest) -> int:
+        """When an overlay's files changed last, in nanoseconds of Unix time; 0 if it is gone."""
+        last = 0
+        for path in (self.path(manifest), zeros_path(self.path(manifest))):
+            with contextlib.suppress(OSError):
+                last = max(last, path.stat().st_mtime_ns)
+        return last
+
     def empty(self, manifests: Sequence[Manifest]) -> None:
         """Give the space of overlays back, and leave their manifests. They can never be opened again."""
         for manifest in manifests:

@@ -11,7 +11,8 @@ version now) is removed by others: the sweeper of the image store, and `writebac
 
 A branch ends with its commit, and its client boots by its links again; or it goes on upon the new version. Where the
 client is running, which must be allowed, what was flushed becomes the version and the branch stays as it is: the next
-commit of it holds all of that once more. The same where the client was started while the commit was at work.
+commit of it holds all of that once more. The same where the client was started while the commit was at work, or was
+shut down meanwhile: the branch ends only where the block store says that nothing was written since.
 
 The new version's parent is the branch's base, whatever other versions the image has by then. Whoever commits is told of
 those, as publishing the new version takes back what is in them.
@@ -109,11 +110,13 @@ async def _commit(work: Work) -> dict[str, Any]:
     info, made = await export(
         work, origin.held, image=origin.image, parent=origin.parent, content=content, allow_flushed=running
     )
-    # Looked at again: a client that was started since has a write-back that holds more than the version.
+    # Looked at again: a client that has been at work since has a write-back that holds more than the version. So has
+    # one that lies on another node, too; and of a node that does not answer nobody knows.
     now = [one.item for one in await writebacks.held_of(work.bus, origin.client.mac) if one.item.content == content]
-    is_over = all(item.state != AT_WORK and item.boot_id == made.boot_id for item in now)
+    is_at_work = any(item.state == AT_WORK for item in now)
+    is_over = bool(now) and not is_at_work and all(writebacks.holds_all(made, item) for item in now)
     async with work.database.transaction() as connection:
-        result = await _record(connection, work, origin, info, made, is_over=is_over)
+        result = await _record(connection, work, origin, info, made, is_over=is_over, is_at_work=is_at_work)
         await work.finish(connection, result)
     return result
 
@@ -175,7 +178,14 @@ async def _lies_on(connection: Connection, held: Held) -> tuple[Any, uuid.UUID]:
 
 
 async def _record(
-    connection: Connection, work: Work, origin: _Source, info: ImageInfo, made: ExportedLayer, *, is_over: bool
+    connection: Connection,
+    work: Work,
+    origin: _Source,
+    info: ImageInfo,
+    made: ExportedLayer,
+    *,
+    is_over: bool,
+    is_at_work: bool,
 ) -> dict[str, Any]:
     """Record the layer, the version and what becomes of the branch; the job's result. Raises Problem."""
     image, base, client = origin.image, origin.base, origin.client
@@ -215,7 +225,8 @@ async def _record(
     became, told = "unchanged", []
     if branch is not None:
         if not is_over:
-            told.append(f"{client.name} is running, so its branch goes on, upon version {base} as before")
+            why = "is running" if is_at_work else f"may have written what is not in version {number}"
+            told.append(f"{client.name} {why}, so its branch goes on, upon version {base} as before")
         elif work.request["stay"]:
             became = "moved"
             await branches.move_branch(connection, branch, number, author=work.author, source=work.source)

@@ -31,7 +31,7 @@ from bootlink_registry.jobs import JobKind, Work
 from bootlink_registry.links import NamedLink
 from bootlink_registry.problems import Problem, conflict, invalid, not_found
 from bootlink_registry.versions import lock_image, version_named
-from bootlink_registry.writebacks import Held, drop_later, keep_after_all
+from bootlink_registry.writebacks import Held, drop_later, holds_all, keep_after_all
 
 UNDO_TIME: Final = timedelta(days=7)  # what a rebase replaced is held: until somebody has used the PC and missed it
 
@@ -187,7 +187,7 @@ async def _seal(work: Work) -> dict[str, Any]:
             work, sealing.held, image=sealing.own.image, parent=sealing.below, content=str(sealing.own.content)
         )
         now = await _look(work)
-        if now.held is None or now.held.item.state == "in_use" or now.held.item.boot_id != made.boot_id:
+        if now.held is None or now.held.item.state == "in_use" or not holds_all(made, now.held.item):
             raise conflict(
                 f"{sealing.client.name} was started while its own layer was sealed, and nothing was changed",
                 "shut it down, then set the link again",

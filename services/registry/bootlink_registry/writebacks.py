@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from bootlink_events import BootId
-from bootlink_events.commands import DropWriteback, ListWritebacks, RestoreWriteback, WritebackItem
+from bootlink_events.commands import DropWriteback, ExportedLayer, ListWritebacks, RestoreWriteback, WritebackItem
 from bootlink_registry import removal
 from bootlink_registry.database import Connection, Database, DatabaseAway
 from bootlink_registry.problems import Problem, conflict, not_found
@@ -95,6 +95,11 @@ def require_off(held: list[Held], name: str, what: str) -> None:
     """Problem if the client is at work on one of these."""
     if any(one.item.state == "in_use" for one in held):
         raise conflict(f"{name} is running, and {what}", "shut it down first, then repeat")
+
+
+def holds_all(made: ExportedLayer, item: WritebackItem) -> bool:
+    """Whether a layer that was made of a write-back holds all that is in that now."""
+    return item.boot_id == made.boot_id and made.written is not None and item.written == made.written
 
 
 async def drop_later(

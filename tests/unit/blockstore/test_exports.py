@@ -16,7 +16,7 @@ import pytest
 from bootlink_blockstore import exporting, snapshot
 from bootlink_disks import Stack, open_layer, probe, require_chain
 from bootlink_events import BootId, LayerPlan
-from bootlink_events.commands import CancelExport, DropWriteback, ExportedLayer, ExportWriteback
+from bootlink_events.commands import CancelExport, DropWriteback, ExportedLayer, ExportWriteback, ListWritebacks
 from bootlink_runtime import CommandError
 from lab.blockstore import MAC, Plans, identity, layer_plan, make_image, plan
 from lab.filesystem import mount, unmount
@@ -208,6 +208,44 @@ async def test_after_a_restart_a_file_that_is_done_is_found_though_the_client_is
         await home.ask(DropWriteback(mac=MAC))
         state = await home.exported(command(home, boot_id=current))
         assert state.state == "done", "whatever has become of its source"
+
+
+async def test_a_layer_says_whether_it_holds_all_that_is_in_the_writeback_now(tmp_path: Path) -> None:
+    base = make_image(tmp_path / "base.img", SIZE)
+    plans = Plans({MAC: plan(base, policy="super", content="c")})
+
+    async def written(home: House) -> int:
+        (item,) = (await home.ask(ListWritebacks(mac=MAC))).items
+        return item.written
+
+    async with house(tmp_path, plans) as home:
+        await wrote(home)
+        current = home.attachments.holdings.of(MAC)[0].boot_id
+        first = (await home.exported(command(home, boot_id=current))).result
+        assert first is not None
+        assert first.written == await written(home)
+    async with house(tmp_path, plans) as home:
+        again = (await home.exported(command(home, boot_id=current))).result
+        assert again is not None
+        assert again.written == first.written, "found again, and nothing was written since"
+        newer = boot_id(0.5)
+        boot = await home.login(identity(newer))
+        await write(boot, b"later" * 512)
+        boot.seats.clear()
+    async with house(tmp_path, plans) as home:  # a registry that was down all the time asks for what is there now
+        for asked in (current, newer):
+            stale = (await home.exported(command(home, boot_id=asked))).result
+            assert stale is not None
+            assert stale.written is None, "it was written to since, and the file has not that"
+            await home.ask(CancelExport(job="job-1"))
+        seat = Someone()
+        boot = await home.login(identity(newer), seat=seat)
+        if (waiting := boot.disks[0].disk.flush()) is not None:
+            await waiting
+        flushed = (await home.exported(command(home, "job-2", allow_flushed=True))).result
+        assert flushed is not None
+        assert flushed.written is None, "its client goes on writing"
+        boot.seats.clear()
 
 
 async def test_an_export_can_be_cancelled_and_leaves_nothing(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
