@@ -373,7 +373,7 @@ class Attachments:
         for client in holdings.clients:
             for boot in holdings.reclaimable(client):
                 for manifest in boot.manifests:
-                    await holdings.forget(manifest)
+                    await holdings.reclaim(manifest)
         # And the former boot's own: it is fenced already. Its manifest stays, as that is the fence.
         await holdings.empty(mac, manifests)
         return await self._in_thread(lambda: self._writebacks.begin(manifests))

@@ -95,11 +95,16 @@ class Commands:
     async def restore(self, command: RestoreWriteback) -> WritebackReturning:
         async with self._attachments.lock(command.mac):
             manifests = self._to_return(command)
+            for manifest in manifests:  # or they could be reclaimed until the ledger says that they come back
+                self._holdings.pin(manifest)
             try:
                 await asyncio.to_thread(self._require_whole, manifests)
+                await self._holdings.bring_back(command.mac, manifests)
             except DiskError as error:
                 raise CommandError(f"it cannot come back: {error.problem}", error.remedy) from error
-            await self._holdings.bring_back(command.mac, manifests)
+            finally:
+                for manifest in manifests:
+                    self._holdings.unpin(manifest)
             self._journal.log.info(
                 "write-back returns", client=manifests[0].client, written_by=str(manifests[0].boot_id)
             )

@@ -129,6 +129,14 @@ class Holdings:
         """The client's discarded boots, the newest first, without those that come back or are being read."""
         return [boot for boot in self.discarded(mac) if not self._needed(boot)]
 
+    async def reclaim(self, manifest: Manifest) -> bool:
+        """Remove the overlay of a discarded boot, unless it was asked back or is being read by now: it may be long
+        since somebody found that it could go. True if it has gone."""
+        if not any(manifest in boot.manifests for boot in self.reclaimable(manifest.mac)):
+            return False
+        await self.forget(manifest)  # nobody else finds it from here on
+        return True
+
     def size(self, manifest: Manifest) -> int:
         """Bytes that an overlay takes on disk; of one that is written to, as it was when this was last looked at."""
         key = (manifest.mac, manifest.file)

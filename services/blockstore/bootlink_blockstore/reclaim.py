@@ -68,10 +68,11 @@ async def reclaim(attachments: Attachments, journal: Journal, space: Space, rete
         discarded = await _look(holdings)
         for manifest in due(discarded, NOTHING if space.low else retention, time.time()):
             try:
-                await holdings.forget(manifest)
+                gone = await holdings.reclaim(manifest)
             except OSError as error:
                 journal.log.warning("write-back not reclaimed", file=manifest.file, error=str(error))
-            else:
+                gone = False
+            if gone:
                 journal.count("writebacks_reclaimed")
                 journal.log.debug("write-back reclaimed", client=manifest.client, boot_id=str(manifest.boot_id))
             await asyncio.sleep(PAUSE_SECONDS)

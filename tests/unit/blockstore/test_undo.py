@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +63,47 @@ async def test_what_was_asked_back_and_what_is_being_read_is_not_reclaimed(tmp_p
         (read_now,) = holdings.of_boot(MAC, ids[1])
         holdings.pin(read_now)
         assert due([holdings.reclaimable(MAC)], NOTHING, 1e12) == []
+
+
+async def test_what_is_asked_back_while_others_are_reclaimed_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reclaiming takes its time, and what it would take next may be asked back, or read, meanwhile."""
+    ids = [boot_id(hours) for hours in (5, 4, 3, 2)]
+    monkeypatch.setattr("bootlink_blockstore.reclaim.PAUSE_SECONDS", 0)
+    async with house(tmp_path) as home:
+        await boots(home, *ids)
+        holdings = home.attachments.holdings
+        first, second, third = ((holdings.of_boot(MAC, each))[0] for each in ids[:3])
+        holdings.pin(second)
+        forgotten: list[BootId] = []
+        real = holdings.writebacks.remove
+
+        def remove(manifest: Manifest) -> None:
+            forgotten.append(manifest.boot_id)
+            real(manifest)
+
+        monkeypatch.setattr(holdings.writebacks, "remove", remove)
+        restore = home.ask(RestoreWriteback(mac=MAC, boot_id=ids[0]))
+        checked = asyncio.Event()
+        whole = home.store.commands._require_whole
+
+        def look(manifests: list[Manifest]) -> None:
+            whole(manifests)
+            loop.call_soon_threadsafe(checked.set)
+            gate.wait(10)
+
+        loop, gate = asyncio.get_running_loop(), threading.Event()
+        monkeypatch.setattr(home.store.commands, "_require_whole", look)
+        asking = asyncio.create_task(restore)
+        await checked.wait()
+        for manifest in (third, second, first):  # as a look of before has found them
+            await holdings.reclaim(manifest)
+        gate.set()
+        await asking
+        assert forgotten == [ids[2]]
+        await holdings.reclaim(first)
+        assert await read(await home.login(identity(boot_id(1)))) == b"\1" * 512
 
 
 async def test_what_cannot_come_back_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
