@@ -72,6 +72,26 @@ async def test_verify_finds_a_flipped_bit_and_forgives_it_when_the_file_is_resto
     assert (await registry.get("/v1/images/gold/versions/2"))["fault"] is None
 
 
+async def test_a_damaged_file_that_was_away_is_damaged_still_when_it_is_back(
+    registry: Registry, tmp_path: Path
+) -> None:
+    chain = Chain(tmp_path, 1)
+    await chain.add_to(registry)
+    await hashed(registry, "gold", 1)
+    base = chain.files[0].path
+    times = base.stat()
+    with base.open("r+b") as file:
+        file.seek(times.st_size // 2)
+        file.write(bytes([base.read_bytes()[times.st_size // 2] ^ 1]))
+    os.utime(base, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (await registry.result("/v1/images/gold/verify"))["sound"] is False
+    away = base.rename(tmp_path / "away")
+    await registry.link("default", "", "gold")  # whereupon its files are looked at
+    away.rename(base)
+    await registry.link("default", "", "gold")
+    assert (await registry.get("/v1/images/gold/versions/1"))["fault"] == "corrupt"
+
+
 async def test_verify_names_what_is_gone_or_changed(registry: Registry, tmp_path: Path) -> None:
     chain = Chain(tmp_path, 2)
     await chain.add_to(registry)

@@ -136,8 +136,8 @@ class Layers:
             self._log.warning("file system slow", files=[layer.path for layer in layers])
             return
         for layer, fault in zip(layers, states, strict=True):
-            if fault == layer.fault:
-                continue
+            if fault == layer.fault or layer.fault == "corrupt":
+                continue  # that of a damaged file is not forgotten because it was away: `image verify` looks at bytes
             async with self._database.transaction() as connection:
                 await images.set_fault(connection, layer, fault)
             if fault is None:
