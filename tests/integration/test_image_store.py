@@ -139,6 +139,24 @@ async def test_an_image_comes_from_a_url_and_is_compared_with_the_checksum_besid
     problem(await registry.http.get("/v1/images/other"), 404)
 
 
+async def test_what_a_failed_import_has_fetched_is_not_taken_for_what_is_there_now(
+    registry: Registry, tmp_path: Path
+) -> None:
+    former, wanted = sparse_disk(tmp_path / "former.img", SIZE, seed=1), sparse_disk(tmp_path / "new.img", SIZE, seed=2)
+    with Web() as web:
+        web.pages["/win.img"] = Page(former.read_bytes())
+        await registry.add_image("other", raw_disk(tmp_path / "other.img"))
+        answer = await registry.http.post("/v1/imports", json={"name": "gold", "source": f"{web.url}/win.img"})
+        await registry.add_image("gold", raw_disk(tmp_path / "gold.img"))  # somebody else was quicker
+        assert (await registry.job_over(answer.headers["location"]))["state"] == "failed"
+        web.pages["/win.img"] = Page(wanted.read_bytes())
+        result = await registry.result(
+            "/v1/imports", name="gold", source=f"{web.url}/win.img", sha256=digest(wanted), new_version=True
+        )
+    assert result["source_checked"] is True
+    qemu_img("compare", "-f", "vpc", "-F", "raw", result["path"], wanted)
+
+
 async def test_a_download_goes_on_after_a_restart_of_the_registry(
     nats: NatsServer, database: str, tmp_path: Path
 ) -> None:
@@ -209,6 +227,32 @@ async def test_an_import_that_was_interrupted_is_done_by_the_next_registry_once(
         assert stored(tmp_path) == [f"gold/{Path(version['path']).name}"]
         assert version["sha256"] == digest(Path(version["path"]))
         qemu_img("compare", "-f", "vpc", "-F", "raw", version["path"], source)
+
+
+async def test_a_raw_import_that_was_interrupted_stays_what_its_source_was_said_to_be(
+    nats: NatsServer, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last sector looks like the footer of a fixed VHD, which is not for the bytes of a raw disk to say."""
+    source = tmp_path / "source.img"
+    qemu_img("convert", "-O", "vpc", "-o", "subformat=fixed", raw_disk(tmp_path / "flat.img"), source)
+    reached = asyncio.Event()
+
+    async def interrupted(*_: Any, **__: Any) -> Any:
+        reached.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(making, "record", interrupted)
+        async with registry_on(nats.url, database, tmp_path / "data") as registry:
+            wanted = {"name": "gold", "source": str(source), "source_format": "raw", "format": "raw"}
+            job = (await registry.http.post("/v1/imports", json=wanted)).headers["location"]
+            await asyncio.wait_for(reached.wait(), 20)
+    async with registry_on(nats.url, database, tmp_path / "data") as registry:
+        over = await registry.job_over(job)
+        assert over["state"] == "done", over["problem"]
+        (version,) = (await registry.get("/v1/images/gold"))["versions"]
+        assert (version["format"], version["virtual_size"]) == ("raw", source.stat().st_size)
+        assert version["sha256"] == digest(source)
 
 
 async def test_a_merge_that_was_interrupted_is_done_by_the_next_registry_once(

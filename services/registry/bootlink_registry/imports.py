@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bootlink_registry import images, imaging, making, versions
-from bootlink_registry.database import Connection
+from bootlink_registry.database import Connection, DatabaseAway
+from bootlink_registry.jobs.queue import JobOver
 from bootlink_registry.jobs.work import Work
 from bootlink_registry.problems import Problem
 from bootlink_registry.store import Download, Place, download_of, place_of
@@ -20,11 +21,24 @@ from bootlink_registry.store import Download, Place, download_of, place_of
 
 async def import_image(work: Work) -> dict[str, Any]:
     """The job `image.import`."""
+    try:
+        result = await _import(work)
+    except (DatabaseAway, JobOver):  # it begins again, or has done so elsewhere
+        raise
+    except Exception:
+        await _forget(work)  # the next job asks the URL what is there then, and knows of no checksum that this one had
+        raise
+    await _forget(work)
+    return result
+
+
+async def _import(work: Work) -> dict[str, Any]:
     wanted = work.request
     store = work.settings.image_store
     place = place_of(store, work.subject, work.id, wanted["format"])
     checked = None  # nobody knows, where a former attempt has done it
-    if await place.ready():
+    # A raw file says nothing of itself, but what is on the disk may look like another format: so it is made anew.
+    if await place.ready(anew=wanted["format"] == "raw"):
         made = await making.found(work, place)
     else:
         async with place.drafting():
@@ -45,9 +59,13 @@ async def import_image(work: Work) -> dict[str, Any]:
             "source_checked": checked,
         }
         await work.finish(connection, result)
-    if is_url(wanted["source"]):
-        await download_of(store, work.subject, wanted["source"]).forget()
     return result
+
+
+async def _forget(work: Work) -> None:
+    source = work.request["source"]
+    if is_url(source):
+        await download_of(work.settings.image_store, work.subject, source).forget()
 
 
 async def _written(work: Work, place: Place) -> tuple[imaging.Written, bool]:
@@ -65,7 +83,6 @@ async def _written(work: Work, place: Place) -> tuple[imaging.Written, bool]:
             await download.forget(half=True)
         raise
     except Problem as problem:
-        await download.forget()
         told = problem.detail.replace(str(download.path), wanted["source"])
         raise Problem(problem.status, told, problem.remedy) from problem
 
