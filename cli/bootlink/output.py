@@ -1,11 +1,16 @@
 """What commands print: tables and facts for people, JSON for programs, errors on stderr.
 
 With `--json` a command writes one JSON document to stdout and nothing else there.
+
+Much of what is printed came from others: notes, what a stranger's PC calls itself, files' names. A terminal obeys
+control characters (ESC sets its title, moves its cursor, hides lines), so none of theirs reaches it: each is shown as
+an escape.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -21,6 +26,10 @@ PIPE_WIDTH: Final = 200  # columns where no terminal says how many it has; names
 LAID_OUT_MOST: Final = 500  # rows that are fitted to the terminal; rich takes 1.5 ms for each, ten thousand take 16 s
 MIB: Final = 1024**2
 
+# C0, DEL and C1, which terminals obey, and what turns the direction of writing, which hides what a line says.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL_BUT_LINES: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
 AsJson = Annotated[bool, typer.Option("--json", help="Plain JSON on stdout.")]
 
 
@@ -32,7 +41,22 @@ def console() -> Console:
 
 def print_json(data: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(safe_json(json.dumps(data, indent=2, ensure_ascii=False, default=str)) + "\n")
+
+
+def safe_json(document: str) -> str:
+    """The same JSON without a character that a terminal obeys. JSON itself escapes those below the blank alone."""
+    return _CONTROL_BUT_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
+
+
+def shown(text: str, *, lines: bool = False) -> str:
+    """`text` as it may be printed: control characters as escapes, and a new line as a blank unless `lines`."""
+    plain = text if lines else text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
+    return (_CONTROL_BUT_LINES if lines else _CONTROL).sub(_escape, plain)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
@@ -74,17 +98,18 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 def print_error(problem: str, remedy: str, lines: Sequence[str] = ()) -> None:
     """What is wrong, in detail where there is more to tell, and what to do, on stderr."""
     details = "".join(f"  {line}\n" for line in lines)
-    sys.stderr.write(f"error: {problem}\n{details}  what to do: {remedy}\n")
+    sys.stderr.write(shown(f"error: {problem}\n{details}  what to do: {remedy}\n", lines=True))
 
 
 def text_of(value: Any) -> str:
+    """A value in words, as it may be printed."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
         return ", ".join(text_of(v) for v in value) or "-"
-    return str(value)
+    return shown(str(value))
 
 
 def size(count: int | None) -> str | None:

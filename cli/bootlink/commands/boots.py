@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from bootlink import api
 from bootlink.errors import CommandError
-from bootlink.output import AsJson, console, moment, print_json, print_table
+from bootlink.output import AsJson, console, moment, print_json, print_table, shown
 from bootlink.waterfall import lay_out, stages_of, styled
 
 SHOWN: Final = 20  # boots in a list, unless told otherwise
@@ -68,12 +69,13 @@ def show(
         return
     out = console()
     width = min(shutil.get_terminal_size((WIDTH_PLAIN, 0)).columns, WIDTH_MOST)
-    out.print(Text(_title(found), style="bold"))
-    for line in styled(lay_out(stages_of(found["stages"])), width=width):
+    out.print(Text(shown(_title(found)), style="bold"))
+    stages = [replace(stage, what=shown(stage.what), note=shown(stage.note)) for stage in stages_of(found["stages"])]
+    for line in styled(lay_out(stages), width=width):
         out.print(line)
     if failure := found.get("failure"):
-        out.print(Text(f"failed ({failure['stage']}): {failure['cause']}", style="bold red"))
-        out.print(f"  what to do: {failure['remedy']}", markup=False)
+        out.print(Text(shown(f"failed ({failure['stage']}): {failure['cause']}"), style="bold red"))
+        out.print(shown(f"  what to do: {failure['remedy']}"), markup=False)
 
 
 def _newest(registry: api.Api, client: str | None) -> str:

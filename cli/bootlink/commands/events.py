@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.text import Text
 
-from bootlink.output import console
+from bootlink.output import console, safe_json, shown
 from bootlink.settings import CommandSettings
 from bootlink_events import ALL_EVENTS, PREFIX, CloudEvent
 from bootlink_runtime import Bus, Health, connect_once, follow, logger
@@ -53,7 +53,7 @@ async def _show(subject: str, begin: datetime | None, *, go_on: bool, as_json: b
     try:
         async for event in follow(bus, subject=subject, since=begin, wait=go_on):
             if as_json:
-                sys.stdout.write(event.payload().decode() + "\n")
+                sys.stdout.write(safe_json(event.payload().decode()) + "\n")
                 sys.stdout.flush()
             else:
                 out.print(described(event))
@@ -89,12 +89,14 @@ def described(event: CloudEvent) -> Text:
     when = event.time.astimezone().strftime("%H:%M:%S.%f")[:-3]
     what = event.type.removeprefix(f"{PREFIX}.")
     whose = str(event.data.get("client") or event.subject)
-    text = Text.assemble((when, "bright_black"), f"  {what.ljust(20)}  {whose.ljust(18)}")
+    text = Text.assemble((when, "bright_black"), f"  {what.ljust(20)}  {shown(whose).ljust(18)}")
     details = "  ".join(f"{name}={value}" for name, value in _details(event.data).items())
-    text.append(f"  {details}", style="bright_black")
+    text.append(f"  {shown(details)}", style="bright_black")
     return text
 
 
 def _details(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line tells beyond when, what and whose; not what is empty, nor a flag that is not set."""
     shown_elsewhere = ("mac", "client", "started", "ended", "at", "name")
-    return {name: value for name, value in data.items() if name not in shown_elsewhere and value not in (None, "")}
+    told = {name: value for name, value in data.items() if name not in shown_elsewhere and value is not False}
+    return {name: value for name, value in told.items() if value not in (None, "")}
