@@ -10,6 +10,9 @@ mappings of the same names.
 A column that is not there leaves that of every client as it is; an empty cell takes it away (a name it leaves, or takes
 the next of the enrolment pattern). In YAML, nothing, `~` and `null` are empty.
 
+A spreadsheet runs a cell that begins with = + - @ as a formula, whoever wrote the note in it. Such a cell gets an
+apostrophe before it in a CSV file, which makes it text to a spreadsheet; reading takes that away again.
+
 YAML is composed to nodes and never constructed: all scalars are text, because 52:54:00:12:34:56 without quotes is a
 number to YAML 1.1, and an alias can make no more of a few lines than the lines that it names.
 
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
@@ -41,6 +45,7 @@ COLUMNS: Final = (
 LINK_COLUMNS: Final = frozenset({"channel", "version", "policy", "chap"})  # say how `image` is linked
 _NULLABLE: Final = frozenset({"group", "address", "image", "channel", "version"})
 _YAML_NOTHING: Final = frozenset({"", "~", "null"})
+_FORMULA: Final = re.compile(r"'*[=+@\t\r\uff0b\uff0d\uff1d\uff20-]")  # or one that was made text before
 _REMEDY: Final = f"the columns are {', '.join(COLUMNS)}; `bootlink client export` writes such a file"
 
 
@@ -153,7 +158,7 @@ def _csv_rows(text: str) -> Raw:
             if len(cells) != len(header):
                 wrong.append(Wrong(number, f"it has {len(cells)} cells, and the header has {len(header)}"))
                 continue
-            found.append((number, dict(zip(header, (cell.strip() for cell in cells), strict=True))))
+            found.append((number, dict(zip(header, map(_meant_cell, cells), strict=True))))
     except csv.Error as error:
         raise invalid(f"line {reader.line_num}: this is no CSV: {error}", _REMEDY) from error
 
@@ -223,8 +228,18 @@ def _write_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
+        writer.writerow([_inert(_cell(row[name])) for name in COLUMNS])
     return out.getvalue()
+
+
+def _inert(cell: str) -> str:
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def _meant_cell(cell: str) -> str:
+    """What `_inert` made this of."""
+    plain = cell.strip()
+    return plain[1:] if plain.startswith("'") and _FORMULA.match(plain) else plain
 
 
 def _write_yaml(rows: Iterable[Mapping[str, Any]]) -> str:

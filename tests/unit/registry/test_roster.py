@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 
@@ -60,7 +62,18 @@ def test_yaml_is_text_so_that_a_mac_address_without_quotes_is_no_number() -> Non
 @pytest.mark.parametrize("form", ["csv", "yaml"])
 def test_what_is_written_is_read_again(form: Format) -> None:
     full = dict.fromkeys(COLUMNS, None) | {"disabled": False, "note": ""}
-    notes = ['=SUM(1;2), "said"', "two\nlines", "- {a: b}", "ü # no comment", "null", "~"]
+    notes = [
+        "'=1+1",
+        "''-1",
+        "'quoted'",
+        "+49 30 1",
+        '=SUM(1;2), "said"',
+        "two\nlines",
+        "- {a: b}",
+        "ü # no comment",
+        "null",
+        "~",
+    ]
     written = [
         full | {"mac": f"52:54:00:00:01:{n:02x}", "name": f"pc-{n}", "note": note} for n, note in enumerate(notes)
     ]
@@ -71,6 +84,14 @@ def test_what_is_written_is_read_again(form: Format) -> None:
     last = back[-1]
     assert (last.name, last.address, last.disabled) == ("null", IPv4Address("10.0.0.9"), True)
     assert (last.image, last.channel, last.version, last.policy, last.chap) == ("win11", None, 3, "keep", "mutual")
+
+
+@pytest.mark.parametrize("note", ["=cmd|'/c calc'!A1", "+1", "-1", "@SUM(1)", "\uff1d1"])
+def test_a_spreadsheet_takes_no_cell_for_a_formula(note: str) -> None:
+    row = dict.fromkeys(COLUMNS, None) | {"mac": A, "name": "pc-1", "disabled": False, "note": note}
+    cells = next(line for line in csv.reader(io.StringIO(write([row], "csv"))) if A in line)
+    assert cells[COLUMNS.index("note")] == f"'{note}"
+    assert [one.note for one in rows(f"mac,note\n{A},{note}\n")] == [note]  # as a person writes it
 
 
 def test_every_wrong_row_is_named_with_its_line() -> None:
