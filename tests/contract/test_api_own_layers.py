@@ -116,3 +116,15 @@ async def test_one_that_no_link_names_can_be_thrown_away(room: Registry) -> None
     assert problem(await room.http.get("/v1/clients/pc-07/own-layer"), 404)
     await room.link("client", "pc-07", "win11", version=2, own_layer=True)
     assert (await disk(room))["version"] == 2
+
+
+async def test_a_client_with_a_layer_of_its_own_is_not_removed_with_it(room: Registry) -> None:
+    await room.link("client", "pc-07", "win11", own_layer=True)
+    before = await disk(room)
+    told = problem(await room.http.delete("/v1/clients/pc-07"), 409)
+    assert "has a layer of its own" in told["detail"]
+    assert "bootlink link drop-own-layer pc-07" in told["remedy"]
+    assert await disk(room) == before
+    await room.link("client", "pc-07", "win11")
+    assert (await room.http.delete("/v1/clients/pc-07/own-layer?accept_loss=true")).status_code == 204
+    assert (await room.http.delete("/v1/clients/pc-07")).status_code == 204

@@ -158,6 +158,13 @@ async def remove_client(connection: Connection, name_or_mac: str, *, source: str
             f"{name} is a super client: what it wrote would be lost",
             f"bootlink client commit {name} makes a version of it, bootlink client abandon {name} throws it away",
         )
+    image = await connection.fetchval("SELECT image FROM own_layers WHERE mac = $1 ORDER BY lun LIMIT 1", mac)
+    if image is not None:
+        raise conflict(
+            f"{name} has a layer of its own over image {image}, which would be lost",
+            f"set its link without: bootlink link set {name} {image}; then throw the layer away: "
+            f"bootlink link drop-own-layer {name}",
+        )
     await connection.execute("DELETE FROM clients WHERE mac = $1", mac)
     await tell(connection, held, "removed", source=source)
 
