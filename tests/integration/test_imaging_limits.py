@@ -87,6 +87,47 @@ def test_qemu_img_could_not_follow_a_name_if_it_were_let_at_one(tmp_path: Path) 
     assert not any((tmp_path / "out").iterdir())
 
 
+TRY_TOOL = """
+import json, os, sys
+from pathlib import Path
+from bootlink_registry.imaging.confinement import confine_tool
+target, beside = Path(sys.argv[1]), Path(sys.argv[1]).with_name("beside")
+can = {}
+def attempt(what, do):
+    try:
+        do()
+    except OSError:
+        can[what] = False
+    else:
+        can[what] = True
+source = os.open(sys.argv[2], os.O_RDONLY)
+confine_tool(os.getppid(), Path(sys.executable), source, target, size=1 << 20, seconds=60)
+attempt("write target", lambda: target.write_bytes(b"x"))
+attempt("read beside", lambda: open(beside, "rb"))
+attempt("write beside", lambda: open(beside, "ab"))
+attempt("take the place of beside", lambda: target.rename(beside))
+attempt("remove beside", lambda: beside.unlink())
+attempt("make a file", lambda: target.with_name("other").write_bytes(b""))
+print(json.dumps(can))
+"""
+
+
+def test_qemu_img_gets_the_file_that_it_writes_and_nothing_beside_it(tmp_path: Path) -> None:
+    """Beside it lie the other layers of the image, which PCs read."""
+    for name in ("target", "beside", "source"):
+        (tmp_path / name).write_bytes(b"")
+    done = subprocess.run(
+        [sys.executable, "-c", TRY_TOOL, str(tmp_path / "target"), str(tmp_path / "source")],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    can = json.loads(done.stdout)
+    assert can.pop("write target") is True
+    assert not any(can.values()), can
+
+
 def test_qemu_img_writes_no_more_than_the_disk_can_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qemu, "SLACK", 0)
     source = tmp_path / "a.img"

@@ -7,7 +7,8 @@
 - It has no network (a network namespace of its own, with nothing in it), unless it is there to download.
 - It changes files in the target's folder alone, if there is a target (`landlock`).
 
-qemu-img, which parses what we do not, gets less: of files it may read the source and the system's libraries. Where
+qemu-img, which parses what we do not, gets less: of files it may read the source and the system's libraries, and write
+the one that was made for it. Where
 the kernel has no such namespaces or no Landlock, the rest holds: they are the second line, as no name in a file is
 followed.
 
@@ -63,13 +64,14 @@ def confine(parent: int, target: Path | None, *, network: bool, seconds: int) ->
 
 
 def confine_tool(parent: int, tool: Path, source: int, target: Path | None, *, size: int, seconds: int) -> None:
-    """The same for a program that is about to be started; `source` is the descriptor of what it may read, and `size`
-    the bytes that a file which it writes may have."""
+    """The same for a program that is about to be started; `source` is the descriptor of what it may read, `target` the
+    file that it writes, which is there, and `size` the bytes that this may have."""
     die_with(parent)
-    folders = () if target is None else ((target.parent, landlock.WRITE | landlock.READ),)
+    # The file alone, and not its folder: the other layers of the image lie in that.
+    written = () if target is None else ((target, landlock.WRITE | landlock.READ),)
     system = [(Path(path), landlock.READ) for path in (*_SYSTEM, tool.parent.parent if tool.parents[1:] else tool)]
     own = ((Path(f"/proc/self/fd/{source}"), landlock.READ_FILE), (_NULL, landlock.WRITE | landlock.READ))
-    landlock.restrict(landlock.WRITE | landlock.READ, (*folders, *system, *own))
+    landlock.restrict(landlock.WRITE | landlock.READ, (*written, *system, *own))
     limit(resource.RLIMIT_AS, TOOL_MEMORY)
     limit(resource.RLIMIT_CPU, seconds)
     limit(resource.RLIMIT_FSIZE, size)

@@ -62,10 +62,16 @@ def convert(
     options: str = "",
     tell: Callable[[int], None] = lambda _done: None,
 ) -> None:
-    """Write the disk of the open file, of `size` bytes, to `target`. `tell` is told the bytes of the disk done."""
+    """Write the disk of the open file, of `size` bytes, to `target`, which is made. `tell` is told the bytes of the
+    disk done."""
     more = ("-o", options) if options else ()
     command = ("convert", "-p", "-f", format_, "-O", target_format, *more, _path(source), str(target))
-    _run(command, source, target, size=size, tell=tell)
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))  # it may make no file itself
+    try:
+        _run(command, source, target, size=size, tell=tell)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def _path(source: int) -> str:
