@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import asyncpg
 
 from bootlink_events import ClientChanged
-from bootlink_registry import outbox, rows
+from bootlink_registry import locks, outbox, rows
 from bootlink_registry.catalogue import Client
 from bootlink_registry.database import Connection
 from bootlink_registry.names import as_mac
@@ -20,7 +20,6 @@ from bootlink_registry.problems import Problem, conflict, invalid, not_found
 
 Change = Literal["added", "enrolled", "changed", "removed"]
 
-_CLIENT_LOCK: Final = 0x6271  # the first half of the lock; the second is a hash of the MAC address
 _BY_MAC: Final = "SELECT * FROM clients WHERE mac = $1"
 _BY_NAME: Final = "SELECT * FROM clients WHERE name = $1"
 
@@ -207,7 +206,7 @@ def changed_event(row: ClientRow, change: Change, *, former: str | None = None) 
 
 async def _lock(connection: Connection, mac: str) -> None:
     """One change of a client after the other; taken before the first write, as for links (see `links.lock`)."""
-    await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _CLIENT_LOCK, mac)
+    await connection.execute(locks.PAIR, locks.Kind.CLIENT, mac)
 
 
 async def free_name(connection: Connection, pattern: str) -> str:

@@ -28,12 +28,12 @@ from typing import Any, Final
 from bootlink_events import PLANS_BUCKET, BootPlan, mac_token
 from bootlink_registry import outbox, plans, rows
 from bootlink_registry.database import Connection, Database, DatabaseAway
+from bootlink_registry.locks import Whole
 from bootlink_registry.names import as_mac
 from bootlink_registry.nodes import NodeWatch
 from bootlink_registry.spindles import Spindles
 from bootlink_runtime import Bus, BusUnavailable, Health, Logger, Replica, put_all
 
-DELIVERY_LOCK: Final = 0x626F_6F74_0002
 STANDBY_SECONDS: Final = 1.0  # between tries for the lock
 POLL_SECONDS: Final = 1.0  # between rounds that nobody asked for; a notification can be lost
 RETRY_SECONDS: Final = 0.5  # after NATS did not take something
@@ -114,7 +114,7 @@ class Delivery:
 
     async def _deliver_on(self, connection: Any) -> None:
         """Deliver for as long as this connection lasts. The lock goes with it."""
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", DELIVERY_LOCK):  # noqa: ASYNC110
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", Whole.DELIVERY):  # noqa: ASYNC110
             await asyncio.sleep(STANDBY_SECONDS)
         self.active = True
         await connection.add_listener(outbox.CHANNEL, lambda *_: self._wake.set())

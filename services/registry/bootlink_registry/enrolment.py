@@ -16,12 +16,12 @@ from bootlink_events import ClientSeen
 from bootlink_registry import clients, outbox
 from bootlink_registry.clients import ClientRow, find_client, free_name
 from bootlink_registry.database import Connection
+from bootlink_registry.locks import Whole
 from bootlink_registry.names import ENROL_LIMIT, as_mac
 from bootlink_registry.problems import not_found
 from bootlink_registry.settings import RegistrySettings
 
 SIGHTINGS_KEPT: Final = 10_000  # PCs remembered that are no clients; the one not seen for longest goes first
-_ENROL_LOCK: Final = 0x626F_6F74_0003  # one enrolment at a time
 _SETTING: Final = "enrolment"
 
 Policy = Literal["accept", "refuse"]
@@ -50,7 +50,7 @@ async def read_rule(connection: Connection, first: Rule) -> Rule:
 
 async def change_rule(connection: Connection, first: Rule, changes: Mapping[str, Any]) -> Rule:
     """Change some of policy, pattern and group; what is not named stays."""
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", _ENROL_LOCK)
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", Whole.ENROLMENT)
     rule = replace(await read_rule(connection, first), **changes)
     await connection.execute(
         """
@@ -74,7 +74,7 @@ async def enrol(connection: Connection, seen: ClientSeen, first: Rule, *, source
 
     A known client gets its plan put out once more: that the boot path asks means that it has none.
     """
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", _ENROL_LOCK)
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", Whole.ENROLMENT)
     if await connection.fetchval("SELECT true FROM clients WHERE mac = $1", seen.mac):
         await outbox.recompile(connection, "client", seen.mac)
         return "known"

@@ -14,7 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from bootlink_events import BootFailed, CloudEvent, Stage, kind_named
-from bootlink_registry import outbox
+from bootlink_registry import locks, outbox
 from bootlink_registry.boots import Summary, summarise
 from bootlink_registry.database import Connection
 from bootlink_registry.enrolment import storable
@@ -27,8 +27,6 @@ STAGES_PER_BOOT: Final = 500  # recorded of one boot; a session that flaps for h
 SETTLE_SECONDS: Final = 5.0  # from a boot's end to its root span: late events and quick reconnections come in between
 ROOT_BATCH: Final = 100
 SILENT_BATCH: Final = 20  # boots examined at once; a room that lost its power is through in a minute
-_LOCK_CLIENT: Final = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
-_CLIENT_LOCK: Final = 0x626F  # the first half of the lock; the second is a hash of the MAC address
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ class BootRow:
 
 async def record(connection: Connection, event: CloudEvent, stage: Stage) -> bool:
     """Record one stage. False if it was recorded before, or the boot has more stages than are kept."""
-    await connection.execute(_LOCK_CLIENT, _CLIENT_LOCK, stage.mac)
+    await connection.execute(locks.PAIR, locks.Kind.BOOTS, stage.mac)
     boot_id = str(stage.boot_id)
     if await connection.fetchval("SELECT true FROM boot_stages WHERE event_id = $1", event.id):
         return False
@@ -224,7 +222,7 @@ async def silent(connection: Connection, *, silence: float) -> list[tuple[str, U
 
 async def examine(connection: Connection, mac: str, boot_id: UUID, *, source: str, silence: float) -> BootFailed | None:
     """Examine one boot that fell silent, once per silence. What is missing, after recording it; None if nothing is."""
-    await connection.execute(_LOCK_CLIENT, _CLIENT_LOCK, mac)  # before any row, as in `record`
+    await connection.execute(locks.PAIR, locks.Kind.BOOTS, mac)  # before any row, as in `record`
     still = await connection.fetchval(
         """
         UPDATE boots SET examined = true

@@ -9,14 +9,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from bootlink_events import Chap, LinkChanged, Policy
-from bootlink_registry import outbox, rows
+from bootlink_registry import locks, outbox, rows
 from bootlink_registry.catalogue import DEFAULT_CHANNEL, Choice, Link, Scope
 from bootlink_registry.clients import find_client
 from bootlink_registry.database import Connection
 from bootlink_registry.problems import Problem, invalid, listed, not_found
 
 LUN_LIMIT: Final = 254  # as REPORT LUNS' simple form has them, but for 255
-_LINK_LOCK = 0x6270  # the first half of the lock; the second is a hash of the link's key
 
 _NAMED = """
     SELECT l.*, coalesce(c.name, l.key) AS name
@@ -177,7 +176,7 @@ async def lock(connection: Connection, scope: Scope, key: str) -> None:
     The outbox is read in the order of transaction ids, and a transaction gets its id with its first write. Taken
     before that, the lock makes the order of the events that of the changes; and of two removals the second finds none.
     """
-    await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _LINK_LOCK, f"{scope}/{key}")
+    await connection.execute(locks.PAIR, locks.Kind.LINK, f"{scope}/{key}")
 
 
 async def require_image(connection: Connection, image: str, channel: str | None, version: int | None) -> None:

@@ -20,9 +20,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from bootlink_registry.locks import Whole
 from bootlink_runtime import StartupError
 
-MIGRATION_LOCK: Final = 0x626F_6F74_0001  # "boot", then a number of our own
 OLDEST_POSTGRES: Final = 130_000  # 13: the first with xid8 (server_version_num)
 
 
@@ -43,7 +43,7 @@ async def migrate(url: str) -> None:
                 raise StartupError(
                     f"the database server is PostgreSQL {version // 10_000}", "use PostgreSQL 13 or newer"
                 )
-            await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({Whole.MIGRATION:d})"))
             await connection.run_sync(_upgrade)
     except CommandError as error:
         raise StartupError(

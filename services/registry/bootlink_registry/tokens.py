@@ -25,6 +25,7 @@ import asyncpg
 from bootlink_events import TokenChanged
 from bootlink_registry import outbox
 from bootlink_registry.database import Connection, Database, DatabaseAway
+from bootlink_registry.locks import Whole
 from bootlink_registry.problems import Problem, conflict, invalid, not_found
 from bootlink_runtime import Logger, StartupError
 
@@ -40,8 +41,6 @@ TOKEN_LENGTH_MAX: Final = 256  # characters; a longer one is none, and is not ha
 TOKENS_LIMIT: Final = 1_000  # all are in memory
 REFRESH_SECONDS: Final = 5.0
 USED_SECONDS: Final = 60.0  # when a token was last used is written down this often
-
-_LIMIT_LOCK: Final = 0x626F_6F74_0010  # one addition at a time, or two could pass the limit together
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +169,7 @@ async def add_token(
         raise conflict(f"{ADMIN!r} is the name of the token in BOOTLINK_ADMIN_TOKEN", "choose another name")
     if expires is not None and expires <= datetime.now(UTC):
         raise invalid(f"it would have expired already, at {expires.isoformat()}", "give a time to come")
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LIMIT_LOCK)
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", Whole.TOKENS)
     if await connection.fetchval("SELECT count(*) FROM tokens") >= TOKENS_LIMIT:
         raise conflict(
             f"there are {TOKENS_LIMIT} tokens, which is the limit",

@@ -13,20 +13,17 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
-from typing import Final
 
 from bootlink_events import BootId, ImageChanged, ImagePublished, ImageVersionAdded
-from bootlink_registry import outbox
+from bootlink_registry import locks, outbox
 from bootlink_registry.catalogue import DEFAULT_CHANNEL
 from bootlink_registry.database import Connection
 from bootlink_registry.problems import Problem, conflict, invalid, listed, not_found
 
-_IMAGE_LOCK: Final = 0x6271  # the first half of the lock; the second is a hash of the image's name
-
 
 async def lock_image(connection: Connection, image: str) -> None:
     """One change of an image after the other, until the end of this transaction. Take it before the first write."""
-    await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _IMAGE_LOCK, image)
+    await connection.execute(locks.PAIR, locks.Kind.IMAGE, image)
 
 
 async def require_image(connection: Connection, image: str) -> None:

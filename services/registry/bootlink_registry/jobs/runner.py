@@ -17,10 +17,10 @@ from typing import Any, Final
 from bootlink_registry.database import DatabaseAway
 from bootlink_registry.jobs import queue
 from bootlink_registry.jobs.work import JobKind, Tools, Work
+from bootlink_registry.locks import Whole
 from bootlink_registry.problems import Problem
 from bootlink_runtime import BusUnavailable, ended
 
-JOBS_LOCK: Final = 0x626F_6F74_0004
 JOBS_AT_ONCE: Final = 4  # each keeps a disk and a core busy; more would only slow each other down
 STANDBY_SECONDS: Final = 1.0  # between tries for the lock
 POLL_SECONDS: Final = 1.0  # between looks that nobody asked for; a notification can be lost
@@ -64,7 +64,7 @@ class Runner:
 
     async def _run_on(self, connection: Any) -> None:
         """Run jobs for as long as this connection lasts. The lock goes with it."""
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", JOBS_LOCK):  # noqa: ASYNC110
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", Whole.JOBS):  # noqa: ASYNC110
             await asyncio.sleep(STANDBY_SECONDS)
         await connection.add_listener(queue.CHANNEL, lambda *_: self._wake.set())
         async with connection.transaction():
