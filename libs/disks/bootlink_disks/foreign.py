@@ -11,6 +11,7 @@ from bootlink_disks.errors import DiskError
 from bootlink_disks.layer import Pread
 
 _CONVERT = "convert it: qemu-img convert -O vpc -o force_size=on FILE NEW.vhd"
+_IMPORT = f"import it, which converts it: bootlink image import NAME FILE; or {_CONVERT}"
 _UNPACK = "unpack it first, and give the disk image that is in it"
 
 
@@ -23,12 +24,12 @@ class Signature:
 
 
 SIGNATURES = (
-    Signature(0, b"QFI\xfb", "a qcow2 image", _CONVERT),
+    Signature(0, b"QFI\xfb", "a qcow2 image", _IMPORT),
     Signature(0, b"QED\0", "a QED image", _CONVERT),
-    Signature(0, b"KDMV", "a VMDK image", _CONVERT),
+    Signature(0, b"KDMV", "a VMDK image", _IMPORT),
     Signature(0, b"COWD", "a VMDK image", _CONVERT),
     Signature(0, b"# Disk DescriptorFile", "a VMDK descriptor, not the disk itself", _CONVERT),
-    Signature(0x40, b"\x7f\x10\xda\xbe", "a VirtualBox VDI image", _CONVERT),
+    Signature(0x40, b"\x7f\x10\xda\xbe", "a VirtualBox VDI image", _IMPORT),
     Signature(0, b"WithoutFreeSpace", "a Parallels image", _CONVERT),
     Signature(0, b"WithouFreSpacExt", "a Parallels image", _CONVERT),
     Signature(0x8001, b"CD001", "an ISO 9660 CD image", "install from it onto a disk image, and give that"),

@@ -33,6 +33,7 @@ from typing import Final
 
 from bootlink_blockstore import chap
 from bootlink_blockstore.chap import Chap, ChapError
+from bootlink_events.names import ISCSI_NAME_LIMIT
 from bootlink_wire.iscsi_digest import NONE, Digests
 from bootlink_wire.iscsi_pdu import CONTINUE, FINAL, LoginRequest, LoginResponse, LoginStatus
 from bootlink_wire.iscsi_text import REJECT, Negotiation, TextError, encode, parse
@@ -44,7 +45,6 @@ FULL_FEATURE: Final = 3
 REQUESTS_LIMIT: Final = 32  # login requests of one login: four times what any initiator seen needs
 TEXT_LIMIT: Final = 65_536  # bytes of one text over all its requests
 SEGMENT_LIMIT: Final = 8192  # bytes of data in a login PDU (RFC 7143, section 13.12: the default), either way
-NAME_LIMIT: Final = 223  # bytes of an iSCSI name (RFC 7143, section 4.2.7.1)
 PORTAL_GROUP: Final = 1  # the only one
 FEN_SYSTEMS: Final = bytes.fromhex("40002723")  # ISID of type "enterprise number", 10019: iPXE's
 IPXE_BUFFER: Final = "8192"
@@ -236,11 +236,11 @@ class Login:
     def _identify(self, offered: Mapping[str, str]) -> Admission:
         initiator, target = offered.get("InitiatorName", ""), offered.get("TargetName", "")
         kind = offered.get("SessionType", "Normal")
-        if not initiator or len(initiator) > NAME_LIMIT:
+        if not initiator or len(initiator) > ISCSI_NAME_LIMIT:
             raise Refusal(LoginStatus.MISSING_PARAMETER, "the first login request names no initiator")
         if kind not in ("Normal", "Discovery"):
             raise Refusal(LoginStatus.SESSION_TYPE_NOT_SUPPORTED, "the session type is neither Normal nor Discovery")
-        if kind == "Normal" and (not target or len(target) > NAME_LIMIT):
+        if kind == "Normal" and (not target or len(target) > ISCSI_NAME_LIMIT):
             raise Refusal(LoginStatus.MISSING_PARAMETER, "the first login request names no target")
         assert self._last is not None
         return Admission(

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-from bootlink_disks import DiskError, require_parent
+from bootlink_disks import DiskError, require_parent, vhd
 from bootlink_registry import images, imaging, making, outbox, versions
 from bootlink_registry.catalogue import Layer
 from bootlink_registry.database import Connection
@@ -29,8 +29,6 @@ from bootlink_registry.jobs.work import Work
 from bootlink_registry.problems import Problem, conflict, invalid
 from bootlink_registry.removal import settle_layers
 from bootlink_registry.store import place_of
-
-VHD_SIZE_MAX: Final = 2040 << 30  # bytes; the specification's own limit
 
 
 async def merge(work: Work) -> dict[str, Any]:
@@ -246,4 +244,4 @@ async def _usage(connection: Connection, stack: tuple[Layer, ...]) -> int:
 
 def whole_format(virtual_size: int) -> Literal["vhd", "vhdx"]:
     """The format that a whole disk of this size is written in, where nobody asked for another."""
-    return "vhd" if virtual_size <= VHD_SIZE_MAX else "vhdx"
+    return "vhd" if virtual_size <= vhd.MAX_SIZE else "vhdx"
