@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 
+from bootlink import output
 from bootlink.output import LAID_OUT_MOST, print_error, print_facts, print_json, print_table, shown
 
 ESC = "\x1b"
@@ -50,3 +53,29 @@ def test_json_says_the_same_and_cannot_steer_the_terminal(capsys: pytest.Capture
 
 def test_other_languages_are_shown_as_they_are() -> None:
     assert shown("Büro 東京 — שלום") == "Büro 東京 — שלום"
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What a terminal of 80 columns is sent."""
+    sent = io.StringIO()
+    monkeypatch.setattr(output, "console", lambda: Console(file=sent, width=80, highlight=False))
+    return sent
+
+
+def test_a_table_is_broken_at_blanks_and_its_names_stay_whole(terminal: io.StringIO) -> None:
+    note = "a note of some words, which says what nobody would ask for"
+    row = ("pc-07", "52:54:00:12:34:56", "teachers", "192.0.2.107", "no", note)
+    print_table(("client", "mac", "group", "address", "came by itself", "note"), [row], empty="none")
+    lines = terminal.getvalue().splitlines()
+    assert len(lines) > 2
+    assert max(map(len, lines)) <= 80
+    assert all(cell in terminal.getvalue() for cell in row[:4])
+
+
+def test_a_table_that_does_not_fit_has_one_line_for_each_row(terminal: io.StringIO) -> None:
+    row = ("01a20d0b-d29c-70a0-974f-de46e3e691ec", "image.import", "done", "2026-11-24 10:13:28", "x" * 60)
+    print_table(("job", "what", "state", "begun", "about"), [row, row], empty="none")
+    _, first, second = terminal.getvalue().splitlines()
+    assert first == second
+    assert first.split() == " ".join(row).split()
