@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 SOURCES := libs services cli tests
+WORKERS ?= 2
 export PYTHON
 
 .PHONY: help setup demo run check test soak bench conformance lock docs clean
@@ -27,7 +28,7 @@ check: setup ## ruff, mypy, import rules, generated docs fresh
 	@$(VENV)/python -m bootlink_events.docs --check docs
 
 test: check ## everything CI runs: check, then all tests, with a real PC booting
-	@$(VENV)/python -m pytest
+	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile
 
 soak: setup ## the full counts of every rig (about 20 minutes); writes figures and seeds to docs/guarantees.md
 	@PYTHONPATH=tests $(VENV)/python -m soak

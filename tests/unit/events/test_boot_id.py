@@ -40,7 +40,10 @@ def test_boot_ids_of_one_millisecond_differ() -> None:
     assert len({BootId.mint(now_ms=1) for _ in range(1000)}) == 1000
 
 
-@pytest.mark.parametrize("text", ["", "pc-07", str(uuid.uuid4()), "00000000-0000-0000-0000-000000000000", "0" * 36])
+VERSION_4 = "3f1d8a52-6f0c-4c53-9a4e-0d5c1f7f6a11"
+
+
+@pytest.mark.parametrize("text", ["", "pc-07", VERSION_4, "00000000-0000-0000-0000-000000000000", "0" * 36])
 def test_what_is_no_version_7_uuid_is_no_boot_id(text: str) -> None:
     with pytest.raises(ValueError):
         BootId.parse(text)
