@@ -33,6 +33,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+import asyncpg
+
 from bootlink_registry.database import Connection, Database, DatabaseAway
 from bootlink_registry.imaging import TargetFormat
 from bootlink_runtime import Logger
@@ -165,6 +167,9 @@ class Sweeper:
                 continue
             except OSError as error:
                 self._log.warning("image store not swept", problem=str(error), remedy="check the folder and its disk")
+            except asyncpg.IntegrityConstraintViolationError as error:
+                # Somebody made use of a layer just as it was to go: the next look finds it in use.
+                self._log.info("image store not swept", problem=str(error))
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def sweep(self) -> None:
