@@ -39,7 +39,7 @@ bench: setup ## measure the speed beside tgt and write docs/performance.md; ONLY
 conformance: setup ## run libiscsi's tests against Bootlink and tgt, and write docs/conformance.md
 	@PYTHONPATH=tests $(VENV)/python -m conformance
 
-docs: setup ## write docs/events.md and docs/asyncapi.yaml anew
+docs: setup ## write docs/events.md, docs/commands.md and docs/asyncapi.yaml anew
 	@$(VENV)/python -m bootlink_events.docs docs
 
 lock: setup ## resolve requirements/*.in into hash-pinned requirements/*.txt
