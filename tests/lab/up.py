@@ -141,8 +141,11 @@ class Up:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without the user's own Bootlink settings."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("BOOTLINK_")}
+    """The environment without the user's own Bootlink settings, and without the size of the user's terminal."""
+    left_out = ("COLUMNS", "LINES")
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith("BOOTLINK_") and name not in left_out
+    }
 
 
 def bootlink(
