@@ -101,7 +101,7 @@ async def test_an_unlinked_pc_is_told_so_on_its_screen_and_boots_by_itself_once_
     assert {"boot.started", "boot.addressed", "boot.loader_sent", "boot.script_served", "boot.disk_attached"} <= {
         *kinds
     }
-    assert {event["source"].split("/")[1] for event in told} == {"dhcp", "tftp", "blockstore"}
+    assert {event["source"].split("/")[1] for event in of_boot} == {"dhcp", "tftp", "blockstore"}
 
 
 async def test_a_boot_needs_neither_nats_nor_postgresql_nor_the_registry(system: System, tmp_path: Path) -> None:
