@@ -136,6 +136,21 @@ def test_qemu_img_writes_no_more_than_the_disk_can_have(tmp_path: Path, monkeypa
         qemu.convert(file.fileno(), "raw", tmp_path / "new", "raw", size=MIB)
 
 
+def test_qemu_img_has_room_for_all_its_threads(tmp_path: Path) -> None:
+    raw = sparse_disk(tmp_path / "raw.img", 64 * MIB)
+    qemu_img("convert", "-c", "-f", "raw", "-O", "qcow2", raw, tmp_path / "source.qcow2")
+    target = tmp_path / "target.img"
+    target.touch()
+    fd = os.open(tmp_path / "source.qcow2", os.O_RDONLY)
+    try:
+        many = ("convert", "-m", "16", "-W", "-f", "qcow2", "-O", "raw", f"/proc/self/fd/{fd}", str(target))
+        for _ in range(8):  # one of six failed where each thread had an arena of its own
+            qemu._run(many, fd, target, size=64 * MIB)
+    finally:
+        os.close(fd)
+    assert target.read_bytes() == raw.read_bytes()
+
+
 def test_without_qemu_img_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     qemu_img("create", "-f", "qcow2", tmp_path / "a.qcow2", "1M")
     monkeypatch.setenv("PATH", str(tmp_path))

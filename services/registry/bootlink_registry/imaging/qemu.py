@@ -24,6 +24,10 @@ SLACK: Final = 64 << 20  # bytes that a file may be larger than its disk: tables
 SAYS_LIMIT: Final = 1 << 20  # bytes of what it says; a picture of an image with very many snapshots
 GIB: Final = 1 << 30
 
+_ONE_ARENA: Final = {"MALLOC_ARENA_MAX": "1"}
+"""glibc gives each of its up to 64 threads an arena of 128 MiB of address space: on a busy machine, where more of them
+are at work at once, the next thread finds none left within the limit, and it aborts."""
+
 _PERCENT: Final = re.compile(rb"\((\d+)\.\d+/100%\)")
 
 
@@ -96,7 +100,7 @@ def _run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         pass_fds=(source,),
-        env={"PATH": os.defpath, "LC_ALL": "C"},
+        env={"PATH": os.defpath, "LC_ALL": "C", **_ONE_ARENA},
         preexec_fn=lambda: confine_tool(parent, tool, source, target, size=most, seconds=seconds),
     ) as process:
         assert process.stdout is not None
@@ -105,7 +109,7 @@ def _run(
             said = (said + data)[:SAYS_LIMIT]
             if percent := _PERCENT.findall(data):
                 tell(size * int(percent[-1]) // 100)
-                said = b""
+                said = said.rpartition(b"%)")[2]
     if process.returncode not in fine:
         raise _failed(arguments[0], process.returncode, said.decode(errors="replace"))
     return said
