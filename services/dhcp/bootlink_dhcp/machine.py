@@ -2,9 +2,9 @@
 
 Theory of operation. We are authoritative for one subnet: we alone know its leases, so a client that claims an
 address which is not its own is told so (NAK) rather than left in doubt. Each message type has one method, each
-as RFC 2131 section 4.3 has it. Two other machines are asked on the way: the lease table says which address, the
-boot tracker says which boot. The tracker hears of DISCOVERs, and of REQUESTs that we acknowledge, from clients
-that want to boot and from nobody else: a running system's DHCP client never begins a boot.
+as RFC 2131 section 4.3 has it. Two others are asked on the way: the lease table says which address, `Boots` says which
+boot and which file. It hears of DISCOVERs, and of REQUESTs that we acknowledge, from clients that want to boot and from
+nobody else: a running system's DHCP client never begins a boot.
 
 A REQUEST comes from one of four states (RFC 2131 section 4.3.2), told apart by what is filled in:
 
@@ -33,22 +33,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from enum import StrEnum
 from ipaddress import IPv4Address
 from typing import Final, Protocol
 
 from bootlink_dhcp.allowance import Allowance
-from bootlink_dhcp.bootfiles import BootClient, BootFiles, boot_client, boot_options
+from bootlink_dhcp.bootfiles import boot_client, boot_options
+from bootlink_dhcp.boots import BootAnswer, BootAsk, Boots
+from bootlink_dhcp.decision import LIMITED_BROADCAST, Decision, Reply, Via
 from bootlink_dhcp.leases import LeaseTable
 from bootlink_dhcp.subnet import Subnet
-from bootlink_dhcp.tracker import Ask, BootPass, BootTracker
-from bootlink_events import BootAddressed, BootFailed, BootStarted, ClientSeen, EventData, normalise_mac
+from bootlink_events import normalise_mac
 from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
 
-LIMITED_BROADCAST: Final = IPv4Address("255.255.255.255")
 RENEW_AT: Final = 0.5  # of the lease time, RFC 2131 section 4.4.5
 REBIND_AT: Final = 0.875
 STRANGERS_BURST: Final = 3_000
@@ -66,42 +64,13 @@ class Book(Protocol):
     def reserved(self, mac: str) -> IPv4Address | None: ...
 
 
-class Via(StrEnum):
-    """How a reply reaches its client, RFC 2131 section 4.1."""
-
-    RELAY = "relay"  # to the relay agent's server port
-    UNICAST = "unicast"  # to an address that answers ARP
-    FRAME = "frame"  # to the client's MAC address: it has no address yet
-    BROADCAST = "broadcast"
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A packet to send, how, and to which address."""
-
-    packet: DhcpPacket
-    via: Via
-    address: IPv4Address
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to do about a packet."""
-
-    count: str  # what it was, for the counters
-    reply: Reply | None = None
-    durable: bool = False  # do not send before everything recorded so far is on disk
-    events: tuple[EventData, ...] = ()
-    withheld: int = 0  # events of an unknown client that went beyond the allowance
-
-
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """A request, with what every handler wants to know of it."""
 
     packet: DhcpPacket
     mac: str
-    boot: BootClient | None
+    boot: BootAsk | None  # None for an operating system, which only wants an address
     now: float
 
 
@@ -112,18 +81,13 @@ class DhcpMachine:
         self,
         subnet: Subnet,
         leases: LeaseTable,
-        tracker: BootTracker,
-        files: BootFiles,
+        boots: Boots,
         book: Book,
-        *,
-        chain_rom_ipxe: bool = True,
     ) -> None:
         self._subnet = subnet
         self._leases = leases
-        self._tracker = tracker
-        self._files = files
+        self._boots = boots
         self._book = book
-        self._chain_rom_ipxe = chain_rom_ipxe
         self._strangers = Allowance(STRANGERS_BURST, STRANGERS_PER_SECOND)
         self._handlers: Mapping[MessageType, Callable[[_Asked], Decision]] = {
             MessageType.DISCOVER: self._discover,
@@ -149,7 +113,9 @@ class DhcpMachine:
         handler = self._handlers.get(message) if message is not None else None
         if handler is None:
             return Decision("dropped_bootp" if message is None else "dropped_not_a_request")
-        decision = handler(_Asked(packet, mac, boot_client(packet), now))
+        client = boot_client(packet)
+        boot = BootAsk(packet, mac, client, now) if client is not None else None
+        decision = handler(_Asked(packet, mac, boot, now))
         if decision.events and self._book.name(mac) is None and not self._strangers.spend(now):
             return replace(decision, events=(), withheld=len(decision.events))
         return decision
@@ -160,21 +126,15 @@ class DhcpMachine:
         address = self._in_use(asked) or self._leases.choose(
             asked.mac, self._book.reserved(asked.mac), asked.packet.get(opt.REQUESTED_ADDRESS), asked.now
         )
-        boot = None
-        events: list[EventData] = []
-        if asked.boot is not None:
-            boot = self._tracker.discovered(self._ask(asked, asked.boot), asked.now)
-            events += self._started(asked, asked.boot, boot, address)
+        boot = self._boots.discovered(asked.boot, address) if asked.boot is not None else None
+        events = boot.events if boot is not None else ()
         if address is None:
-            if boot is not None and boot.minted:
-                events.append(self._failed(asked, boot, *POOL_EXHAUSTED))
-            return Decision("pool_exhausted", events=tuple(events))
+            if asked.boot is not None and boot is not None and boot.boot.minted:
+                events = (*events, self._boots.failed(asked.boot, boot.boot, *POOL_EXHAUSTED))
+            return Decision("pool_exhausted", events=events)
         self._leases.offer(asked.mac, address, asked.now)
-        file = self._boot_file(asked, boot)
-        if boot is not None and boot.minted and not file and asked.boot is not None:
-            events.append(self._failed(asked, boot, *_no_loader(asked.boot)))
-        reply = self._answer(asked, MessageType.OFFER, address, file)
-        return Decision("discover", self._to_client(asked, reply), events=tuple(events))
+        reply = self._answer(asked, MessageType.OFFER, address, boot)
+        return Decision("discover", self._to_client(asked, reply), events=events)
 
     def _request(self, asked: _Asked) -> Decision:
         packet = asked.packet
@@ -192,15 +152,10 @@ class DhcpMachine:
         if refusal is not None:
             return self._nak(asked, refusal)
         self._leases.bind(asked.mac, address, asked.now)
-        boot, file, events = None, "", []
-        if asked.boot is not None and beginning:
-            boot = self._tracker.acknowledged(self._ask(asked, asked.boot), asked.now)
-            file = self._boot_file(asked, boot)
-            events += self._started(asked, asked.boot, boot, address)
-            if boot.first_ack:
-                events.append(self._addressed(asked, boot, address, file))
-        reply = self._answer(asked, MessageType.ACK, address, file)
-        return Decision("request", self._to_client(asked, reply), durable=True, events=tuple(events))
+        boot = self._boots.acknowledged(asked.boot, address) if asked.boot is not None and beginning else None
+        reply = self._answer(asked, MessageType.ACK, address, boot)
+        events = boot.events if boot is not None else ()
+        return Decision("request", self._to_client(asked, reply), durable=True, events=events)
 
     def _refusal(self, asked: _Asked, address: IPv4Address, *, selecting: bool, beginning: bool) -> str | None:
         """Why this client may not have this address; None if it may."""
@@ -220,7 +175,7 @@ class DhcpMachine:
 
     def _in_use(self, asked: _Asked) -> IPv4Address | None:
         """The address that the root disk of this client's running system hangs on, as far as we know."""
-        if asked.boot is not None or self._tracker.current(asked.mac) is None:
+        if asked.boot is not None or not self._boots.begun(asked.mac):
             return None
         lease = self._leases.of_client(asked.mac, asked.now)
         return lease.address if lease is not None else None
@@ -241,78 +196,12 @@ class DhcpMachine:
     def _inform(self, asked: _Asked) -> Decision:
         if not self._subnet.usable(asked.packet.ciaddr):
             return Decision("dropped_inform")
-        reply = self._answer(asked, MessageType.ACK, NO_ADDRESS, "")
+        reply = self._answer(asked, MessageType.ACK, NO_ADDRESS, None)
         return Decision("inform", Reply(reply, Via.UNICAST, asked.packet.ciaddr))
-
-    # -- boots -------------------------------------------------------------------------------------------------
-
-    def _ask(self, asked: _Asked, boot: BootClient) -> Ask:
-        chain = self._chain_rom_ipxe and self._files.loader(boot) is not None
-        return Ask(asked.mac, asked.packet.xid, boot.ipxe, chain)
-
-    def _boot_file(self, asked: _Asked, boot: BootPass | None) -> str:
-        """The boot file of this pass; empty for no boot, and for an architecture that we have no loader for."""
-        if boot is None or asked.boot is None:
-            return ""
-        if boot.gets_script:
-            return self._files.script_file(boot.boot_id, asked.mac)
-        loader = self._files.loader(asked.boot)
-        return self._files.loader_file(boot.boot_id, loader, ipxe=asked.boot.ipxe) if loader else ""
-
-    def _started(
-        self, asked: _Asked, client: BootClient, boot: BootPass, address: IPv4Address | None
-    ) -> list[EventData]:
-        if not boot.minted:
-            return []
-        name, at = self._book.name(asked.mac), _instant(asked.now)
-        started = BootStarted(
-            mac=asked.mac,
-            client=name,
-            boot_id=boot.boot_id,
-            started=at,
-            ended=at,
-            arch=client.arch.name,
-            firmware=client.firmware,
-            vendor_class=client.vendor_class,
-        )
-        if name is not None:
-            return [started]
-        seen = ClientSeen(
-            mac=asked.mac,
-            boot_id=boot.boot_id,
-            address=address,
-            arch=client.arch.name,
-            vendor_class=client.vendor_class,
-        )
-        return [started, seen]
-
-    def _addressed(self, asked: _Asked, boot: BootPass, address: IPv4Address, file: str) -> BootAddressed:
-        return BootAddressed(
-            mac=asked.mac,
-            client=self._book.name(asked.mac),
-            boot_id=boot.boot_id,
-            started=_instant(boot.began),
-            ended=_instant(asked.now),
-            pass_=boot.pass_,
-            address=address,
-            boot_file=file,
-        )
-
-    def _failed(self, asked: _Asked, boot: BootPass, cause: str, remedy: str) -> BootFailed:
-        return BootFailed(
-            mac=asked.mac,
-            client=self._book.name(asked.mac),
-            boot_id=boot.boot_id,
-            started=_instant(boot.began),
-            ended=_instant(asked.now),
-            stage="dhcp",
-            cause=cause,
-            remedy=remedy,
-        )
 
     # -- replies -----------------------------------------------------------------------------------------------
 
-    def _answer(self, asked: _Asked, message: MessageType, address: IPv4Address, file: str) -> DhcpPacket:
+    def _answer(self, asked: _Asked, message: MessageType, address: IPv4Address, boot: BootAnswer | None) -> DhcpPacket:
         """An OFFER or ACK; without an address it is the answer to an INFORM, which has no lease times."""
         subnet, packet = self._subnet, asked.packet
         pairs = [opt.MESSAGE_TYPE.encode(message), opt.SERVER_ID.encode(subnet.server)]
@@ -333,20 +222,18 @@ class DhcpMachine:
         name = self._book.name(asked.mac)
         if name is not None and HOST_NAME.fullmatch(name) and packet.asks_for(opt.HOST_NAME):
             pairs.append(opt.HOST_NAME.encode(name))
-        if asked.boot is not None:
-            pairs += boot_options(packet, asked.boot)
-        server = NO_ADDRESS
-        if file:
-            # Some firmware reads only siaddr and file, some only 66 and 67: both, and equal (FIELD section 4).
-            server = self._files.server
-            pairs += [opt.TFTP_SERVER_NAME.encode(str(server)), opt.BOOT_FILE_NAME.encode(file)]
+        if boot is not None:
+            pairs += boot.options
+        elif asked.boot is not None:
+            pairs += boot_options(packet, asked.boot.client)
+        server = boot.server if boot is not None and boot.file else NO_ADDRESS
         return replace(
             self._blank_reply(packet, pairs),
             ciaddr=packet.ciaddr if message is MessageType.ACK else NO_ADDRESS,
             yiaddr=address,
             siaddr=server,
-            sname=str(server).encode() if file else b"",
-            file=file.encode(),
+            sname=str(server).encode() if server != NO_ADDRESS else b"",
+            file=boot.file.encode() if boot is not None else b"",
         )
 
     def _nak(self, asked: _Asked, reason: str) -> Decision:
@@ -389,11 +276,3 @@ POOL_EXHAUSTED: Final = (
     "no address is free in the pool",
     "widen the pool (BOOTLINK_DHCP_POOL) or shorten the lease (BOOTLINK_DHCP_LEASE_SECONDS)",
 )
-
-
-def _no_loader(client: BootClient) -> tuple[str, str]:
-    return f"there is no boot loader for {client.arch.name} firmware ({client.firmware})", client.arch.remedy
-
-
-def _instant(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -20,9 +20,10 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+from bootlink_dhcp.decision import Decision, Reply, Via
 from bootlink_dhcp.interface import Card, frame_address, open_frames, open_udp, packet_info, reach
 from bootlink_dhcp.journal import Journal
-from bootlink_dhcp.machine import POOL_EXHAUSTED, Decision, DhcpMachine, Reply, Via
+from bootlink_dhcp.machine import POOL_EXHAUSTED, DhcpMachine
 from bootlink_events import BootAddressed, BootFailed, EventData
 from bootlink_runtime import Chassis
 from bootlink_wire import dhcp

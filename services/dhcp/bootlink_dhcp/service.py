@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from bootlink_dhcp.advertiser import Advertiser
 from bootlink_dhcp.bootfiles import BootFiles
+from bootlink_dhcp.boots import Boots
 from bootlink_dhcp.interface import Card, find_card
 from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.leases import LeaseTable
@@ -137,8 +138,8 @@ def _machine(
     if unfit or unread:
         chassis.log.warning("parts of the lease file were left out", leases_that_fit_no_more=unfit, unreadable=unread)
     files = BootFiles(settings.tftp_address or subnet.server, settings.tftp_port, shelf)
-    machine = DhcpMachine(subnet, leases, tracker, files, book, chain_rom_ipxe=settings.chain_rom_ipxe)
-    return machine, leases
+    boots = Boots(tracker, files, book, chain_rom_ipxe=settings.chain_rom_ipxe)
+    return DhcpMachine(subnet, leases, boots, book), leases
 
 
 def _advertiser(chassis: Chassis, settings: DhcpSettings, card: Card) -> Advertiser | None:

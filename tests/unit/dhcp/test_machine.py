@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootlink_dhcp.bootfiles import BootFiles
+from bootlink_dhcp.boots import Boots
+from bootlink_dhcp.decision import Decision, Via
 from bootlink_dhcp.leases import LeaseTable
-from bootlink_dhcp.machine import STRANGERS_BURST, STRANGERS_PER_SECOND, Decision, DhcpMachine, Via
+from bootlink_dhcp.machine import STRANGERS_BURST, STRANGERS_PER_SECOND, DhcpMachine
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.subnet import Pool, Subnet
 from bootlink_dhcp.tracker import BootTracker
@@ -54,7 +56,8 @@ class Lab:
         self.reservations.set(KNOWN, IPv4Address("10.77.0.20"))
         self.leases = LeaseTable(self.subnet, self.reservations.owner, self._record_lease)
         self.leases.restore(list(self.leases_on_disk.items()), self.now)
-        self.machine = DhcpMachine(self.subnet, self.leases, self.tracker, self.files, self, chain_rom_ipxe=self.chain)
+        boots = Boots(self.tracker, self.files, self, chain_rom_ipxe=self.chain)
+        self.machine = DhcpMachine(self.subnet, self.leases, boots, self)
 
     def _record_lease(self, key: str, value: Mapping[str, Any] | None) -> None:
         self.leases_on_disk.pop(key, None)
@@ -380,7 +383,8 @@ def test_a_lost_service_state_costs_one_more_loader_and_no_boot() -> None:
     lab = Lab()
     lab.exchange("ovmf", PC, 1)
     lab.tracker = BootTracker(no_record)
-    lab.machine = DhcpMachine(lab.subnet, lab.leases, lab.tracker, BootFiles(SERVER, 69, ALL_LOADERS), lab)
+    boots = Boots(lab.tracker, BootFiles(SERVER, 69, ALL_LOADERS), lab)
+    lab.machine = DhcpMachine(lab.subnet, lab.leases, boots, lab)
     _, ack = lab.exchange("ipxe", PC, 2)
     assert file_of(ack).endswith("undionly.kpxe") or file_of(ack).endswith("snponly.efi")
     _, ack = lab.exchange("ipxe", PC, 3)

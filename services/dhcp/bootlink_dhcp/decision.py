@@ -1,0 +1,42 @@
+"""What is decided about a packet: what to send and how, and what to tell. Shared by all machines of this service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address
+from typing import Final
+
+from bootlink_events import EventData
+from bootlink_wire.dhcp import DhcpPacket
+
+LIMITED_BROADCAST: Final = IPv4Address("255.255.255.255")
+
+
+class Via(StrEnum):
+    """How a reply reaches its client, RFC 2131 section 4.1."""
+
+    RELAY = "relay"  # to the relay agent's server port
+    UNICAST = "unicast"  # to an address that answers ARP
+    FRAME = "frame"  # to the client's MAC address: it has no address yet
+    BROADCAST = "broadcast"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A packet to send, how, and to which address."""
+
+    packet: DhcpPacket
+    via: Via
+    address: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do about a packet."""
+
+    count: str  # what it was, for the counters
+    reply: Reply | None = None
+    durable: bool = False  # do not send before everything recorded so far is on disk
+    events: tuple[EventData, ...] = ()
+    withheld: int = 0  # events of an unknown client that went beyond the allowance
