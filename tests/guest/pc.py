@@ -1,4 +1,4 @@
-"""A real PC without a disk: QEMU in software emulation, with its PXE ROM (iPXE) on a boot LAN and a serial console.
+"""A real PC without a disk: QEMU in software emulation, with firmware that boots from a LAN and a serial console.
 
     async with PC(lan, "52:54:00:12:34:56", folder) as pc:
         boot = await pc.boot()              # power on ... login prompt; the time of each stage
@@ -7,8 +7,8 @@
         boot = await pc.reboot()            # the guest's own restart
         await pc.power_off()
 
-`BOOT` is the table of what a boot prints, in order; a stage that does not come is an error that names it. Firmware,
-SeaBIOS and the guest all speak on the serial line, because the PC has no screen (`-nographic`).
+Each firmware has a table of what a boot prints, in order; a stage that does not come is an error that names it.
+Firmware, boot loaders and the guest all speak on the serial line, because the PC has no screen (`-nographic`).
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from guest.console import Console, ConsoleError
+from guest.firmware import BIOS, Firmware
 from guest.lan import Lan
 from guest.toolbox import BuildError, missing_tool
 
@@ -34,33 +35,6 @@ POWER_OFF_TIMEOUT = 30.0  # seconds; the guest takes three
 KILL_TIMEOUT = 10.0
 LAST_WORDS_TIMEOUT = 1.0  # between QEMU closing the serial line and its end
 
-
-@dataclass(frozen=True, slots=True)
-class Milestone:
-    """A stage of a boot: what is printed when it is reached, and how many seconds after the one before at the most.
-
-    The limits are for a busy two-core machine under emulation: ten to twenty times what a quiet one takes.
-    """
-
-    stage: str
-    pattern: str
-    timeout: float
-
-
-BOOT = (
-    Milestone("PXE ROM", r"iPXE initialising devices", 60),
-    Milestone("address", r"net\d: [\d.]+/[\d.]+", 90),
-    Milestone("loader", r"^undionly\.kpxe : \d+ bytes", 90),
-    # The URL before it does not fit one line of the PXE console.
-    Milestone("script", r"\.ipxe : \d+ bytes", 90),
-    Milestone("disk", r"Booting from SAN device", 90),
-    Milestone("GRUB", r"guest: GRUB: loading the kernel", 90),
-    Milestone("kernel", r"guest: GRUB: starting the kernel", 180),
-    Milestone("network", r"guest: initramfs: .* from the iBFT", 120),
-    Milestone("login to the disk", r"guest: initramfs: .* logged in to", 90),
-    Milestone("root file system", r"guest: initramfs: .* root is \S+, read-write", 90),
-    Milestone("login prompt", r"^\S+ login: ", 90),
-)
 
 # What ends a boot at once, and what it means.
 FAILURES: Mapping[str, str] = {
@@ -97,6 +71,7 @@ class PC:
         *,
         name: str = "pc",
         card: str = "virtio-net-pci",
+        firmware: Firmware = BIOS,
         on_reached: Callable[[Reached], None] = lambda reached: None,
     ) -> None:
         self.mac = mac
@@ -106,6 +81,8 @@ class PC:
         self._lan = lan
         self._tap = lan.tap()
         self._card = card
+        self._firmware = firmware
+        self._folder = folder
         self._on_reached = on_reached
         self._process: asyncio.subprocess.Process | None = None
         self._console: Console | None = None
@@ -136,7 +113,8 @@ class PC:
                 QEMU, "-name", self.name, "-accel", ACCELERATOR, "-M", "q35", "-m", str(MEMORY), "-uuid", uuid,
                 "-nodefaults", "-no-user-config", "-nographic", "-serial", "stdio", "-monitor", "none",
                 "-netdev", f"tap,id=n0,ifname={self._tap},script=no,downscript=no",
-                "-device", f"{self._card},netdev=n0,bootindex=1,mac={self.mac}",
+                "-device", f"{self._card},netdev=n0,bootindex=1,mac={self.mac}{self._firmware.card_options}",
+                *self._firmware.arguments(self._folder, self.name),
             ),
         ]  # fmt: skip
 
@@ -169,9 +147,9 @@ class PC:
             raise
 
     async def follow_boot(self) -> list[Reached]:
-        """Wait for every stage of `BOOT` in turn; returns when each was reached."""
+        """Wait for every stage of the firmware's table in turn; returns when each was reached."""
         reached = []
-        for milestone in BOOT:
+        for milestone in self._firmware.stages:
             await self.console.expect(
                 milestone.pattern, stage=milestone.stage, timeout=milestone.timeout, failures=FAILURES
             )

@@ -1,0 +1,98 @@
+"""The firmwares of the demo PCs: what QEMU is told for each, and the table of what a boot with it prints, in order.
+
+    BIOS        SeaBIOS, with the network card's own PXE ROM, which is iPXE
+    UEFI        OVMF, with its own PXE client and without the card's ROM, as most PCs of today
+
+OVMF is told through fw_cfg to leave out IPv6, as an administrator does in a PC's setup: it would be tried where IPv4
+failed, and hide that. It keeps its variables in a file of each PC's own, since it writes to them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from guest.toolbox import BuildError
+
+OVMF = Path("/usr/share/OVMF")
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """A stage of a boot: what is printed when it is reached, and how many seconds after the one before at the most.
+
+    The limits are for a busy two-core machine under emulation: ten to twenty times what a quiet one takes.
+    """
+
+    stage: str
+    pattern: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """One kind of firmware. `arguments` gives QEMU's, for a PC whose files are kept in a folder under a name."""
+
+    name: str
+    card_options: str
+    stages: tuple[Milestone, ...]
+    arguments: Callable[[Path, str], list[str]]
+
+
+FROM_THE_DISK = (
+    Milestone("disk", r"Booting from SAN device", 90),
+    Milestone("GRUB", r"guest: GRUB: loading the kernel", 90),
+    Milestone("kernel", r"guest: GRUB: starting the kernel", 180),
+    Milestone("network", r"guest: initramfs: .* from the iBFT", 120),
+    Milestone("login to the disk", r"guest: initramfs: .* logged in to", 90),
+    Milestone("root file system", r"guest: initramfs: .* root is \S+, read-write", 90),
+    Milestone("login prompt", r"^\S+ login: ", 90),
+)
+# The URL before it does not fit one line of the PXE console.
+SCRIPT = Milestone("script", r"\.ipxe : \d+ bytes", 90)
+
+
+def _no_arguments(folder: Path, name: str) -> list[str]:
+    return []
+
+
+def _ovmf(folder: Path, name: str) -> list[str]:
+    variables = folder / f"{name}.vars"
+    if not OVMF.is_dir():
+        raise BuildError(f"{OVMF} is not there: apt-get install ovmf")
+    if not variables.exists():
+        shutil.copyfile(OVMF / "OVMF_VARS_4M.fd", variables)
+    return [
+        *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"),
+        *("-drive", f"if=pflash,format=raw,file={variables}"),
+        *("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"),
+    ]
+
+
+BIOS = Firmware(
+    "BIOS",
+    "",
+    (
+        Milestone("PXE ROM", r"iPXE initialising devices", 60),
+        Milestone("address", r"net\d: [\d.]+/[\d.]+", 90),
+        Milestone("loader", r"^undionly\.kpxe : \d+ bytes", 90),
+        SCRIPT,
+        *FROM_THE_DISK,
+    ),
+    _no_arguments,
+)
+UEFI = Firmware(
+    "UEFI",
+    ",romfile=",
+    (
+        Milestone("PXE client", r">>Start PXE over IPv4", 120),
+        Milestone("address", r"Station IP address is [\d.]+", 120),
+        Milestone("loader", r"NBP file downloaded successfully", 120),
+        Milestone("iPXE", r"iPXE initialising devices", 90),
+        SCRIPT,
+        *FROM_THE_DISK,
+    ),
+    _ovmf,
+)
