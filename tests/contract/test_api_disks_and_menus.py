@@ -12,8 +12,15 @@ from lab.nats import NatsServer
 from lab.registry import Registry, problem, raw_disk, registry_on
 
 MAC = "52:54:00:12:34:56"
-LINUX = {"name": "linux", "title": "Ubuntu 24.04", "image": "ubuntu", "channel": None, "version": 1, "policy": "keep"}
-RESCUE = {"name": "rescue", "title": "", "image": "tools", "channel": "production", "version": None}
+LINUX = {
+    "name": "linux",
+    "title": "Ubuntu 24.04",
+    "image": "ubuntu",
+    "channel": None,
+    "version": 1,
+    "policy": "keep",
+} | {"start": None}
+RESCUE = {"name": "rescue", "title": "", "image": "tools", "channel": "production", "version": None, "start": None}
 
 
 @pytest.fixture

@@ -61,7 +61,10 @@ from bootlink_events.plans import (
     Policy,
     Refusal,
     RefusalCause,
+    Start,
+    StartMode,
     Storage,
+    from_disk,
 )
 from bootlink_events.subjects import (
     ALL_EVENTS,
@@ -123,6 +126,8 @@ __all__ = [
     "RefusalCause",
     "SpindleShared",
     "Stage",
+    "Start",
+    "StartMode",
     "Storage",
     "TokenChanged",
     "UnreadableEvent",
@@ -132,6 +137,7 @@ __all__ = [
     "WritebackKept",
     "WritebackPressure",
     "WritebackRestored",
+    "from_disk",
     "initiator_iqn",
     "kind_named",
     "kind_of",

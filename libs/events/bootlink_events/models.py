@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from bootlink_events.bootid import BootId
 from bootlink_events.names import Mac
-from bootlink_events.plans import Chap, Policy
+from bootlink_events.plans import Chap, Policy, Start
 
 InitiatorKind = Literal["firmware", "os"]
 Lun = Annotated[int, Field(ge=0, le=255)]
@@ -66,9 +66,9 @@ class BootLoaderSent(Stage):
 
 
 class BootScriptServed(Stage):
-    """The client's script reached the PC: it boots its disk, or shows a screen with the cause."""
+    """The client's script reached the PC: it boots (its disk, or what its link names instead), or shows a screen."""
 
-    kind: Literal["sanboot", "screen"]
+    kind: Literal["sanboot", "local", "shell", "kernel", "screen"]
     menu: bool = Field(default=False, description="true where it asks first which image to boot, and may wait for ever")
     cause: str | None = Field(default=None, description="why a screen was shown")
     peer: str
@@ -186,9 +186,10 @@ class LinkChanged(EventData):
 
     scope: Literal["client", "group", "default"]
     name: str = Field(default="", description="the client or group; empty for the default")
-    image: str
+    image: str = Field(description="empty where the link names none: it boots no disk of ours")
     channel: str | None = None
     version: int | None = Field(default=None, description="a pinned version, where the link names one")
+    start: Start | None = Field(default=None, description="how it boots; null: from its disk")
     policy: Policy
     chap: Chap = Field(default="off", description="whether the disk asks for CHAP")
     lun: Lun = Field(default=0, description="which of the disks; 0 is what is booted")

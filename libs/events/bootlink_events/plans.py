@@ -27,7 +27,8 @@ NODES_BUCKET: Final = "bootlink_nodes"
 LayerFormat = Literal["raw", "vhd-fixed", "vhd-dynamic", "vhd-differencing", "vhdx", "vhdx-differencing"]
 Policy = Literal["discard", "keep", "super"]
 Chap = Literal["off", "one-way", "mutual"]
-RefusalCause = Literal["no_link", "image_missing", "no_blockstore", "disabled", "shared_spindle"]
+RefusalCause = Literal["no_link", "image_missing", "no_blockstore", "disabled", "shared_spindle", "disk_full"]
+StartMode = Literal["disk", "local", "shell", "kernel"]
 
 
 class _Plan(BaseModel):
@@ -61,12 +62,29 @@ class DiskPlan(_Plan):
     policy: Policy = "discard"
 
 
+class Start(_Plan):
+    """How a PC starts, where that is more than attaching its disk and booting it."""
+
+    mode: StartMode = Field(
+        default="disk",
+        description="local: what its own disk holds; shell: iPXE's command line; kernel: a Linux kernel and no disk",
+    )
+    file: str = Field(default="", description="the EFI program on the disk that UEFI starts; empty: its default")
+    keep_san: bool = Field(
+        default=False, description="where the disk does not boot, it stays attached for what the firmware boots next"
+    )
+    kernel: str = Field(default="", description="file of the loader folders, or an http URL")
+    initrds: tuple[str, ...] = Field(default=(), max_length=8, description="such files, in their order")
+    arguments: str = Field(default="", description="the kernel's command line; {mac} and other fields are filled in")
+
+
 class MenuEntry(_Plan):
     """One thing that a PC's boot menu offers. Its disks take the place of those of the same LUN in the plan."""
 
     name: str = Field(description="how the choice travels in the boot chain; a name as clients have")
     title: str = Field(description="what the menu shows")
-    disks: tuple[DiskPlan, ...] = Field(min_length=1)
+    disks: tuple[DiskPlan, ...] = Field(default=(), description="none where it starts otherwise than from a disk")
+    start: Start | None = None
 
 
 class Menu(_Plan):
@@ -98,12 +116,15 @@ class BootPlan(_Plan):
     disks: tuple[DiskPlan, ...] = ()
     menu: Menu | None = Field(default=None, description="what the PC may choose from; None: it boots its disks at once")
     chap: Chap = Field(default="off", description="whether a login must know the boot's secret, and proves it in turn")
+    start: Start | None = Field(default=None, description="how it boots; None: from its disk")
     refusal: Refusal | None = None
 
     @property
     def bootable(self) -> bool:
         """True when nothing stands in the way of a boot."""
-        return self.refusal is None and bool(self.disks) and bool(self.portals)
+        if self.refusal is not None:
+            return False
+        return not from_disk(self.start) or (bool(self.disks) and bool(self.portals))
 
     def chosen(self, entry: str) -> BootPlan | None:
         """This plan with the disks of an entry of its menu; itself for "", and None if it has no such entry."""
@@ -114,6 +135,11 @@ class BootPlan(_Plan):
                 disks = {disk.lun: disk for disk in (*self.disks, *offered.disks)}
                 return self.model_copy(update={"disks": tuple(disks[lun] for lun in sorted(disks))})
         return None
+
+
+def from_disk(start: Start | None) -> bool:
+    """Whether what starts so is on a disk of ours."""
+    return start is None or start.mode == "disk"
 
 
 class PhysicalDisk(_Plan):
@@ -157,3 +183,4 @@ class NodeInfo(_Plan):
     portals: Annotated[tuple[str, ...], Field(min_length=1)]
     seen: datetime
     storage: Storage | None = Field(default=None, description="None where the node cannot tell")
+    free: int | None = Field(default=None, ge=0, description="bytes that write-backs may still take; None: not told")

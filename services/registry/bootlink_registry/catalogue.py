@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Literal
 
-from bootlink_events import Chap, LayerFormat, Policy
+from bootlink_events import Chap, LayerFormat, Policy, Start
 
 Scope = Literal["client", "group", "default"]
 NamedScope = Literal["client", "group"]
@@ -64,9 +64,9 @@ class Link:
 
     scope: Scope
     key: str
-    image: str
+    image: str  # empty where it starts from no disk; then neither channel nor version is set
     channel: str | None
-    version: int | None  # pinned; exactly one of channel and version is set
+    version: int | None  # pinned; else exactly one of channel and version is set
     policy: Policy = "discard"
     chap: Chap = "off"
     lun: int = 0  # 0 is what it boots
@@ -74,18 +74,20 @@ class Link:
     menu_seconds: int = 10  # until the default entry is taken; 0: for ever
     menu_default: str = OWN_ENTRY
     own_layer: bool = False  # a layer of the client's own lies over the pinned version
+    start: Start | None = None  # how it boots; None: from its disk
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A further image that a boot menu offers."""
+    """What a boot menu offers further: an image, or a start without one (as for links)."""
 
     name: str
     title: str  # empty: the image's name
     image: str
     channel: str | None
-    version: int | None  # exactly one of channel and version is set
+    version: int | None
     policy: Policy = "discard"
+    start: Start | None = None
 
 
 @dataclass(frozen=True, slots=True)

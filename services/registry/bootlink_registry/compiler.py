@@ -4,6 +4,9 @@ A client's own link comes before its group's, and that before the default, for e
 second disk that everybody has stays with a PC that boots an image of its own. The boot menu is that of the link that
 decides what is booted; an entry whose image cannot be served is left out of it.
 
+A link may start a PC from no disk of ours: from its own, in iPXE's shell, or with a kernel. It then has a disk to
+attach only where its menu offers one, and no missing block store keeps it from what needs none.
+
 A super client boots its branch, whatever its links say, and is shown no menu. A client's own layer lies upon the pinned
 version of its link, as one layer more. Both have a content of their own, to which what they write is bound.
 
@@ -19,11 +22,25 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from bootlink_events import BootPlan, DiskPlan, LayerPlan, Menu, MenuEntry, Policy, Refusal, target_iqn
+from bootlink_events import (
+    BootPlan,
+    DiskPlan,
+    LayerPlan,
+    Menu,
+    MenuEntry,
+    Policy,
+    Refusal,
+    Start,
+    StartMode,
+    from_disk,
+    target_iqn,
+)
 from bootlink_registry.catalogue import OWN_ENTRY, Branch, Catalogue, Choice, Client, Layer, Link, Version
 
 BOOT_LUN = 0
 DISKS_REMEMBERED: Final = 2_000  # thousands of clients share a few hundred disks; some KB each
+# What a menu shows for a start without an image, where it was given no title.
+TITLES: Final[Mapping[StartMode, str]] = {"local": "Own disk", "shell": "iPXE shell", "kernel": "Linux", "disk": ""}
 _NO_LINKS: Mapping[int, Link] = {}
 
 
@@ -51,10 +68,12 @@ def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> 
     """The boot plan of one client."""
     links = disks_of(catalogue, client)
     link = links.get(BOOT_LUN)
+    start = _start(catalogue, client, link)
     refusal, disks, menu = _decide(catalogue, client, links)
     portals = _fit_portals(catalogue, disks, menu)
     if refusal is None and not portals:
-        refusal, disks, menu = _shared_spindle(disks), (), None
+        refusal = _shared_spindle(disks) if from_disk(start) else None
+        disks, menu = (), None  # of a menu that hangs on no disk, what is left is the link itself
     return BootPlan(
         mac=client.mac,
         client=client.name,
@@ -66,6 +85,7 @@ def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> 
         disks=disks,
         menu=menu,
         chap="off" if link is None else link.chap,
+        start=start,
         refusal=refusal,
     )
 
@@ -80,6 +100,8 @@ def _decide(catalogue: Catalogue, client: Client, links: Mapping[int, Link]) -> 
     boots: Link | Branch | None = branch or links.get(BOOT_LUN)
     if boots is None:
         return _no_link(client), (), None
+    if isinstance(boots, Link) and not from_disk(boots.start):
+        return None, (), _menu(catalogue, client, boots, None)
     disks = []
     for lun, link in {**links, BOOT_LUN: boots}.items():
         disk = _disk(catalogue, client, link, lun)
@@ -89,6 +111,13 @@ def _decide(catalogue: Catalogue, client: Client, links: Mapping[int, Link]) -> 
     disks.sort(key=lambda disk: disk.lun)
     menu = _menu(catalogue, client, boots, disks[0]) if isinstance(boots, Link) else None
     return None if catalogue.portals else _no_blockstore(), tuple(disks), menu
+
+
+def _start(catalogue: Catalogue, client: Client, link: Link | None) -> Start | None:
+    """How this client starts. A super client starts from its branch's disk, which its link may say how to boot."""
+    if link is None or (client.mac in catalogue.branches and not from_disk(link.start)):
+        return None
+    return link.start
 
 
 def _disk(catalogue: Catalogue, client: Client, link: Link | Choice | Branch, lun: int) -> DiskPlan | Refusal:
@@ -127,18 +156,26 @@ def _disk_plan(
     )
 
 
-def _menu(catalogue: Catalogue, client: Client, link: Link, own: DiskPlan) -> Menu | None:
-    """The boot menu of this link; None where it offers nothing else."""
-    entries = [MenuEntry(name=OWN_ENTRY, title=link.title or link.image, disks=(own,))]
+def _menu(catalogue: Catalogue, client: Client, link: Link, own: DiskPlan | None) -> Menu | None:
+    """The boot menu of this link; None where it offers nothing else. `own`: what the link itself boots, if a disk."""
+    entries = [_entry(OWN_ENTRY, link, own)]
     for choice in catalogue.choices.get((link.scope, link.key), ()):
+        if not from_disk(choice.start):
+            entries.append(_entry(choice.name, choice, None))
+            continue
         disk = _disk(catalogue, client, choice, BOOT_LUN)
         if not isinstance(disk, Refusal):
-            entries.append(MenuEntry(name=choice.name, title=choice.title or choice.image, disks=(disk,)))
+            entries.append(_entry(choice.name, choice, disk))
     if len(entries) == 1:
         return None
     known = any(entry.name == link.menu_default for entry in entries)
     default = link.menu_default if known else OWN_ENTRY
     return Menu(entries=tuple(entries), default=default, seconds=link.menu_seconds)
+
+
+def _entry(name: str, link: Link | Choice, disk: DiskPlan | None) -> MenuEntry:
+    usual = link.image if link.image or link.start is None else TITLES[link.start.mode]
+    return MenuEntry(name=name, title=link.title or usual, disks=(disk,) if disk is not None else (), start=link.start)
 
 
 def _fit_portals(catalogue: Catalogue, disks: tuple[DiskPlan, ...], menu: Menu | None) -> tuple[str, ...]:

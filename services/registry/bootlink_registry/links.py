@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from bootlink_events import Chap, LinkChanged, Policy
-from bootlink_registry import locks, outbox, rows
+from bootlink_events import Chap, LinkChanged, Policy, Start, from_disk
+from bootlink_registry import locks, outbox, rows, starts
 from bootlink_registry.catalogue import DEFAULT_CHANNEL, Choice, Link, Scope
 from bootlink_registry.clients import find_client
 from bootlink_registry.database import Connection
@@ -44,13 +44,16 @@ async def put_link(
     policy: Policy,
     chap: Chap = "off",
     own_layer: bool = False,
+    start: Start | None = None,
     source: str,
 ) -> NamedLink:
-    """Set a link. Names neither channel nor version: the channel `production`. Raises Problem.
+    """Set a link. Names neither channel nor version: the channel `production`. An empty image: `start` says what is
+    booted instead of a disk. Raises Problem.
 
     Its boot menu stays as it is. Setting what is set already changes nothing and tells nobody.
     """
-    channel = pointer(channel, version)
+    check_start(start, image=image, channel=channel, version=version, lun=lun, policy=policy, chap=chap)
+    channel = pointer(channel, version) if image else None
     if lun and chap != "off":
         raise invalid(
             "a login proves itself once for all disks of a client, so a further disk cannot ask for CHAP",
@@ -58,7 +61,8 @@ async def put_link(
         )
     key = await key_of(connection, scope, name)
     await lock(connection, scope, key)
-    await require_image(connection, image, channel, version)
+    if image:
+        await require_image(connection, image, channel, version)
     former = await find_link(connection, scope, key, lun)
     link = dataclasses.replace(
         former.link if former else Link(scope, key, image, channel, version, lun=lun),
@@ -68,26 +72,23 @@ async def put_link(
         policy=policy,
         chap=chap,
         own_layer=own_layer,
+        start=start,
     )
     if former is not None and former.link == link:
         return former
     await connection.execute(
         """
-        INSERT INTO links (scope, key, lun, image, channel, version, policy, chap, own_layer)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        INSERT INTO links (scope, key, lun, image, channel, version, policy, chap, own_layer,
+            boot, boot_file, keep_san, kernel, initrds, arguments)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
         ON CONFLICT (scope, key, lun) DO UPDATE SET image = excluded.image, channel = excluded.channel,
             version = excluded.version, policy = excluded.policy, chap = excluded.chap,
-            own_layer = excluded.own_layer, changed = now()
+            own_layer = excluded.own_layer, boot = excluded.boot, boot_file = excluded.boot_file,
+            keep_san = excluded.keep_san, kernel = excluded.kernel, initrds = excluded.initrds,
+            arguments = excluded.arguments, changed = now()
         """,
-        scope,
-        key,
-        lun,
-        image,
-        channel,
-        version,
-        policy,
-        chap,
-        own_layer,
+        *(scope, key, lun, image or None, channel, version, policy, chap, own_layer),
+        *starts.values_of(start),
     )
     now = await find_link(connection, scope, key, lun)
     assert now is not None
@@ -153,6 +154,24 @@ def pointer(channel: str | None, version: int | None) -> str | None:
     if channel is not None and version is not None:
         raise invalid("the link names a channel and a version", "name one of them")
     return DEFAULT_CHANNEL if channel is None and version is None else channel
+
+
+def check_start(
+    start: Start | None,
+    *,
+    image: str,
+    channel: str | None,
+    version: int | None,
+    lun: int = 0,
+    policy: Policy = "discard",
+    chap: Chap = "off",
+) -> None:
+    """Raise Problem where a link or a menu's entry cannot start so."""
+    wrong = starts.problem_with(start, image=image, lun=lun, policy=policy, chap=chap)
+    if wrong is not None:
+        raise invalid(*wrong)
+    if not from_disk(start) and (channel is not None or version is not None):
+        raise invalid("a channel or version is one of an image, and none is named", "leave it out")
 
 
 def _named(row: Any) -> NamedLink:
@@ -225,6 +244,7 @@ def changed_event(named: NamedLink, menu: Sequence[str], *, removed: bool) -> Li
         policy=link.policy,
         chap=link.chap,
         own_layer=link.own_layer,
+        start=link.start,
         lun=link.lun,
         menu=tuple(menu),
         removed=removed,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bootlink_registry import links
+from bootlink_registry import links, starts
 from bootlink_registry.catalogue import OWN_ENTRY, Choice, Scope
 from bootlink_registry.database import Connection
 from bootlink_registry.links import NamedLink
@@ -57,6 +57,11 @@ async def put_menu(
     await links.lock(connection, scope, key)
     named = await _link(connection, scope, key, name)
     for choice in choices:
+        links.check_start(
+            choice.start, image=choice.image, channel=choice.channel, version=choice.version, policy=choice.policy
+        )
+        if not choice.image:
+            continue
         await links.require_image(connection, choice.image, choice.channel, choice.version)
     former = MenuRow(named, await links.choices_of(connection, scope, key))
     link = named.link
@@ -118,11 +123,15 @@ async def _write(
     await connection.execute("DELETE FROM choices WHERE scope = $1 AND key = $2", scope, key)
     await connection.executemany(
         """
-        INSERT INTO choices (scope, key, name, position, title, image, channel, version, policy)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        INSERT INTO choices (scope, key, name, position, title, image, channel, version, policy,
+            boot, boot_file, keep_san, kernel, initrds, arguments)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
         """,
         [
-            (scope, key, c.name, position, c.title, c.image, c.channel, c.version, c.policy)
+            (
+                *(scope, key, c.name, position, c.title, c.image or None, c.channel, c.version, c.policy),
+                *starts.values_of(c.start),
+            )
             for position, c in enumerate(choices)
         ],
     )

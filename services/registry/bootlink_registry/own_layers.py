@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from bootlink_events import Chap, LayerPlan, Policy
+from bootlink_events import Chap, LayerPlan, Policy, Start
 from bootlink_registry import images, jobs, links, removal, writebacks
 from bootlink_registry.adding import CHAIN_LIMIT
 from bootlink_registry.catalogue import Client
@@ -106,6 +106,7 @@ async def put_link(
     version: int | None,
     policy: Policy,
     chap: Chap,
+    start: Start | None,
     author: str,
     source: str,
 ) -> NamedLink | uuid.UUID:
@@ -131,7 +132,7 @@ async def put_link(
     former = await links.find_link(connection, "client", client.mac, lun)
     if own is not None and former is not None and former.link.own_layer:
         if (former.link.policy, policy) == ("keep", "discard"):
-            return await _submit_seal(connection, client, own, chap, author=author, source=source)
+            return await _submit_seal(connection, client, own, chap, start, author=author, source=source)
     elif own is None:
         await connection.execute(
             "INSERT INTO own_layers (mac, lun, image, version, content) VALUES ($1, $2, $3, $4, $5)",
@@ -148,6 +149,7 @@ async def put_link(
         policy=policy,
         chap=chap,
         own_layer=True,
+        start=start,
         source=source,
     )
 
@@ -156,14 +158,26 @@ async def put_link(
 
 
 async def _submit_seal(
-    connection: Connection, client: Client, own: OwnLayerRow, chap: Chap, *, author: str, source: str
+    connection: Connection,
+    client: Client,
+    own: OwnLayerRow,
+    chap: Chap,
+    start: Start | None,
+    *,
+    author: str,
+    source: str,
 ) -> uuid.UUID:
     return await jobs.submit(
         connection,
         kind=SEAL.name,
         subject=client.name,
         exclusive=f"image:{own.image}",
-        request={"mac": own.mac, "lun": own.lun, "chap": chap},
+        request={
+            "mac": own.mac,
+            "lun": own.lun,
+            "chap": chap,
+            "start": start.model_dump(mode="json") if start is not None else None,
+        },
         author=author,
         source=source,
     )
@@ -210,7 +224,9 @@ async def _seal(work: Work) -> dict[str, Any]:
                 *(own.mac, own.lun, layer, uuid.uuid4()),
             )
             await drop_later(connection, own.mac, own.lun, own.content)
-        await _set_policy(connection, own, "discard", work.request["chap"], source=work.source)
+        wanted = work.request.get("start")
+        start = Start.model_validate(wanted) if wanted is not None else None
+        await _set_policy(connection, own, "discard", work.request["chap"], start, source=work.source)
         result = {
             "client": client.name,
             "image": own.image,
@@ -242,7 +258,7 @@ async def _look(work: Work) -> _Sealing:
 
 
 async def _set_policy(
-    connection: Connection, own: OwnLayerRow, policy: Policy, chap: Chap, *, source: str
+    connection: Connection, own: OwnLayerRow, policy: Policy, chap: Chap, start: Start | None, *, source: str
 ) -> NamedLink:
     return await links.put_link(
         connection,
@@ -255,6 +271,7 @@ async def _set_policy(
         policy=policy,
         chap=chap,
         own_layer=True,
+        start=start,
         source=source,
     )
 
@@ -376,7 +393,7 @@ async def _follow(connection: Connection, own: OwnLayerRow, link: NamedLink, *, 
     now = await find_own_layer(connection, own.mac, own.lun)
     assert now is not None
     policy = link.link.policy if now.layer is not None else "keep"
-    return await _set_policy(connection, now, policy, link.link.chap, source=source)
+    return await _set_policy(connection, now, policy, link.link.chap, link.link.start, source=source)
 
 
 async def drop(connection: Connection, client: Client, lun: int, *, accept_loss: bool, unsealed: int) -> None:

@@ -19,6 +19,7 @@ from bootlink_registry.catalogue import (
     Version,
 )
 from bootlink_registry.database import Connection
+from bootlink_registry.starts import start_of
 
 # What belongs to nobody in particular, and to the clients $1, or to all of them where $1 is null.
 _LINKS: Final = "SELECT * FROM links WHERE scope <> 'client' OR $1::text[] IS NULL OR key = ANY($1)"
@@ -62,7 +63,7 @@ def link_of(row: Any) -> Link:
     return Link(
         scope=row["scope"],
         key=row["key"],
-        image=row["image"],
+        image=row["image"] or "",
         channel=row["channel"],
         version=row["version"],
         policy=row["policy"],
@@ -72,6 +73,7 @@ def link_of(row: Any) -> Link:
         menu_seconds=row["menu_seconds"],
         menu_default=row["menu_default"] or OWN_ENTRY,
         own_layer=row["own_layer"],
+        start=start_of(row),
     )
 
 
@@ -79,10 +81,11 @@ def choice_of(row: Any) -> Choice:
     return Choice(
         name=row["name"],
         title=row["title"],
-        image=row["image"],
+        image=row["image"] or "",
         channel=row["channel"],
         version=row["version"],
         policy=row["policy"],
+        start=start_of(row),
     )
 
 

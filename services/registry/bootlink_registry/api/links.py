@@ -30,9 +30,11 @@ async def set_link(body: NewLink, registry: Changing, response: Response) -> Lin
     Where a client's own layer is no longer to be written to (policy discard after keep), a job makes a layer file of it
     first, and sets the link at its end: the answer is 202.
     """
-    await registry.layers.glance(body.image)
+    start = body.start.start() if body.start is not None else None
+    if body.image is not None:
+        await registry.layers.glance(body.image)
     async with registry.change(lambda c: _link(c, body.scope, body.name, body.lun)) as connection:
-        if body.own_layer:
+        if body.own_layer and body.image is not None:
             done = await own_layers.put_link(
                 connection,
                 name=body.name,
@@ -42,6 +44,7 @@ async def set_link(body: NewLink, registry: Changing, response: Response) -> Lin
                 version=body.version,
                 policy=body.policy or "keep",
                 chap=body.chap,
+                start=start,
                 author=registry.author,
                 source=registry.source,
             )
@@ -53,11 +56,12 @@ async def set_link(body: NewLink, registry: Changing, response: Response) -> Lin
             scope=body.scope,
             name=body.name,
             lun=body.lun,
-            image=body.image,
+            image=body.image or "",
             channel=body.channel,
             version=body.version,
             policy=body.policy or "discard",
             chap=body.chap,
+            start=start,
             source=registry.source,
         )
     return registry.shown(LinkAnswer.of(link))

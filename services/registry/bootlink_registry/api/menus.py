@@ -53,7 +53,7 @@ async def remove_menu(scope: NamedScope, name: str, registry: Changing) -> None:
 
 async def _set(scope: Scope, name: str, body: NewMenu, registry: Context) -> MenuAnswer:
     choices = [entry.choice() for entry in body.entries]
-    for image in sorted({choice.image for choice in choices}):
+    for image in sorted({choice.image for choice in choices if choice.image}):
         await registry.layers.glance(image)
     async with registry.change(lambda c: _menu(c, scope, name)) as connection:
         row = await menus.put_menu(

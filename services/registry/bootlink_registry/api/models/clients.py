@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from bootlink_events import BootPlan, DiskPlan, Mac, Menu, Refusal
+from bootlink_events import BootPlan, DiskPlan, Mac, Menu, Refusal, Start
 from bootlink_registry.api.etags import Tagged
 from bootlink_registry.api.models.base import SOME_FIELD, Answer, Wish
 from bootlink_registry.api.models.boots import BootAnswer
@@ -76,6 +76,7 @@ class PlanAnswer(Answer):
     portals: list[str]
     disks: list[DiskPlan]
     menu: Menu | None = Field(description="what it may choose from at its boot; null: it boots at once")
+    start: Start | None = Field(description="how it boots; null: from its disk")
     refusal: Refusal | None = Field(description="why it cannot boot now; null if it can")
 
     @classmethod
@@ -87,6 +88,7 @@ class PlanAnswer(Answer):
             portals=list(plan.portals),
             disks=list(plan.disks),
             menu=plan.menu,
+            start=plan.start,
             refusal=plan.refusal,
         )
 

@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bootlink_events import Chap, Policy
+from bootlink_events import Chap, Policy, Start
 from bootlink_registry.api.etags import Tagged
 from bootlink_registry.api.models.base import Answer, Wish
+from bootlink_registry.api.models.starts import NewStart
 from bootlink_registry.catalogue import Link, Scope
 from bootlink_registry.links import LUN_LIMIT, NamedLink
 from bootlink_registry.names import Name, check_name
@@ -24,9 +25,10 @@ Lun = Annotated[int, Field(ge=0, le=LUN_LIMIT, description="which of a client's 
 class NewLink(Wish):
     scope: Scope
     name: str = Field(default="", description="the client (name or MAC address) or the group; empty for the default")
-    image: Name
+    image: Name | None = Field(default=None, description="null where `start` boots none")
     channel: Name | None = Field(default=None, description="default: production")
     version: PinnedVersion | None = None
+    start: NewStart | None = Field(default=None, description="how it boots; null: from its disk")
     policy: LinkPolicy | None = Field(default=None, description="default: discard; with an own layer: keep")
     own_layer: bool = Field(
         default=False,
@@ -44,15 +46,18 @@ class NewLink(Wish):
             check_name(self.name)
         if self.own_layer and self.scope != "client":
             raise ValueError("only a client has a layer of its own")
+        if self.own_layer and self.image is None:
+            raise ValueError("a layer of its own lies upon an image; name that")
         return self
 
 
 class LinkAnswer(Tagged):
     scope: Scope
     name: str = Field(description="the client's or group's name; empty for the default")
-    image: str
+    image: str | None = Field(description="null where it boots none of ours: see `start`")
     channel: str | None
     version: int | None
+    start: Start | None = Field(description="how it boots; null: from its disk")
     policy: Policy
     chap: Chap
     own_layer: bool = Field(description="a layer of the client's own lies over the version")
@@ -65,9 +70,10 @@ class LinkAnswer(Tagged):
         return cls(
             scope=link.scope,
             name=named.name,
-            image=link.image,
+            image=link.image or None,
             channel=link.channel,
             version=link.version,
+            start=link.start,
             policy=link.policy,
             chap=link.chap,
             own_layer=link.own_layer,
@@ -81,9 +87,10 @@ class ResolvedLink(Answer):
 
     lun: int
     scope: Scope
-    image: str
+    image: str | None = Field(description="null where it boots none of ours: see `start`")
     channel: str | None
     version: int | None
+    start: Start | None = Field(description="how it boots; null: from its disk")
     policy: Policy
     chap: Chap
     own_layer: bool = Field(description="a layer of the client's own lies over the version")
@@ -93,9 +100,10 @@ class ResolvedLink(Answer):
         return cls(
             lun=link.lun,
             scope=link.scope,
-            image=link.image,
+            image=link.image or None,
             channel=link.channel,
             version=version,
+            start=link.start,
             policy=link.policy,
             chap=link.chap,
             own_layer=link.own_layer,

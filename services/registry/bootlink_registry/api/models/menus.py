@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bootlink_events import Policy
+from bootlink_events import Policy, Start
 from bootlink_registry.api.etags import Tagged
 from bootlink_registry.api.models.base import Answer, Wish
 from bootlink_registry.api.models.links import LinkPolicy, PinnedVersion
+from bootlink_registry.api.models.starts import NewStart
 from bootlink_registry.catalogue import OWN_ENTRY, Choice, Scope
 from bootlink_registry.links import pointer
 from bootlink_registry.menus import ENTRIES_LIMIT, SECONDS, MenuRow
@@ -17,14 +18,17 @@ from bootlink_registry.names import Name, Title
 class NewEntry(Wish):
     name: Name = Field(description="how the choice travels to the disk server, and what `default` may name")
     title: Title = ""
-    image: Name
+    image: Name | None = Field(default=None, description="null where `start` boots none")
     channel: Name | None = Field(default=None, description="default: production")
     version: PinnedVersion | None = None
     policy: LinkPolicy = "discard"
+    start: NewStart | None = Field(default=None, description="how it boots; null: from its disk")
 
     def choice(self) -> Choice:
         """Raises Problem."""
-        return Choice(self.name, self.title, self.image, pointer(self.channel, self.version), self.version, self.policy)
+        channel = pointer(self.channel, self.version) if self.image is not None else self.channel
+        start = self.start.start() if self.start is not None else None
+        return Choice(self.name, self.title, self.image or "", channel, self.version, self.policy, start)
 
 
 class NewMenu(Wish):
@@ -39,10 +43,11 @@ class NewMenu(Wish):
 class EntryAnswer(Answer):
     name: str
     title: str
-    image: str
+    image: str | None
     channel: str | None
     version: int | None
     policy: Policy
+    start: Start | None = Field(description="how it boots; null: from its disk")
 
 
 class MenuAnswer(Tagged):
@@ -66,10 +71,11 @@ class MenuAnswer(Tagged):
                 EntryAnswer(
                     name=choice.name,
                     title=choice.title,
-                    image=choice.image,
+                    image=choice.image or None,
                     channel=choice.channel,
                     version=choice.version,
                     policy=choice.policy,
+                    start=choice.start,
                 )
                 for choice in row.choices
             ],
