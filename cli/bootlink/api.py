@@ -1,15 +1,19 @@
 """The registry's HTTP API, as the commands use it.
 
 An answer that is a problem (RFC 9457) becomes a CommandError with its `detail` and `remedy`.
+
+It is spoken by the standard library's client: httpx takes as long to load as a whole command takes otherwise.
 """
 
 from __future__ import annotations
 
+import json
+import select
 from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Final
-from urllib.parse import quote
-
-import httpx
+from urllib.parse import quote, urlencode, urlsplit
 
 from bootlink.errors import CommandError
 from bootlink.settings import API_TIMEOUT, CommandSettings
@@ -23,29 +27,42 @@ _START: Final = (
 )
 
 
-class Api:
-    """A connection to the registry's API."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API answered."""
 
-    def __init__(self, url: str, *, token: str = "", transport: httpx.BaseTransport | None = None) -> None:
+    url: str
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        """Its JSON; None if it is empty. ValueError if it is none."""
+        return json.loads(self.body) if self.body else None
+
+
+class Api:
+    """A connection to the registry's API; made at the first request, and anew when the registry has closed it."""
+
+    def __init__(self, url: str, *, token: str = "") -> None:
         """Without a token the API will say that it needs one. CommandError if `url` or `token` cannot be one."""
         self.url = url.rstrip("/")
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise CommandError("the token is none: it has characters that no token has", "correct BOOTLINK_TOKEN")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
+            parts = urlsplit(self.url)
+            kinds = {"http": HTTPConnection, "https": HTTPSConnection}
             # No proxy from the environment: an office's web proxy cannot reach this machine's loopback.
-            self._client = httpx.Client(
-                base_url=f"{self.url}/{VERSION}/",
-                headers={"Authorization": f"Bearer {token}"} if token else {},
-                timeout=API_TIMEOUT,
-                trust_env=False,
-                transport=transport,
-            )
-        except (httpx.InvalidURL, ValueError) as error:
+            self._connection = kinds[parts.scheme](parts.hostname or "", parts.port, timeout=API_TIMEOUT)
+            if not parts.hostname:
+                raise ValueError("no host")
+            self._root = f"{parts.path}/{VERSION}"
+        except (KeyError, ValueError, HTTPException) as error:
             raise CommandError(f"{url} is no address of an API", "set BOOTLINK_API=http://HOST:PORT") from error
 
     def close(self) -> None:
         """Give the connection back."""
-        self._client.close()
+        self._connection.close()
 
     def get(self, *path: str, **query: str | int | None) -> Any:
         """The JSON at `path`, whose parts are quoted. A query parameter that is None is left out."""
@@ -65,7 +82,7 @@ class Api:
 
     def text(self, *path: str, **query: str | int | None) -> str:
         """The text at `path`, where that is no JSON."""
-        return self._ask("GET", path, query={k: v for k, v in query.items() if v is not None}).text
+        return self._ask("GET", path, query={k: v for k, v in query.items() if v is not None}).body.decode()
 
     def post(self, *path: str, body: Mapping[str, Any], **query: str | int | None) -> Any:
         return self._call("POST", path, query={k: v for k, v in query.items() if v is not None}, body=body)
@@ -96,41 +113,54 @@ class Api:
         *,
         query: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
-    ) -> httpx.Response:
-        url = "/".join(quote(part, safe="") for part in path)
+    ) -> Answer:
+        target = "/".join((self._root, *(quote(part, safe="") for part in path)))
+        if query:
+            target += f"?{urlencode(query)}"
+        headers, content = dict(self._headers), None
+        if body is not None:
+            headers["Content-Type"], content = "application/json", json.dumps(body).encode()
         try:
-            answer = self._client.request(method, url, params=query, json=body)
-        except httpx.TimeoutException as error:
+            self._drop_closed()
+            self._connection.request(method, target, content, headers)
+            response = self._connection.getresponse()
+            answer = Answer(self.url + target.removeprefix(urlsplit(self.url).path), response.status, response.read())
+        except TimeoutError as error:
+            self.close()
             raise CommandError(f"the registry at {self.url} does not answer in time", _LOOK_AT_LOG) from error
-        except httpx.UnsupportedProtocol as error:
-            raise CommandError(f"{self.url} is no address of an API", "set BOOTLINK_API=http://HOST:PORT") from error
-        except httpx.TransportError as error:
+        except (OSError, HTTPException) as error:
+            self.close()
             raise CommandError(f"the registry's API does not answer at {self.url}", _START) from error
-        if answer.is_success:
+        if 200 <= answer.status < 300:
             return answer
         raise _problem(answer)
 
+    def _drop_closed(self) -> None:
+        """Close a connection that the registry has closed, as it does after seconds without a request."""
+        if self._connection.sock is not None and select.select([self._connection.sock], [], [], 0)[0]:
+            self._connection.close()
 
-def _json(answer: httpx.Response) -> Any:
+
+def _json(answer: Answer) -> Any:
     try:
-        return answer.json() if answer.content else None
+        return answer.json()
     except ValueError as error:
         raise CommandError(f"{answer.url} answers, but is no Bootlink registry", "correct BOOTLINK_API") from error
 
 
-def _problem(answer: httpx.Response) -> CommandError:
+def _problem(answer: Answer) -> CommandError:
     try:
         problem = answer.json()
     except ValueError:
         problem = None
     if not isinstance(problem, dict) or not problem.get("detail"):
-        return CommandError(f"{answer.url} answers with status {answer.status_code}", _LOOK_AT_LOG)
+        return CommandError(f"{answer.url} answers with status {answer.status}", _LOOK_AT_LOG)
     lines = [f"line {one['line']}: {one['problem']}" for one in problem.get("lines", ())]  # of a file that was sent
     remedy = str(problem.get("remedy") or _LOOK_AT_LOG)
-    return CommandError(str(problem["detail"]), remedy, lines=lines, status=answer.status_code)
+    return CommandError(str(problem["detail"]), remedy, lines=lines, status=answer.status)
 
 
 def from_environment() -> Api:
     """The API that the environment names."""
-    settings = CommandSettings()
+    settings = CommandSettings.from_environment()
     return Api(settings.api, token=settings.token_to_show())

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Final
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Any, Final
 
 from bootlink.api import Api
 from bootlink.errors import CommandError
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 LOOK_SECONDS: Final = 0.25  # between looks; the registry writes down twice a second how far a job is
 LINE_SECONDS: Final = 5.0  # between plain lines of one stage
@@ -78,6 +78,9 @@ class _Bar(_Quiet):
     """A progress bar."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

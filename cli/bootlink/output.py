@@ -14,16 +14,16 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeGuard
 
 import typer
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:  # loaded by what lays out for people: most of what programs ask for needs none of it
+    from rich.console import Console
+    from rich.text import Text
 
 PIPE_WIDTH: Final = 200  # columns where no terminal says how many it has; names and paths stay whole
-LAID_OUT_MOST: Final = 500  # rows that are fitted to the terminal; rich takes 1.5 ms for each, ten thousand take 16 s
+LAID_OUT_MOST: Final = 500  # rows that are fitted to the terminal, or indented as JSON; rich takes 1.5 ms for each
 _GAP: Final = 2  # blanks between columns
 MIB: Final = 1024**2
 
@@ -36,13 +36,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Plain JSON on stdout.")]
 
 def console() -> Console:
     """The console for people. Without a terminal: wide, and without colour."""
+    from rich.console import Console
+
     terminal = sys.stdout.isatty()
     return Console(width=None if terminal else PIPE_WIDTH, highlight=False, soft_wrap=not terminal)
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(safe_json(json.dumps(data, indent=2, ensure_ascii=False, default=str)) + "\n")
+    """One JSON document on stdout; of a long listing each item is one line."""
+    if isinstance(data, list) and len(data) > LAID_OUT_MOST:
+        document = "[\n" + ",\n".join(json.dumps(item, ensure_ascii=False, default=str) for item in data) + "\n]"
+    else:
+        document = json.dumps(data, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write(safe_json(document) + "\n")
 
 
 def safe_json(document: str) -> str:
@@ -52,6 +58,8 @@ def safe_json(document: str) -> str:
 
 def shown(text: str, *, lines: bool = False) -> str:
     """`text` as it may be printed: control characters as escapes, and a new line as a blank unless `lines`."""
+    if text.isascii() and text.isprintable():
+        return text
     plain = text if lines else text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
     return (_CONTROL_BUT_LINES if lines else _CONTROL).sub(_escape, plain)
 
@@ -62,22 +70,32 @@ def _escape(found: re.Match[str]) -> str:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
     """A table, or the line `empty` when there is no row."""
-    cells = [[cell if isinstance(cell, Text) else text_of(cell) for cell in row] for row in rows]
+    cells = [[cell if _is_text(cell) else text_of(cell) for cell in row] for row in rows]
     if not cells:
         console().print(empty)
     elif len(cells) > LAID_OUT_MOST:
         _print_plain([list(columns), *cells])
     else:
-        _print_laid_out(columns, [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in cells])
+        _print_laid_out(columns, cells)
 
 
-def _print_laid_out(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+def _is_text(cell: Any) -> TypeGuard[Text]:
+    """Whether a cell has colours. Nothing is one unless somebody has loaded rich's texts."""
+    texts = sys.modules.get("rich.text")
+    return texts is not None and isinstance(cell, texts.Text)
+
+
+def _print_laid_out(columns: Sequence[str], cells: Sequence[Sequence[str | Text]]) -> None:
     """Columns fitted to the terminal, broken at blanks alone: an id or a path is there to be copied. Where they do not
     fit so, each row is one line, which the terminal breaks where it ends."""
+    from rich.table import Table
+    from rich.text import Text
+
     out = console()
+    rows = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in cells]
     texts = [[column, *(cell.plain for cell in cells)] for column, *cells in zip(columns, *rows, strict=True)]
-    widths = [max(map(cell_len, column)) for column in texts]
-    least = [max(cell_len(word) for text in column for word in (*text.split(), "")) for column in texts]
+    widths = [max(map(_width, column)) for column in texts]
+    least = [max(_width(word) for text in column for word in (*text.split(), "")) for column in texts]
     room = out.width - _GAP * len(widths)
     if sum(least) > room:
         out.width = sum(widths) + _GAP * len(widths)
@@ -95,17 +113,28 @@ def _print_laid_out(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> N
 
 def _print_plain(lines: Sequence[Sequence[str | Text]]) -> None:
     """Columns as wide as their widest cell, without colours."""
-    texts = [[cell.plain if isinstance(cell, Text) else cell for cell in line] for line in lines]
-    widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
-    out = []
-    for line in texts:
-        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True))
-        out.append("  ".join(padded).rstrip() + "\n")
-    sys.stdout.write("".join(out))
+    texts = [[cell.plain if _is_text(cell) else cell for cell in line] for line in lines]
+    columns = []
+    for column in zip(*texts, strict=True):
+        widths = [_width(cell) for cell in column]
+        widest = max(widths)
+        columns.append([cell + " " * (widest - width) for cell, width in zip(column, widths, strict=True)])
+    sys.stdout.write("".join(f"{'  '.join(line).rstrip()}\n" for line in zip(*columns, strict=True)))
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
     """One thing: a name and a value per line; what is None is left out."""
+    from rich.text import Text
+
     out = console()
     known = {name: value for name, value in facts.items() if value is not None and value != ""}
     width = max((len(name) for name in known), default=0)
@@ -121,6 +150,8 @@ def print_error(problem: str, remedy: str, lines: Sequence[str] = ()) -> None:
 
 def text_of(value: Any) -> str:
     """A value in words, as it may be printed."""
+    if type(value) is str:
+        return shown(value)
     if value is None:
         return "-"
     if isinstance(value, bool):

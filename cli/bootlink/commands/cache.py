@@ -16,7 +16,7 @@ LOW_RATIO = 0.9  # below, disks do much of the work: shown in yellow
 
 def cache(as_json: AsJson = False) -> None:
     """Show each block store's RAM cache: its budget, and every layer's hit ratio and share of it."""
-    url = CommandSettings().nats_url
+    url = CommandSettings.from_environment().nats_url
     nodes = asyncio.run(_ask(url))
     if as_json:
         print_json(nodes)

@@ -42,7 +42,7 @@ def events(
 
 
 async def _show(subject: str, begin: datetime | None, *, go_on: bool, as_json: bool) -> None:
-    url = CommandSettings().nats_url
+    url = CommandSettings.from_environment().nats_url
     probe = await connect_once(
         url, "bootlink-events"
     )  # a bus never gives up; a command says at once that none is there

@@ -14,7 +14,7 @@ from bootlink_runtime import connect_once, survey
 
 def status(as_json: AsJson = False) -> None:
     """Show the services that run, their addresses, and whether they are ready."""
-    url = CommandSettings().nats_url
+    url = CommandSettings.from_environment().nats_url
     reports = asyncio.run(_survey(url))
     if as_json:
         print_json({"nats": url, "ready": bool(reports) and all(r["ready"] for r in reports), "services": reports})

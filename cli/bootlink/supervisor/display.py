@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bootlink.settings import ADMIN_TOKEN, DEFAULT_DATA, CommandSettings, is_here
+from bootlink.settings import ADMIN_TOKEN, DEFAULT_API, DEFAULT_DATA, DEFAULT_NATS_URL, is_here
 from bootlink.supervisor.keeper import Happening
 from bootlink.supervisor.lines import LogLine
 
@@ -131,9 +131,11 @@ class PeopleDisplay:
         self._show(table)
         self._show(f"\nEverything is written below {facts['data']}.")
         if facts.get("api"):
-            usual = CommandSettings.model_fields
-            named = {"BOOTLINK_API": (facts["api"], "api"), "BOOTLINK_NATS_URL": (facts["nats"], "nats_url")}
-            unusual = [f"{variable}={url}" for variable, (url, field) in named.items() if url != usual[field].default]
+            named = {
+                "BOOTLINK_API": (facts["api"], DEFAULT_API),
+                "BOOTLINK_NATS_URL": (facts["nats"], DEFAULT_NATS_URL),
+            }
+            unusual = [f"{variable}={url}" for variable, (url, usual) in named.items() if url != usual]
             unusual += _token_file(facts)
             export = f"\n  export {' '.join(unusual)}" if unusual else ""
             self._show(_NEXT.format(export=export))

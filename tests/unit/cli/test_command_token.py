@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import pytest
 import typer
 
@@ -13,6 +14,7 @@ from bootlink import api
 from bootlink.commands.tokens import parse_expiry
 from bootlink.errors import CommandError
 from bootlink.settings import ADMIN_TOKEN, CommandSettings, is_here
+from lab.answering import Asked, answering
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -30,12 +32,12 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
 def test_a_token_in_the_environment_comes_before_a_file_and_that_before_the_one_of_up(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert CommandSettings().token_to_show() == "made-by-up"
+    assert CommandSettings.from_environment().token_to_show() == "made-by-up"
     (tmp_path / "mine").write_text("from-a-file\n")
     environment.setenv("BOOTLINK_TOKEN_FILE", str(tmp_path / "mine"))
-    assert CommandSettings().token_to_show() == "from-a-file"
+    assert CommandSettings.from_environment().token_to_show() == "from-a-file"
     environment.setenv("BOOTLINK_TOKEN", "from-the-environment")
-    assert CommandSettings().token_to_show() == "from-the-environment"
+    assert CommandSettings.from_environment().token_to_show() == "from-the-environment"
 
 
 def test_the_token_of_up_is_shown_to_this_machine_alone(environment: pytest.MonkeyPatch) -> None:
@@ -44,27 +46,31 @@ def test_the_token_of_up_is_shown_to_this_machine_alone(environment: pytest.Monk
     for url in ("http://10.0.0.1:8600", "http://localhost.example", "http://127.0.0.1.example", "http://", "nonsense"):
         assert not is_here(url)
         environment.setenv("BOOTLINK_API", url)
-        assert CommandSettings().token_to_show() == ""
+        assert CommandSettings.from_environment().token_to_show() == ""
 
 
 def test_a_token_file_that_is_not_there_is_named(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("BOOTLINK_TOKEN_FILE", "/nowhere/token")
     with pytest.raises(CommandError, match="/nowhere/token"):
-        CommandSettings().token_to_show()
+        CommandSettings.from_environment().token_to_show()
 
 
 def test_without_a_token_the_apis_own_words_are_told(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ADMIN_TOKEN).unlink()
-    assert CommandSettings().token_to_show() == ""
+    assert CommandSettings.from_environment().token_to_show() == ""
     seen = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request.headers.get("authorization"))
-        return httpx.Response(401, json={"detail": "the request carries no token", "remedy": "send one"})
+    def answer(asked: Asked) -> tuple[int, str]:
+        seen.append(asked.authorization)
+        return 401, json.dumps({"detail": "the request carries no token", "remedy": "send one"})
 
-    for token in ("", "a-token"):
-        with pytest.raises(CommandError, match="no token"):
-            api.Api("http://registry:8600", token=token, transport=httpx.MockTransport(answer)).get("info")
+    with answering(answer) as url:
+        for token in ("", "a-token"):
+            with (
+                contextlib.closing(api.Api(url, token=token)) as registry,
+                pytest.raises(CommandError, match="no token"),
+            ):
+                registry.get("info")
     assert seen == [None, "Bearer a-token"]
 
 
