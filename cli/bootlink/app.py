@@ -27,7 +27,7 @@ NOUNS: Final = {
     "events": ("events",),
     "image": ("images", "image_files"),
     "client": ("clients", "branches", "rosters", "sightings"),
-    "group": ("groups",),
+    "group": ("groups", "group_dhcp"),
     "enrolment": ("enrolment",),
     "link": ("links", "own_layers", "menus"),
     "boot": ("boots",),

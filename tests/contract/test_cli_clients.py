@@ -180,3 +180,24 @@ async def test_waking_without_a_dhcp_service_says_what_is_missing(run: Run) -> N
     assert "no dhcp service runs" in await run("client", "wake", "pc-1", fails=1)
     assert "there is no group 'gone'" in await run("client", "wake", "--group", "gone", fails=1)
     assert "name clients, or a --group" in await run("client", "wake", fails=2)
+
+
+async def test_a_groups_dhcp_options_and_loaders_are_set_listed_and_removed(run: Run) -> None:
+    await run("group", "option", "set", "room-1", "42", "addresses", "10.77.0.5")
+    await run("group", "option", "set", "room-1", "252", "text", "http://wpad/wpad.dat")
+    text = await run("group", "option", "set", "room-1", "42", "addresses", "10.77.0.6")
+    assert "10.77.0.6" in text
+    assert "10.77.0.5" not in text
+    assert [one["code"] for one in await query(run, "group", "option", "list", "room-1")] == [42, 252]
+    await run("group", "loader", "set", "room-1", "shim.efi", "snponly.efi", "--arch", "uefi-x64")
+    assert "uefi-x64" in await run("group", "loader", "list", "room-1")
+    shown = await run("group", "show", "room-1")
+    assert "42 = 10.77.0.6" in shown
+    assert "uefi-x64: shim.efi, snponly.efi" in shown
+    await run("group", "option", "remove", "room-1", "252")
+    await run("group", "loader", "remove", "room-1", "--arch", "uefi-x64")
+    refused = await run("group", "option", "remove", "room-1", "252", fails=1)
+    assert "room-1 has no option 252" in refused
+    held = (await query(run, "group", "show", "room-1"))["dhcp"]
+    assert [one["code"] for one in held["options"]] == [42]
+    assert held["loaders"] == []

@@ -35,9 +35,17 @@ def show(group: Group, as_json: AsJson = False) -> None:
     found = registry.get("groups", group)
     clients = registry.listing("clients", group=group)
     if as_json:
-        print_json(found | {"members": clients})
+        print_json(found | {"members": clients, "dhcp": registry.get("groups", group, "dhcp")})
         return
-    print_facts({"group": found["name"], "disks": [_disk(link) for link in found["links"]] or None})
+    settings = registry.get("groups", group, "dhcp")
+    print_facts(
+        {
+            "group": found["name"],
+            "disks": [_disk(link) for link in found["links"]] or None,
+            "DHCP options": [f"{o['code']} = {o['value']}" for o in settings["options"]] or None,
+            "loaders": [f"{describe(rule)}: {', '.join(rule['loaders'])}" for rule in settings["loaders"]] or None,
+        }
+    )
     print_table(
         ("client", "mac", "address", "disabled", "note"),
         [(c["name"], c["mac"], c["address"], c["disabled"], c["note"]) for c in clients],
@@ -71,6 +79,12 @@ def _print(group: dict[str, Any], *, as_json: bool) -> None:
         return
     disks = [_disk(link) for link in group["links"]]
     print_facts({"group": group["name"], "clients": group["clients"], "disks": disks or None})
+
+
+def describe(rule: dict[str, Any]) -> str:
+    """Which firmware a loader rule is for."""
+    parts = [rule["arch"], rule["vendor_class"] and f"vendor class {rule['vendor_class']}", rule["model"]]
+    return ", ".join(part for part in parts if part) or "every firmware"
 
 
 def _disk(link: dict[str, Any]) -> str:

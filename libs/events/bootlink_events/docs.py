@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel
@@ -64,6 +64,9 @@ def events_markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
+_SCHEMA_REF: Final = "#/components/schemas/{model}"
+
+
 def asyncapi() -> dict[str, Any]:
     """The same table as an AsyncAPI 3.0 document."""
     channels: dict[str, Any] = {}
@@ -100,7 +103,9 @@ def asyncapi() -> dict[str, Any]:
                 ]
             },
         }
-        schemas[name] = _schema(kind)
+        schemas[name] = _inline(kind.model.model_json_schema(by_alias=True, ref_template=_SCHEMA_REF))
+        for part, schema in schemas[name].pop("$defs", {}).items():
+            schemas[part] = _inline(schema)
     return {
         "asyncapi": "3.0.0",
         "info": {

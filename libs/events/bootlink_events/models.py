@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from bootlink_events.bootid import BootId
 from bootlink_events.names import Mac
-from bootlink_events.plans import Chap, Policy, Start
+from bootlink_events.plans import Chap, DhcpOption, LoaderRule, Policy, Start
 
 InitiatorKind = Literal["firmware", "os"]
 Lun = Annotated[int, Field(ge=0, le=255)]
@@ -178,6 +178,15 @@ class ClientChanged(EventData):
     address: IPv4Address | None = Field(default=None, description="the address reserved for it")
     disabled: bool = False
     note: str = ""
+    at: datetime
+
+
+class GroupChanged(EventData):
+    """What the clients of a group are told over DHCP has changed."""
+
+    group: str
+    options: tuple[DhcpOption, ...] = Field(default=(), description="the DHCP options it has now")
+    loaders: tuple[LoaderRule, ...] = Field(default=(), description="the loader rules it has now")
     at: datetime
 
 

@@ -103,6 +103,23 @@ class Refusal(_Plan):
     remedy: str = Field(description="what to do")
 
 
+class DhcpOption(_Plan):
+    """A DHCP option that an administrator set."""
+
+    code: int = Field(ge=1, le=254)
+    type: str = Field(description="how the value is to be read: address, addresses, text, byte, word, long, flag, ...")
+    value: str = Field(description="as it was written, such as 10.77.0.5,10.77.0.6")
+
+
+class LoaderRule(_Plan):
+    """Which boot loaders a firmware is given. A field that is empty fits every firmware."""
+
+    arch: str = Field(default="", description="the processor architecture, such as bios, uefi-x64 or http-x64")
+    vendor_class: str = Field(default="", description="how the firmware's vendor class (option 60) begins")
+    model: str = Field(default="", description="how the client's MAC address begins, which tells its maker")
+    loaders: tuple[str, ...] = Field(min_length=1, description="file names; the first that works is sent")
+
+
 class BootPlan(_Plan):
     """What one client boots."""
 
@@ -117,6 +134,10 @@ class BootPlan(_Plan):
     menu: Menu | None = Field(default=None, description="what the PC may choose from; None: it boots its disks at once")
     chap: Chap = Field(default="off", description="whether a login must know the boot's secret, and proves it in turn")
     start: Start | None = Field(default=None, description="how it boots; None: from its disk")
+    options: tuple[DhcpOption, ...] = Field(default=(), description="DHCP options of its group")
+    loaders: tuple[LoaderRule, ...] = Field(
+        default=(), description="loader rules of its group, which come before those of the dhcp service's settings"
+    )
     refusal: Refusal | None = None
 
     @property

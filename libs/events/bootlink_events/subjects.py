@@ -47,6 +47,10 @@ def _by_name(data: m.TokenChanged) -> str:
     return subject_token(data.name)
 
 
+def _by_group(data: m.GroupChanged) -> str:
+    return subject_token(data.group)
+
+
 def _by_job(data: m.JobChanged | m.JobProgress) -> str:
     return str(data.id)
 
@@ -91,6 +95,7 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("writeback.pressure", m.WritebackPressure, ("blockstore",), ()),
     EventKind("writeback.committed", m.WritebackCommitted, ("registry",), ()),
     EventKind("branch.changed", m.BranchChanged, ("registry",), ()),
+    EventKind("group.changed", m.GroupChanged, ("registry",), (), _by_group),
     EventKind("link.changed", m.LinkChanged, ("registry",), (), _by_link),
     EventKind("image.published", m.ImagePublished, ("registry",), (), _by_image),
     EventKind("image.version_added", m.ImageVersionAdded, ("registry",), (), _by_image),

@@ -43,7 +43,6 @@ MAX_PACKET: Final = 9216  # a jumbo frame; whatever is longer does not come from
 MIN_REPLY: Final = 300  # RFC 1542 section 2.1: BOOTP clients and relays may ignore anything shorter
 SNAME_SIZE: Final = 64
 FILE_SIZE: Final = 128
-OPTION_SIZE: Final = 255  # what one length byte can say; longer values are split (RFC 3396)
 OVERLOAD_FILE: Final = 1  # option 52, RFC 2132 section 9.3
 OVERLOAD_SNAME: Final = 2
 
@@ -188,8 +187,8 @@ def encode(packet: DhcpPacket) -> bytes:
         if not opt.PAD < code < opt.END:
             raise ValueError(f"{code} is no option")
         # An empty value is one option of length 0 (RFC 4039's rapid commit is such a flag).
-        for start in range(0, max(len(value), 1), OPTION_SIZE):
-            part = value[start : start + OPTION_SIZE]
+        for start in range(0, max(len(value), 1), opt.OPTION_SIZE):
+            part = value[start : start + opt.OPTION_SIZE]
             out += bytes((code, len(part))) + part
     out.append(opt.END)
     return bytes(out.ljust(MIN_REPLY, b"\0"))

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 PAD: Final = 0
 END: Final = 255
+OPTION_SIZE: Final = 255  # what one length byte can say; longer values are split (RFC 3396)
 
 
 class DhcpMalformed(Exception):

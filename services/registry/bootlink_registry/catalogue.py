@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Literal
 
-from bootlink_events import Chap, LayerFormat, Policy, Start
+from bootlink_events import Chap, DhcpOption, LayerFormat, LoaderRule, Policy, Start
 
 Scope = Literal["client", "group", "default"]
 NamedScope = Literal["client", "group"]
@@ -113,6 +113,14 @@ class OwnLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """What the clients of a group are told over DHCP, beside what the dhcp service's own settings say."""
+
+    options: tuple[DhcpOption, ...] = ()  # by code
+    loaders: tuple[LoaderRule, ...] = ()  # the first that fits counts
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """Everything that a plan is compiled from, except the clients themselves."""
 
@@ -123,5 +131,6 @@ class Catalogue:
     choices: Mapping[tuple[Scope, str], tuple[Choice, ...]] = field(default_factory=dict)  # in the menu's order
     branches: Mapping[str, Branch] = field(default_factory=dict)  # by MAC address
     own_layers: Mapping[tuple[str, int], OwnLayer] = field(default_factory=dict)  # by MAC address and logical unit
+    groups: Mapping[str, GroupSettings] = field(default_factory=dict)  # of those that have some
     portals: tuple[str, ...] = ()
     unfit: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by layer: portals that must not serve it

@@ -35,13 +35,24 @@ from bootlink_events import (
     from_disk,
     target_iqn,
 )
-from bootlink_registry.catalogue import OWN_ENTRY, Branch, Catalogue, Choice, Client, Layer, Link, Version
+from bootlink_registry.catalogue import (
+    OWN_ENTRY,
+    Branch,
+    Catalogue,
+    Choice,
+    Client,
+    GroupSettings,
+    Layer,
+    Link,
+    Version,
+)
 
 BOOT_LUN = 0
 DISKS_REMEMBERED: Final = 2_000  # thousands of clients share a few hundred disks; some KB each
 # What a menu shows for a start without an image, where it was given no title.
 TITLES: Final[Mapping[StartMode, str]] = {"local": "Own disk", "shell": "iPXE shell", "kernel": "Linux", "disk": ""}
 _NO_LINKS: Mapping[int, Link] = {}
+_GROUPLESS: Final = GroupSettings()
 
 
 def disks_of(catalogue: Catalogue, client: Client) -> dict[int, Link]:
@@ -74,6 +85,7 @@ def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> 
     if refusal is None and not portals:
         refusal = _shared_spindle(disks) if from_disk(start) else None
         disks, menu = (), None  # of a menu that hangs on no disk, what is left is the link itself
+    settings = _GROUPLESS if client.group is None else catalogue.groups.get(client.group, _GROUPLESS)
     return BootPlan(
         mac=client.mac,
         client=client.name,
@@ -86,6 +98,8 @@ def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> 
         menu=menu,
         chap="off" if link is None else link.chap,
         start=start,
+        options=settings.options,
+        loaders=settings.loaders,
         refusal=refusal,
     )
 

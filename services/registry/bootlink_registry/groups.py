@@ -1,4 +1,4 @@
-"""Groups: clients that share links. A group is there for as long as a client is in it or a link is for it."""
+"""Groups: clients that share links. One is there while a client is in it, or a link or DHCP settings are for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bootlink_registry import clients, enrolment, links
+from bootlink_registry import clients, enrolment, group_settings, links
 from bootlink_registry.clients import ClientRow
 from bootlink_registry.database import Connection
 from bootlink_registry.links import NamedLink
@@ -18,7 +18,7 @@ MOVED_AT_ONCE: Final = 1_000  # clients that one request may name
 _GROUPS: Final = """
     SELECT name, (SELECT count(*) FROM clients c WHERE c.group_name = g.name) AS clients
     FROM (SELECT DISTINCT group_name AS name FROM clients WHERE group_name IS NOT NULL
-        UNION SELECT key FROM links WHERE scope = 'group') g
+        UNION SELECT key FROM links WHERE scope = 'group' UNION SELECT name FROM group_settings) g
 """
 
 
@@ -69,6 +69,7 @@ async def rename_group(connection: Connection, former: str, name: str, *, source
     )
     await connection.execute("UPDATE links SET key = $2 WHERE scope = 'group' AND key = $1", former, name)
     await enrolment.rename_group(connection, former, name)
+    await group_settings.rename_group(connection, former, name, source=source)
     for gone in held.links:
         await links.tell(connection, gone, removed=True, source=source)
     now = await get_group(connection, name)

@@ -6,12 +6,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+
+from bootlink_events import DhcpOption, LoaderRule
 from bootlink_registry.catalogue import (
     OWN_ENTRY,
     Branch,
     Catalogue,
     Choice,
     Client,
+    GroupSettings,
     Layer,
     Link,
     OwnLayer,
@@ -26,6 +30,8 @@ _LINKS: Final = "SELECT * FROM links WHERE scope <> 'client' OR $1::text[] IS NU
 _CHOICES: Final = """
     SELECT * FROM choices WHERE scope <> 'client' OR $1::text[] IS NULL OR key = ANY($1) ORDER BY position
 """
+_OPTIONS: Final = TypeAdapter(tuple[DhcpOption, ...])
+_LOADERS: Final = TypeAdapter(tuple[LoaderRule, ...])
 _BRANCHES: Final = "SELECT * FROM branches WHERE $1::text[] IS NULL OR mac = ANY($1)"
 _OWN_LAYERS: Final = "SELECT * FROM own_layers WHERE $1::text[] IS NULL OR mac = ANY($1)"
 
@@ -104,6 +110,10 @@ def own_layer_of(row: Any) -> OwnLayer:
     )
 
 
+def group_settings_of(row: Any) -> GroupSettings:
+    return GroupSettings(_OPTIONS.validate_python(row["options"]), _LOADERS.validate_python(row["loaders"]))
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
     """Who serves: the portals there are, and which of them must not serve a layer, as a function of all layers."""
@@ -128,6 +138,7 @@ async def read_catalogue(connection: Connection, serving: Serving, macs: Collect
         choices[whose] = (*choices.get(whose, ()), choice_of(row))
     branches = [branch_of(row) for row in await connection.fetch(_BRANCHES, some)]
     own_layers = [own_layer_of(row) for row in await connection.fetch(_OWN_LAYERS, some)]
+    groups = await connection.fetch("SELECT name, options, loaders FROM group_settings")
     by_id = {layer.id: layer for layer in layers}
     return Catalogue(
         versions={(version.image, version.number): version for version in versions},
@@ -137,6 +148,7 @@ async def read_catalogue(connection: Connection, serving: Serving, macs: Collect
         choices=choices,
         branches={branch.mac: branch for branch in branches},
         own_layers={(own.mac, own.lun): own for own in own_layers},
+        groups={row["name"]: group_settings_of(row) for row in groups},
         portals=serving.portals,
         unfit=serving.unfit(by_id),
     )

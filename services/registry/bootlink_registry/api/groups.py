@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from bootlink_registry import groups
+from bootlink_registry import group_settings, groups
 from bootlink_registry.api.context import PAGE, After, Changing, Limit, Registry
 from bootlink_registry.api.models.base import Page
-from bootlink_registry.api.models.groups import GroupAnswer, GroupChange, NewMembers
+from bootlink_registry.api.models.groups import (
+    GroupAnswer,
+    GroupChange,
+    GroupSettingsAnswer,
+    NewGroupSettings,
+    NewMembers,
+)
 from bootlink_registry.database import Connection
 
 router = APIRouter(prefix="/groups", tags=["groups"])
@@ -43,6 +49,33 @@ async def move_clients(name: str, body: NewMembers, registry: Registry) -> Group
     async with registry.database.transaction() as connection:
         row = await groups.move_clients(connection, group, body.clients, source=registry.source)
         return registry.shown(GroupAnswer.of(row))
+
+
+@router.get("/{name}/dhcp", responses={404: {}})
+async def show_group_settings(name: str, registry: Registry) -> GroupSettingsAnswer:
+    """What the clients of a group are told over DHCP beside the rest: options of your own, and other boot loaders."""
+    async with registry.database.transaction() as connection:
+        await groups.get_group(connection, name)
+        return registry.shown(await _settings(connection, name))
+
+
+@router.put("/{name}/dhcp", responses={404: {}, 409: {}})
+async def set_group_settings(name: str, body: NewGroupSettings, registry: Changing) -> GroupSettingsAnswer:
+    """Set that, as a whole."""
+    async with registry.change(lambda c: _settings(c, name)) as connection:
+        await groups.get_group(connection, name)
+        settings = await group_settings.put_settings(
+            connection,
+            name,
+            [option.option() for option in body.options],
+            [rule.rule() for rule in body.loaders],
+            source=registry.source,
+        )
+    return registry.shown(GroupSettingsAnswer.of(name, settings))
+
+
+async def _settings(connection: Connection, name: str) -> GroupSettingsAnswer:
+    return GroupSettingsAnswer.of(name, await group_settings.get_settings(connection, name))
 
 
 async def _group(connection: Connection, name: str) -> GroupAnswer:

@@ -65,6 +65,8 @@ OPERATION_ROLES: Final[Mapping[str, Role]] = {
     "show_group": "viewer",
     "rename_group": "operator",
     "move_clients": "operator",
+    "show_group_settings": "viewer",
+    "set_group_settings": "operator",
     # who may come in
     "show_rule": "viewer",
     "change_rule": "admin",
