@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
-import re
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,14 +16,13 @@ from pathlib import Path
 import pytest
 
 from bootlink_events import BootId
-from bootlink_wire import dhcp
 from guest.lan import Lan
-from lab.netns import entered, tool
+from lab.netns import tool
 from lab.process import Process
+from lab.sniffer import Sniffer, datagram
 
 MAC = "52:54:00:12:34:56"
 START_SECONDS = 60.0
-ETHERTYPE_ALL = 3
 
 
 @pytest.fixture
@@ -46,46 +44,19 @@ def lan(tmp_path: Path) -> Iterator[Lan]:
         yield made
 
 
-class Sniffer:
-    """The steps of a boot, as they pass on a cable."""
-
-    def __init__(self, lan: Lan, card: str) -> None:
-        with entered(lan.namespace):
-            kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
-            self._sock = socket.socket(socket.AF_PACKET, kind, socket.htons(ETHERTYPE_ALL))
-            self._sock.bind((card, 0))
-        self.steps: list[str] = []
-
-    def close(self) -> None:
-        self._sock.close()
-
-    async def until(self, pattern: str) -> str:
-        """Collect steps until one matches."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                while True:
-                    step = _step(await loop.sock_recv(self._sock, 65535))
-                    if step is not None and step not in self.steps[-1:]:  # a retransmission is no new step
-                        self.steps.append(step)
-                        if re.fullmatch(pattern, step):
-                            return step
-        except TimeoutError:
-            pytest.fail(f"{pattern} did not come after {self.steps}")
+def steps(sniffer: Sniffer) -> list[str]:
+    """The steps of a boot, as they passed on a cable; a retransmission is no new step."""
+    found = [step for frame in sniffer.frames if (step := _step(frame)) is not None]
+    return [step for before, step in itertools.pairwise([None, *found]) if step is not None and step != before]
 
 
 def _step(frame: bytes) -> str | None:
     if frame[12:14] == b"\x86\xdd" and frame[20] == 58 and frame[54] == 134:
         return "router advertisement"
-    if frame[12:14] != b"\x08\x00" or frame[23] != 17:
+    heard = datagram(frame)
+    if heard is None:
         return None
-    port, payload = int.from_bytes(frame[36:38]), frame[42 : 34 + int.from_bytes(frame[38:40])]
-    if port in (67, 68):
-        message = dhcp.decode(payload).message_type
-        return message.name if message else None
-    if port == 69 and payload[:2] == b"\0\1":
-        return payload[2:].split(b"\0")[0].decode()
-    return None
+    return heard.message.name if heard.message else heard.file
 
 
 @contextlib.asynccontextmanager
@@ -107,13 +78,14 @@ async def powered_on(lan: Lan, card: str) -> AsyncIterator[None]:
 async def test_the_rom_is_led_to_its_script_under_one_boot_id_and_a_power_cycle_is_a_greater_one(lan: Lan) -> None:
     boots = []
     card = lan.tap()
-    with contextlib.closing(Sniffer(lan, card)) as sniffer:
+    with Sniffer(lan.namespace, card) as sniffer:
         for _ in range(2):
-            sniffer.steps.clear()
+            sniffer.forget()
             async with powered_on(lan, card):
-                script = await sniffer.until(r".*\.ipxe")
-            boot_id = script.split("/")[1]
-            seen = [step for step in sniffer.steps if step != "router advertisement"]
+                script = await sniffer.hears(lambda one: (one.file or "").endswith(".ipxe"), seconds=START_SECONDS)
+            boot_id = (script.file or "").split("/")[1]
+            passed = steps(sniffer)
+            seen = [step for step in passed if step != "router advertisement"]
             # iPXE's ROM repeats its DISCOVER or REQUEST now and then, when emulation is slow.
             assert list(dict.fromkeys(seen)) == [
                 *("DISCOVER", "OFFER", "REQUEST", "ACK"),
@@ -121,6 +93,6 @@ async def test_the_rom_is_led_to_its_script_under_one_boot_id_and_a_power_cycle_
                 f"boot/{boot_id}/52-54-00-12-34-56.ipxe",
             ]
             assert seen.count("ACK") >= 2
-            assert "router advertisement" in sniffer.steps
+            assert "router advertisement" in passed
             boots.append(BootId.parse(boot_id))
     assert boots[1] > boots[0]
