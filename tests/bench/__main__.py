@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import fairness, idle, machine, reads, registry, replacement, report, storm, writes
+from bench import dhcp, fairness, idle, machine, reads, registry, replacement, report, storm, writes
 from bench.report import Section
 
 MEASURES: Final[dict[str, Callable[[Path], Section]]] = {
@@ -22,6 +22,7 @@ MEASURES: Final[dict[str, Callable[[Path], Section]]] = {
     "replacement": replacement.virus_scans,
     "idle": idle.idle_sessions,
     "registry": registry.registry,
+    "dhcp": dhcp.exchanges,
 }
 
 

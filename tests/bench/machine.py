@@ -24,7 +24,8 @@ def described() -> list[tuple[str, str]]:
         ("kernel", platform.release()),
         ("file system", _said("findmnt", "-n", "-o", "FSTYPE", "-T", str(CACHE))),
         ("Python, uvloop", f"{platform.python_version()}, {version('uvloop')}"),
-        ("tgt", _said("dpkg-query", "-W", "-f", "${Version}", "tgt")),
+        ("tgt", _packaged("tgt")),
+        ("Kea, tftpd-hpa", f"{_packaged('kea-dhcp4-server')}, {_packaged('tftpd-hpa')}"),
         ("C compiler", _said("gcc", "-dumpfullversion")),
     ]
 
@@ -53,5 +54,15 @@ def pinned(core: int, *command: str | Path) -> list[str]:
     return ["setsid", "taskset", "-c", str(core % (os.cpu_count() or 1)), *map(str, command)]
 
 
+def cpu_seconds(pid: int) -> float:
+    """User and system time that this process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _said(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _packaged(name: str) -> str:
+    return _said("dpkg-query", "-W", "-f", "${Version}", name)

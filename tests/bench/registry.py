@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.report import Goal, Section, table
+from bench.report import Goal, Section, percentile, table
 from lab import fleet
 
 CLIENTS = 10_000
@@ -52,7 +52,7 @@ def registry(folder: Path) -> Section:
             _goal(f"all of {CLIENTS:,} plans at the block store within 5 s", statistics.median(everybody), ALL_LIMIT),
             _goal("one plan at the block store within 100 ms", statistics.median(one), ONE_LIMIT),
             _goal(f"`client list` of {CLIENTS:,} within 1 s", slowest, LIST_LIMIT),
-            _goal("GET /clients beside an import: p99 below 50 ms", _percentile(beside, 99), ASK_LIMIT),
+            _goal("GET /clients beside an import: p99 below 50 ms", percentile(beside, 99), ASK_LIMIT),
         ),
     )
 
@@ -128,13 +128,8 @@ def _beside_import(system: fleet.Fleet) -> tuple[list[float], float]:
     return taken, ended[0]
 
 
-def _percentile(times: list[float], percent: int) -> float:
-    ordered = sorted(times)
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
-
-
 def _figures(times: list[float]) -> tuple[str, ...]:
-    figures = (statistics.median(times), _percentile(times, 99), max(times))
+    figures = (statistics.median(times), percentile(times, 99), max(times))
     return (str(len(times)), *(f"{seconds * 1000:,.0f}" for seconds in figures))
 
 

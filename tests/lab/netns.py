@@ -26,11 +26,12 @@ def tool(name: str, package: str) -> str:
 class Cable:
     """Namespaces `server` and `client`; in each, one card of the same name, cabled together."""
 
-    def __init__(self, *, server_address: str = "10.77.0.1/24") -> None:
+    def __init__(self, *, server_address: str = "10.77.0.1/24", client_address: str = "") -> None:
         unique = f"{os.getpid()}-{next(_numbers)}"
         self.server, self.client = f"bl-{unique}-s", f"bl-{unique}-c"
         self.server_card, self.client_card = "lan0", "pc0"
         self._server_address = server_address
+        self._client_address = client_address  # none: of PCs that have yet to ask for theirs
 
     def __enter__(self) -> Cable:
         if os.geteuid() != 0:
@@ -44,6 +45,8 @@ class Cable:
             )  # fmt: skip
             if self._server_address:
                 self._ip("-n", self.server, "addr", "add", self._server_address, "dev", self.server_card)
+            if self._client_address:
+                self._ip("-n", self.client, "addr", "add", self._client_address, "dev", self.client_card)
             for namespace, card in ((self.server, self.server_card), (self.client, self.client_card)):
                 self._ip("-n", namespace, "link", "set", "lo", "up")
                 self._ip("-n", namespace, "link", "set", card, "up")

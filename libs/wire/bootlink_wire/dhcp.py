@@ -122,7 +122,7 @@ def decode(data: bytes) -> DhcpPacket:
             raise DhcpMalformed("option 52 inside an overloaded field")
     found = {code: bytes(value) for code, value in parts.items()}
     for code, value in found.items():
-        row: Option[Any] | None = opt.OPTIONS.get(code)
+        row: Option[Any] | None = opt.CHECKED.get(code)
         if row is not None:
             row.decode(value)
     return DhcpPacket(
@@ -133,14 +133,19 @@ def decode(data: bytes) -> DhcpPacket:
         hops=hops,
         secs=secs,
         flags=flags,
-        ciaddr=IPv4Address(ci),
-        yiaddr=IPv4Address(yi),
-        siaddr=IPv4Address(si),
-        giaddr=IPv4Address(gi),
+        ciaddr=_address(ci),
+        yiaddr=_address(yi),
+        siaddr=_address(si),
+        giaddr=_address(gi),
         sname=sname.partition(b"\0")[0],
         file=file.partition(b"\0")[0],
         options=found,
     )
+
+
+def _address(field: bytes) -> IPv4Address:
+    # Three of a packet's four addresses are 0 as a rule, and to make one costs as much as to read an option.
+    return NO_ADDRESS if field == b"\0\0\0\0" else IPv4Address(field)
 
 
 def _read_options(data: bytes, into: dict[int, bytearray]) -> None:
@@ -186,8 +191,12 @@ def encode(packet: DhcpPacket) -> bytes:
     for code, value in _wire_order(packet.options):
         if not opt.PAD < code < opt.END:
             raise ValueError(f"{code} is no option")
-        # An empty value is one option of length 0 (RFC 4039's rapid commit is such a flag).
-        for start in range(0, max(len(value), 1), opt.OPTION_SIZE):
+        if len(value) <= opt.OPTION_SIZE:
+            # An empty value is one option of length 0 (RFC 4039's rapid commit is such a flag).
+            out += bytes((code, len(value)))
+            out += value
+            continue
+        for start in range(0, len(value), opt.OPTION_SIZE):
             part = value[start : start + opt.OPTION_SIZE]
             out += bytes((code, len(part))) + part
     out.append(opt.END)
@@ -196,5 +205,11 @@ def encode(packet: DhcpPacket) -> bytes:
 
 def _wire_order(options: Mapping[int, bytes]) -> Iterable[tuple[int, bytes]]:
     """53 first, where sloppy firmware looks for it; 82 last, where RFC 3046 section 2.1 wants it; others as given."""
-    rank = {opt.MESSAGE_TYPE.code: -1, opt.RELAY_AGENT.code: 1}
-    return sorted(options.items(), key=lambda item: rank.get(item[0], 0))
+    first, last = opt.MESSAGE_TYPE.code, opt.RELAY_AGENT.code
+    if first in options:
+        yield first, options[first]
+    for code, value in options.items():
+        if code not in (first, last):
+            yield code, value
+    if last in options:
+        yield last, options[last]

@@ -154,6 +154,8 @@ ROWS: Final[tuple[Option[Any], ...]] = (
     IPXE,
 )
 OPTIONS: Final[Mapping[int, Option[Any]]] = {row.code: row for row in ROWS}
+CHECKED: Final[Mapping[int, Option[Any]]] = {row.code: row for row in ROWS if row.kind not in (OPAQUE, TEXT)}
+"""Those whose bytes can be wrong."""
 
 # Sub-options, each inside the option named first.
 PXE_DISCOVERY_CONTROL: Final = 6  # of 43. PXE 2.1 table 2-1

@@ -106,7 +106,7 @@ class DhcpMachine:
         if packet.giaddr != NO_ADDRESS and not self._subnet.usable(packet.giaddr):
             return Decision("dropped_relay_of_another_subnet")
         try:
-            mac = normalise_mac(packet.chaddr.hex())
+            mac = normalise_mac(packet.chaddr.hex(":"))
         except ValueError:
             return Decision("dropped_impossible_mac")
         message = packet.message_type

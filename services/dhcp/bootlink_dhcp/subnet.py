@@ -74,7 +74,7 @@ class Subnet:
 
     def usable(self, address: IPv4Address) -> bool:
         """A client in this subnet could have this address."""
-        return self.network[0] < address < self.network[-1]
+        return self.network.network_address < address < self.network.broadcast_address
 
     def assignable(self, address: IPv4Address) -> bool:
         """Usable, and neither ours nor the router's."""
