@@ -27,6 +27,7 @@ from bootlink_wire import icmpv6
 from bootlink_wire.icmpv6 import RouterAdvertisement, RouterSolicitation
 from lab.chassis import bus_on, plan
 from lab.dhcp_client import discover, request
+from lab.loaders import put_loaders
 from lab.nats import NatsServer
 from lab.netns import Cable, entered
 from lab.raw_pc import RawPc
@@ -59,10 +60,7 @@ def in_namespace(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(nats: NatsServer, folder: Path, cable: Cable, **settings: Any) -> AsyncIterator[Chassis]:
-    loaders = folder / "loaders"
-    loaders.mkdir(exist_ok=True)
-    for name in ("undionly.kpxe", "snponly.efi"):
-        (loaders / name).write_bytes(b"loader")
+    loaders = put_loaders(folder / "loaders")
     made = DhcpSettings(
         nats_url=nats.url, data=folder / "data", interface=cable.server_card, loaders=str(loaders), **settings
     )

@@ -14,6 +14,7 @@ import pytest
 from bootlink_wire.dhcp import MessageType
 from lab.dhcp_client import discover
 from lab.dhcp_process import DhcpProcess
+from lab.loaders import put_loaders
 from lab.netns import Cable, tool
 from lab.raw_pc import RawPc
 
@@ -186,3 +187,14 @@ def test_sigterm_ends_it_with_status_0(cable: Cable, tmp_path: Path) -> None:
     finally:
         child.kill()
         child.communicate()
+
+
+async def test_a_loader_that_starts_no_pc_is_refused_with_the_reason_and_the_next_is_sent(
+    cable: Cable, tmp_path: Path
+) -> None:
+    server = DhcpProcess(cable, tmp_path)
+    snponly = put_loaders(tmp_path / "loaders", ["snponly.efi", "ipxe.efi"]) / "snponly.efi"
+    snponly.write_bytes(snponly.read_bytes()[:-1])
+    with server, RawPc(cable, PC) as pc:
+        server.logs(f"{snponly} is cut off: it has 1023 bytes of 1024")
+        assert (await pc.boot_pass("ovmf")).file.endswith(b"/ipxe.efi")

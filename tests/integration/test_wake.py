@@ -13,6 +13,7 @@ from bootlink_dhcp import SERVICE, DhcpSettings, advertiser, server, service, wa
 from bootlink_runtime import running
 from bootlink_wire import wake
 from bootlink_wire.wake import WakeMalformed
+from lab.loaders import put_loaders
 from lab.nats import NatsServer
 from lab.netns import Cable, entered, tool
 from lab.raw_pc import BROADCAST, RawPc
@@ -58,7 +59,7 @@ async def magic_frame(pc: RawPc) -> bytes:
 async def test_a_client_is_sent_the_magic_packet_on_its_own_network(
     nats: NatsServer, database: str, cable: Cable, tmp_path: Path
 ) -> None:
-    (tmp_path / "undionly.kpxe").write_bytes(b"loader")
+    put_loaders(tmp_path, ["undionly.kpxe"])
     settings = DhcpSettings(
         nats_url=nats.url, data=tmp_path / "data", interface=cable.server_card, loaders=str(tmp_path), node="boot-1"
     )

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from lab.loaders import put_loaders
 from lab.netns import Cable
 from lab.process import Process
 
@@ -16,9 +17,7 @@ class DhcpProcess:
     """`python -m bootlink_dhcp` on the server end of the cable. No NATS is in reach, as it need not be."""
 
     def __init__(self, cable: Cable, folder: Path, **settings: str) -> None:
-        (folder / "loaders").mkdir(exist_ok=True)
-        for name in ("undionly.kpxe", "snponly.efi"):
-            (folder / "loaders" / name).write_bytes(b"loader")
+        put_loaders(folder / "loaders")
         self.log = folder / f"dhcp-{len(list(folder.glob('*.log')))}.log"
         self.command = Cable.inside(cable.server, sys.executable, "-m", "bootlink_dhcp")
         self.env = {

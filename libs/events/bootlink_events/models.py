@@ -65,6 +65,19 @@ class BootLoaderSent(Stage):
     peer: str
 
 
+class BootLoaderChanged(EventData):
+    """A PC is given another boot loader from this boot on: with the former one, boot after boot never asked for its
+    script."""
+
+    mac: Mac
+    client: str | None = Field(default=None, description="the client's name; null while it is unknown")
+    boot_id: BootId
+    former: str = Field(description="the loader's file name")
+    loader: str
+    boots: int = Field(description="how many boots in a row the former one was given to")
+    at: datetime
+
+
 class BootScriptServed(Stage):
     """The client's script reached the PC: it boots (its disk, or what its link names instead), or shows a screen."""
 

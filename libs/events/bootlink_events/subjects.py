@@ -82,6 +82,7 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("boot.started", m.BootStarted, ("dhcp", "tftp"), ("registry",)),
     EventKind("boot.addressed", m.BootAddressed, ("dhcp",), ("registry",)),
     EventKind("boot.loader_sent", m.BootLoaderSent, ("tftp",), ("registry",)),
+    EventKind("boot.loader_changed", m.BootLoaderChanged, ("dhcp",), ()),
     EventKind("boot.script_served", m.BootScriptServed, ("tftp",), ("registry",)),
     EventKind("boot.disk_attached", m.BootDiskAttached, ("blockstore",), ("registry",)),
     EventKind("boot.disk_used", m.BootDiskUsed, ("blockstore",), ("registry",)),

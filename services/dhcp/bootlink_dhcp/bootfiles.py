@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Final, Protocol
 
-from bootlink_events import BootId, mac_token
+from bootlink_dhcp.loader_image import Image
+from bootlink_events import BootId, LoaderRule, mac_token
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import DhcpPacket
 
@@ -15,6 +17,8 @@ from bootlink_wire.dhcp import DhcpPacket
 IPXE_USER_CLASSES: Final = (b"iPXE", b"\x04iPXE")
 PXE_CLASS: Final = "PXEClient"  # PXE 2.1 section 2.2.1
 HTTP_CLASS: Final = "HTTPClient"  # UEFI 2.10 section 24.7.3.2
+LOADER_NAME: Final = re.compile(r"(?=.{1,48}\Z)[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+"""A file in the loaders' folder, or in a folder there. As a URL, with its boot id, it must fit DHCP's `file` field."""
 VENDOR_CLASS_KEPT: Final = 255  # characters: one option's worth. RFC 3396 lets a packet carry one of nine kilobytes
 
 
@@ -23,30 +27,40 @@ class Architecture:
     """One processor architecture type of option 93 (IANA registry; RFC 4578 section 2.1 had 7 and 9 swapped)."""
 
     name: str
-    loaders: tuple[str, ...] = ()  # the first that is at hand is sent
+    image: Image | None = None  # what its loader must be; None: nothing that we know starts this firmware
+    loaders: tuple[str, ...] = ()  # in order; what is at hand and has not failed is sent
     remedy: str = "Bootlink has no loader for this firmware; choose BIOS or UEFI PXE in the PC's setup"
 
 
 _PUT = "put {} into the loaders' folder"
-_HTTP = "UEFI HTTP boot is not served yet; choose PXE over IPv4 in the PC's setup"
+_DEBIAN = "install Debian's package ipxe, or " + _PUT
+
+_BIOS = ("undionly.kpxe", "ipxe.pxe")
+_IA32 = ("snponly-ia32.efi", "ipxe-ia32.efi")
+# A shim signed by Microsoft, put there by the user, starts the signed iPXE beside it where Secure Boot is on, and where
+# it is off too. A request does not say which (FIELD section 4), so the shim goes first.
+_X64 = ("snponly-shimx64.efi", "ipxe-shimx64.efi", "snponly.efi", "ipxe.efi")
+_ARM32 = ("snponly-arm32.efi", "ipxe-arm32.efi")
+_ARM64 = ("snponly-arm64.efi", "ipxe-arm64.efi")
 
 ARCHITECTURES: Final[Mapping[int, Architecture]] = {
-    0: Architecture("bios", ("undionly.kpxe",), "install Debian's package ipxe, or " + _PUT.format("undionly.kpxe")),
-    6: Architecture("uefi-ia32", ("ipxe-ia32.efi",), _PUT.format("ipxe-ia32.efi")),
-    7: Architecture(
-        "uefi-x64", ("snponly.efi", "ipxe.efi"), "install Debian's package ipxe, or " + _PUT.format("snponly.efi")
-    ),
-    9: Architecture(
-        "uefi-x64", ("snponly.efi", "ipxe.efi"), "install Debian's package ipxe, or " + _PUT.format("snponly.efi")
-    ),
-    10: Architecture("uefi-arm32"),
-    11: Architecture("uefi-arm64", ("snponly-arm64.efi", "ipxe-arm64.efi"), _PUT.format("snponly-arm64.efi")),
-    15: Architecture("http-ia32", (), _HTTP),
-    16: Architecture("http-x64", (), _HTTP),
-    18: Architecture("http-arm32", (), _HTTP),
-    19: Architecture("http-arm64", (), _HTTP),
-    20: Architecture("http-bios", (), _HTTP),
+    0: Architecture("bios", Image.NBP, _BIOS, _DEBIAN.format("undionly.kpxe")),
+    6: Architecture("uefi-ia32", Image.IA32, _IA32, _PUT.format("ipxe-ia32.efi")),
+    7: Architecture("uefi-x64", Image.X64, _X64, _DEBIAN.format("snponly.efi")),
+    9: Architecture("uefi-x64", Image.X64, _X64, _DEBIAN.format("snponly.efi")),
+    10: Architecture("uefi-arm32", Image.ARM32, _ARM32, _PUT.format("snponly-arm32.efi")),
+    11: Architecture("uefi-arm64", Image.ARM64, _ARM64, _PUT.format("snponly-arm64.efi")),
+    15: Architecture("http-ia32", Image.IA32, _IA32, _PUT.format("ipxe-ia32.efi")),
+    16: Architecture("http-x64", Image.X64, _X64, _DEBIAN.format("snponly.efi")),
+    18: Architecture("http-arm32", Image.ARM32, _ARM32, _PUT.format("snponly-arm32.efi")),
+    19: Architecture("http-arm64", Image.ARM64, _ARM64, _PUT.format("snponly-arm64.efi")),
+    20: Architecture("http-bios", remedy="HTTP boot of a BIOS is not served; choose PXE over IPv4 in the PC's setup"),
+    27: Architecture("uefi-riscv64", Image.RISCV64, ("snponly-riscv64.efi",), _PUT.format("snponly-riscv64.efi")),
+    28: Architecture("http-riscv64", Image.RISCV64, ("snponly-riscv64.efi",), _PUT.format("snponly-riscv64.efi")),
+    39: Architecture("uefi-loong64", Image.LOONGARCH64, ("snponly-loong64.efi",), _PUT.format("snponly-loong64.efi")),
+    40: Architecture("http-loong64", Image.LOONGARCH64, ("snponly-loong64.efi",), _PUT.format("snponly-loong64.efi")),
 }
+ARCHITECTURE_NAMES: Final = frozenset(row.name for row in ARCHITECTURES.values())
 
 
 def architecture(code: int) -> Architecture:
@@ -81,25 +95,51 @@ def boot_client(packet: DhcpPacket) -> BootClient | None:
     return BootClient(architecture(codes[0]), vendor_class[:VENDOR_CLASS_KEPT], ipxe, http)
 
 
+class Loaders(Protocol):
+    """What is asked about the files of the loaders' folders."""
+
+    def fits(self, name: str, image: Image) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class BootFiles:
-    """Where loaders and scripts are, and which loaders there are."""
+    """Where loaders and scripts are, and which loader is for whom.
+
+    Rules come before the table of architectures, and of the rules those that are given first; all that fit a client
+    make up its candidates, so that a rule's own loader may fail and the table's is still there.
+    """
 
     server: IPv4Address
     port: int
-    loaders: Collection[str]
+    loaders: Loaders
+    http_port: int = 0  # 0: no HTTP
+    rules: tuple[LoaderRule, ...] = ()
 
     TFTP_PORT = 69  # the only port that PXE firmware asks at
+    HTTP_PORT = 80  # what a URL without a port means
 
-    def loader(self, client: BootClient) -> str | None:
-        """The file name of this client's loader; None if there is none for its architecture."""
-        return next((name for name in client.arch.loaders if name in self.loaders), None)
+    def candidates(self, client: BootClient, mac: str, rules: Sequence[LoaderRule] = ()) -> tuple[str, ...]:
+        """The loaders at hand for this client, best first; `rules` are those of its group."""
+        image = client.arch.image
+        if image is None or (client.http and not self.http_port):
+            return ()
+        names = [name for rule in (*rules, *self.rules) if applies(rule, client, mac) for name in rule.loaders]
+        return tuple(name for name in dict.fromkeys((*names, *client.arch.loaders)) if self.loaders.fits(name, image))
 
-    def loader_file(self, boot_id: BootId, loader: str, *, ipxe: bool) -> str:
+    def remedy(self, client: BootClient) -> str:
+        """What to do where there are no candidates."""
+        if client.http and not self.http_port:
+            return "serve boot files over HTTP (BOOTLINK_TFTP_HTTP_PORT), or choose PXE over IPv4 in the PC's setup"
+        return client.arch.remedy
+
+    def loader_file(self, boot_id: BootId, loader: str, client: BootClient) -> str:
         """The boot file that names the loader."""
         path = f"boot/{boot_id}/{loader}"
+        if client.http:
+            # UEFI's HTTP boot takes nothing but a whole URL (UEFI 2.10 section 24.7.3.1).
+            return f"{self._http_root()}/{path}"
         # Firmware is told a path and the server apart and knows no other port. iPXE understands a URL with one.
-        return f"{self._root()}/{path}" if ipxe and self.port != self.TFTP_PORT else path
+        return f"{self._root()}/{path}" if client.ipxe and self.port != self.TFTP_PORT else path
 
     def script_file(self, boot_id: BootId, mac: str) -> str:
         """The URL of the client's script."""
@@ -108,6 +148,19 @@ class BootFiles:
     def _root(self) -> str:
         port = "" if self.port == self.TFTP_PORT else f":{self.port}"
         return f"tftp://{self.server}{port}"
+
+    def _http_root(self) -> str:
+        port = "" if self.http_port == self.HTTP_PORT else f":{self.http_port}"
+        return f"http://{self.server}{port}"
+
+
+def applies(rule: LoaderRule, client: BootClient, mac: str) -> bool:
+    """Whether this rule is for this client. `model` is how MAC addresses of one maker's model begin."""
+    return (
+        rule.arch in ("", client.arch.name)
+        and client.vendor_class.startswith(rule.vendor_class)
+        and mac_token(mac).startswith(rule.model.lower().replace(":", "-"))
+    )
 
 
 def boot_options(request: DhcpPacket, client: BootClient) -> list[tuple[int, bytes]]:

@@ -1,28 +1,39 @@
 """Boots: what a DHCP packet means to the boot of its PC. Which boot, which file, and what is to be told of it.
 
-It lies between the machines that answer packets and three things that they need not know: the tracker, which says
-which boot a packet belongs to, the boot files, which say what this firmware is given, and the events of a boot. It does
-no I/O; time is passed in, in seconds since the epoch.
+It lies between the machines that answer packets and what they need not know: the tracker, which says which boot a
+packet belongs to, the boot files, which say what may be given to this firmware, the firmware's memory, which says
+what of that came up on this PC, and the events of a boot. It does no I/O; time is passed in, in seconds since the
+epoch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Protocol
 
 from bootlink_dhcp.bootfiles import BootClient, BootFiles, boot_options
+from bootlink_dhcp.firmware import FirmwareMemory, LoaderChange
 from bootlink_dhcp.tracker import Ask, BootPass, BootTracker
-from bootlink_events import BootAddressed, BootFailed, BootStarted, ClientSeen, EventData
+from bootlink_events import (
+    BootAddressed,
+    BootFailed,
+    BootLoaderChanged,
+    BootStarted,
+    ClientSeen,
+    EventData,
+    LoaderRule,
+)
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket
 
 
 class BootBook(Protocol):
-    """What is asked about a client: its name, if the registry knows it."""
+    """What is asked about a client: its name, if the registry knows it, and the loader rules of its group."""
 
     def name(self, mac: str) -> str | None: ...
+    def loader_rules(self, mac: str) -> tuple[LoaderRule, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +60,18 @@ class BootAnswer:
 class Boots:
     """The boots of all PCs."""
 
-    def __init__(self, tracker: BootTracker, files: BootFiles, book: BootBook, *, chain_rom_ipxe: bool = True) -> None:
+    def __init__(
+        self,
+        tracker: BootTracker,
+        files: BootFiles,
+        firmware: FirmwareMemory,
+        book: BootBook,
+        *,
+        chain_rom_ipxe: bool = True,
+    ) -> None:
         self._tracker = tracker
         self._files = files
+        self.firmware = firmware
         self._book = book
         self._chain_rom_ipxe = chain_rom_ipxe
 
@@ -61,21 +81,36 @@ class Boots:
 
     def discovered(self, ask: BootAsk, address: IPv4Address | None) -> BootAnswer:
         """A DISCOVER, answered with an offer of `address`; None where another server gives out addresses, or none."""
-        boot = self._tracker.discovered(self._tracked(ask), ask.now)
-        answer = self._answer(ask, boot)
+        candidates = self._candidates(ask)
+        boot = self._tracker.discovered(self._tracked(ask, candidates), ask.now)
         events = self._started(ask, boot, address)
+        events += self._learned(ask, boot, candidates)  # before the answer, which depends on it
+        answer = self._answer(ask, boot, candidates)
         if boot.minted and not answer.file:
-            events.append(self.failed(ask, boot, *_no_loader(ask.client)))
-        return self._telling(answer, events)
+            events.append(self.failed(ask, boot, *self._no_loader(ask.client)))
+        return replace(answer, events=tuple(events))
 
     def acknowledged(self, ask: BootAsk, address: IPv4Address) -> BootAnswer:
-        """A REQUEST of `address` that is granted."""
-        boot = self._tracker.acknowledged(self._tracked(ask), ask.now)
-        answer = self._answer(ask, boot)
+        """A REQUEST of `address` that is granted, by whoever gives out addresses here."""
+        candidates = self._candidates(ask)
+        boot = self._tracker.acknowledged(self._tracked(ask, candidates), ask.now)
+        return self._acknowledged(ask, boot, candidates, address)
+
+    def named(self, ask: BootAsk, address: IPv4Address) -> BootAnswer:
+        """A question for the boot file alone, by a client that has its `address` from elsewhere."""
+        candidates = self._candidates(ask)
+        boot = self._tracker.named(self._tracked(ask, candidates), ask.now)
+        return self._acknowledged(ask, boot, candidates, address)
+
+    def _acknowledged(
+        self, ask: BootAsk, boot: BootPass, candidates: tuple[str, ...], address: IPv4Address
+    ) -> BootAnswer:
         events = self._started(ask, boot, address)
+        events += self._learned(ask, boot, candidates)
+        answer = self._answer(ask, boot, candidates)
         if boot.first_ack:
             events.append(self._addressed(ask, boot, address, answer.file))
-        return self._telling(answer, events)
+        return replace(answer, events=tuple(events))
 
     def failed(self, ask: BootAsk, boot: BootPass, cause: str, remedy: str) -> BootFailed:
         """The event that says why this boot cannot go on."""
@@ -90,27 +125,47 @@ class Boots:
             remedy=remedy,
         )
 
-    def _tracked(self, ask: BootAsk) -> Ask:
-        chain = self._chain_rom_ipxe and self._files.loader(ask.client) is not None
-        return Ask(ask.mac, ask.packet.xid, ask.client.ipxe, chain)
+    def _candidates(self, ask: BootAsk) -> tuple[str, ...]:
+        return self._files.candidates(ask.client, ask.mac, self._book.loader_rules(ask.mac))
 
-    def _answer(self, ask: BootAsk, boot: BootPass) -> BootAnswer:
-        file = self._file(ask, boot)
+    def _tracked(self, ask: BootAsk, candidates: tuple[str, ...]) -> Ask:
+        return Ask(ask.mac, ask.packet.xid, ask.client.ipxe, self._chain_rom_ipxe and bool(candidates))
+
+    def _learned(self, ask: BootAsk, boot: BootPass, candidates: tuple[str, ...]) -> list[EventData]:
+        """Learn from how the boot before this one ended, or from how this one goes. What is to be told of that."""
+        if boot.reached_script:
+            self.firmware.came_up(ask.mac)
+        change = self.firmware.boot_lost(ask.mac, candidates) if boot.former_lost else None
+        return [self._loader_changed(ask, boot, change)] if change is not None else []
+
+    def _answer(self, ask: BootAsk, boot: BootPass, candidates: tuple[str, ...]) -> BootAnswer:
+        file = self._file(ask, boot, candidates)
         pairs = boot_options(ask.packet, ask.client)
         if file:
             # Some firmware reads only siaddr and file, some only 66 and 67: both, and equal (FIELD section 4).
             pairs += [opt.TFTP_SERVER_NAME.encode(str(self._files.server)), opt.BOOT_FILE_NAME.encode(file)]
         return BootAnswer(boot, file, self._files.server if file else NO_ADDRESS, tuple(pairs))
 
-    def _file(self, ask: BootAsk, boot: BootPass) -> str:
+    def _file(self, ask: BootAsk, boot: BootPass, candidates: tuple[str, ...]) -> str:
         if boot.gets_script:
             return self._files.script_file(boot.boot_id, ask.mac)
-        loader = self._files.loader(ask.client)
-        return self._files.loader_file(boot.boot_id, loader, ipxe=ask.client.ipxe) if loader else ""
+        loader = self.firmware.choose(ask.mac, candidates)
+        return self._files.loader_file(boot.boot_id, loader, ask.client) if loader else ""
 
-    @staticmethod
-    def _telling(answer: BootAnswer, events: list[EventData]) -> BootAnswer:
-        return BootAnswer(answer.boot, answer.file, answer.server, answer.options, tuple(events))
+    def _no_loader(self, client: BootClient) -> tuple[str, str]:
+        cause = f"there is no boot loader for {client.arch.name} firmware ({client.firmware})"
+        return cause, self._files.remedy(client)
+
+    def _loader_changed(self, ask: BootAsk, boot: BootPass, change: LoaderChange) -> BootLoaderChanged:
+        return BootLoaderChanged(
+            mac=ask.mac,
+            client=self._book.name(ask.mac),
+            boot_id=boot.boot_id,
+            former=change.former,
+            loader=change.loader,
+            boots=change.boots,
+            at=_instant(ask.now),
+        )
 
     def _started(self, ask: BootAsk, boot: BootPass, address: IPv4Address | None) -> list[EventData]:
         if not boot.minted:
@@ -148,10 +203,6 @@ class Boots:
             address=address,
             boot_file=file,
         )
-
-
-def _no_loader(client: BootClient) -> tuple[str, str]:
-    return f"there is no boot loader for {client.arch.name} firmware ({client.firmware})", client.arch.remedy
 
 
 def _instant(seconds: float) -> datetime:

@@ -24,7 +24,7 @@ from bootlink_dhcp.decision import Decision, Reply, Via
 from bootlink_dhcp.interface import Card, frame_address, open_frames, open_udp, packet_info, reach
 from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.machine import POOL_EXHAUSTED, DhcpMachine
-from bootlink_events import BootAddressed, BootFailed, EventData
+from bootlink_events import BootAddressed, BootFailed, BootLoaderChanged, EventData
 from bootlink_runtime import Chassis
 from bootlink_wire import dhcp
 from bootlink_wire.dhcp import DhcpMalformed
@@ -167,6 +167,16 @@ class DhcpServer:
                 stage=event.pass_,
                 address=str(event.address),
                 boot_file=event.boot_file,
+            )
+        elif isinstance(event, BootLoaderChanged):
+            self._log.warning(
+                "another loader is given to this PC",
+                mac=event.mac,
+                boot_id=str(event.boot_id),
+                former=event.former,
+                loader=event.loader,
+                boots=event.boots,
+                remedy=f"see what the PC shows after {event.former}; a new file of that name is tried at once",
             )
         elif isinstance(event, BootFailed):
             self._telemetry.boot_span(event.boot_id, "dhcp.offer", event.started, event.ended, error=event.cause)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from bootlink_dhcp.advertiser import Advertiser
 from bootlink_dhcp.bootfiles import BootFiles
 from bootlink_dhcp.boots import Boots
+from bootlink_dhcp.firmware import FirmwareMemory
 from bootlink_dhcp.interface import Card, find_card
 from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.leases import LeaseTable
@@ -24,14 +25,16 @@ from bootlink_dhcp.settings import DhcpSettings
 from bootlink_dhcp.subnet import Subnet
 from bootlink_dhcp.tracker import BootTracker
 from bootlink_dhcp.waker import Waker
-from bootlink_events import BootPlan
+from bootlink_events import BootPlan, LoaderRule
 from bootlink_events.commands import WakeClient
 from bootlink_runtime import Chassis, Logger, PlanBook, Service, StartupError
 
 JOURNAL_NAME: Final = "leases.jsonl"
+_REPLACE: Final = "put the right file there, or take it away"
 CARD_SECONDS: Final = 2.0  # between looks at the card
 _LEASE: Final = "lease"
 _BOOT: Final = "boot"
+_FIRMWARE: Final = "firmware"
 
 
 class PlannedClients:
@@ -47,6 +50,10 @@ class PlannedClients:
         plan = self._plans.get(mac)
         return plan.client if plan else None
 
+    def loader_rules(self, mac: str) -> tuple[LoaderRule, ...]:
+        plan = self._plans.get(mac)
+        return plan.loaders if plan else ()
+
     def reserved(self, mac: str) -> IPv4Address | None:
         return self._reservations.of(mac)
 
@@ -61,9 +68,10 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
     card = find_card(settings.interface, settings.server_address)
     subnet = settings.subnet(card.own)
     journal = _open_journal(chassis.data / JOURNAL_NAME)
-    shelf = LoaderShelf(settings.loader_folders)
-    shelf.look()
-    machine, leases = _machine(chassis, settings, subnet, journal, shelf)
+    shelf = LoaderShelf(settings.loader_folders, settings.loader_rules)
+    await asyncio.to_thread(shelf.look)
+    firmware = _firmware(chassis, settings, journal)
+    machine, leases = _machine(chassis, settings, subnet, journal, shelf, firmware)
     server = DhcpServer(chassis, card, machine, journal, settings.port)
     advertiser, promises, waker = None, None, None
     try:
@@ -73,7 +81,7 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
         await _first_write(journal, chassis.data)
         server.start()
         promises = chassis.spawn(server.keep_promises(), name="lease journal")
-        chassis.spawn(_look_for_loaders(chassis, shelf), name="loaders")
+        chassis.spawn(_look_for_loaders(chassis, shelf, firmware), name="loaders")
         chassis.health.check("leases", lambda: _lease_report(leases, subnet), required=False)
         chassis.health.check("loaders", lambda: _loader_report(shelf, settings), required=False)
         chassis.log.info(
@@ -81,6 +89,7 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
         )
         if not shelf:
             chassis.log.error("no boot loader found", remedy=_loader_report(shelf, settings)[1])
+        _tell_unfit(chassis, shelf)
         if settings.tftp_port != BootFiles.TFTP_PORT:
             chassis.log.warning(
                 "only iPXE ROMs will find their loader: other firmware asks port 69 alone", tftp_port=settings.tftp_port
@@ -119,7 +128,12 @@ async def _first_write(journal: Journal, folder: Path) -> None:
 
 
 def _machine(
-    chassis: Chassis, settings: DhcpSettings, subnet: Subnet, journal: Journal, shelf: LoaderShelf
+    chassis: Chassis,
+    settings: DhcpSettings,
+    subnet: Subnet,
+    journal: Journal,
+    shelf: LoaderShelf,
+    firmware: FirmwareMemory,
 ) -> tuple[DhcpMachine, LeaseTable]:
     """The machines, as they were when the service last stopped."""
 
@@ -137,8 +151,9 @@ def _machine(
     unread = journal.unreadable + tracker.restore(list(journal.of_kind(_BOOT)))
     if unfit or unread:
         chassis.log.warning("parts of the lease file were left out", leases_that_fit_no_more=unfit, unreadable=unread)
-    files = BootFiles(settings.tftp_address or subnet.server, settings.tftp_port, shelf)
-    boots = Boots(tracker, files, book, chain_rom_ipxe=settings.chain_rom_ipxe)
+    address = settings.tftp_address or subnet.server
+    files = BootFiles(address, settings.tftp_port, shelf, settings.http_port, settings.loader_rules)
+    boots = Boots(tracker, files, firmware, book, chain_rom_ipxe=settings.chain_rom_ipxe)
     return DhcpMachine(subnet, leases, boots, book), leases
 
 
@@ -175,11 +190,32 @@ async def _watch_card(chassis: Chassis, server: DhcpServer) -> None:
                 chassis.log.warning("no PC reaches us", reason=state[1])
 
 
-async def _look_for_loaders(chassis: Chassis, shelf: LoaderShelf) -> None:
+def _firmware(chassis: Chassis, settings: DhcpSettings, journal: Journal) -> FirmwareMemory:
+    """What was learned of each PC's firmware until the service last stopped."""
+
+    def record(key: str, value: Mapping[str, Any] | None) -> None:
+        journal.put(_FIRMWARE, key, value)
+
+    firmware = FirmwareMemory(record, patience=settings.loader_patience)
+    unread = firmware.restore(list(journal.of_kind(_FIRMWARE)))
+    if unread:
+        chassis.log.warning("parts of what was learned of PCs' firmware were left out", unreadable=unread)
+    return firmware
+
+
+async def _look_for_loaders(chassis: Chassis, shelf: LoaderShelf, firmware: FirmwareMemory) -> None:
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        if await asyncio.to_thread(shelf.look):
+        changed = await asyncio.to_thread(shelf.look)
+        if changed:
+            firmware.changed(changed)
             chassis.log.info("loaders changed", loaders=list(shelf))
+            _tell_unfit(chassis, shelf)
+
+
+def _tell_unfit(chassis: Chassis, shelf: LoaderShelf) -> None:
+    for problem in shelf.problems():
+        chassis.log.error("loader refused", file=problem, remedy=_REPLACE)
 
 
 def _lease_report(leases: LeaseTable, subnet: Subnet) -> tuple[bool, str]:
@@ -189,6 +225,9 @@ def _lease_report(leases: LeaseTable, subnet: Subnet) -> tuple[bool, str]:
 
 
 def _loader_report(shelf: LoaderShelf, settings: DhcpSettings) -> tuple[bool, str]:
+    problems = shelf.problems()
+    if problems:
+        return False, f"{'; '.join(problems)}: {_REPLACE}"
     if shelf:
         return True, ", ".join(shelf)
     folders = " or ".join(str(folder) for folder in settings.loader_folders)

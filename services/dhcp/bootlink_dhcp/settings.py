@@ -9,10 +9,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from bootlink_dhcp.bootfiles import ARCHITECTURE_NAMES, LOADER_NAME
+from bootlink_dhcp.firmware import PATIENCE
 from bootlink_dhcp.subnet import Subnet, SubnetError, parse_pool, upper_half
+from bootlink_events import LoaderRule
 from bootlink_runtime import ServiceSettings, StartupError
 
 DEBIAN_LOADERS: Final = Path("/usr/lib/ipxe")
+MAX_RULES: Final = 64  # each is looked at for each boot
 MAX_DNS: Final = 4
 """Name servers in one answer: resolvers use three, and every byte counts in a packet of 548."""
 
@@ -51,6 +55,26 @@ class DhcpSettings(ServiceSettings):
         validation_alias=_also("LOADERS", "loaders"),
         description="folders of boot loaders, separated by colons; unset: DATA/tftp/loaders, then Debian's",
     )
+    http_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        validation_alias=_also("TFTP_HTTP_PORT", "http_port"),
+        description="TCP port of the same files over HTTP, which UEFI HTTP boot asks for; 0: none",
+    )
+    loader_rules: tuple[LoaderRule, ...] = Field(
+        default=(),
+        max_length=MAX_RULES,
+        description="which firmware is given which loaders, before the usual ones: JSON, such as "
+        '[{"arch": "uefi-x64", "model": "00:1b:21", "loaders": ["ipxe.efi"]}]; vendor_class (how option 60 begins), '
+        "model (how the MAC address begins) and arch may be left out",
+    )
+    loader_patience: int = Field(
+        default=PATIENCE,
+        ge=1,
+        le=100,
+        description="boots in a row that never ask for their script, until a PC is given the next loader",
+    )
     chain_rom_ipxe: bool = Field(
         default=True, description="give our loader also to a network card whose own ROM is iPXE"
     )
@@ -64,6 +88,18 @@ class DhcpSettings(ServiceSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("loader_rules")
+    @classmethod
+    def _known(cls, rules: tuple[LoaderRule, ...]) -> tuple[LoaderRule, ...]:
+        for rule in rules:
+            if rule.arch and rule.arch not in ARCHITECTURE_NAMES:
+                known = ", ".join(sorted(ARCHITECTURE_NAMES))
+                raise ValueError(f"there is no architecture {rule.arch}; name one of {known}")
+            for name in rule.loaders:
+                if not LOADER_NAME.fullmatch(name):
+                    raise ValueError(f"{name!r} is no name of a file in the loaders' folder, or in a folder there")
+        return rules
 
     @property
     def loader_folders(self) -> tuple[Path, ...]:

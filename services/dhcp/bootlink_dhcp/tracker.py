@@ -144,6 +144,8 @@ class BootPass:
     began: float  # this pass's first DISCOVER
     minted: bool  # this packet begins the boot
     first_ack: bool = False  # this ACK is the pass's first; a repeated REQUEST gets the same answer again
+    reached_script: bool = False  # this packet is the first that shows that the loader came up
+    former_lost: bool = False  # the boot before this one, which begins here, was given a loader that never came up
 
     @property
     def pass_(self) -> Pass:
@@ -180,7 +182,7 @@ class BootTracker:
 
     def discovered(self, ask: Ask, now: float) -> BootPass:
         """A DISCOVER arrived: which boot it belongs to, after minting one if it begins here."""
-        state = self._states.get(ask.client)
+        former = state = self._states.get(ask.client)
         decision = Decision.NEW
         if state is not None:
             age = now - state.at
@@ -193,7 +195,15 @@ class BootTracker:
             state = replace(state, xid=ask.xid, ipxe=ask.ipxe)
         # A repeat after the ACK changes nothing: going back a phase would mistake iPXE's DISCOVER for the ROM's.
         self._put(ask.client, state)
-        return BootPass(state.boot_id, state.phase, state.began, decision is Decision.NEW)
+        minted = decision is Decision.NEW
+        return BootPass(
+            state.boot_id,
+            state.phase,
+            state.began,
+            minted,
+            reached_script=decision is Decision.SECOND,
+            former_lost=minted and former is not None and former.phase is Phase.LOADER_ACKED,
+        )
 
     def acknowledged(self, ask: Ask, now: float) -> BootPass:
         """We are about to send the ACK of a REQUEST. Its exchange's answer, after moving on to the next phase.
@@ -202,13 +212,27 @@ class BootTracker:
         first taken for the DISCOVER that we missed.
         """
         state = self._states.get(ask.client)
-        minted = False
+        missed = None
         if state is None or _asker(state, ask, now - state.at, UNANSWERED) != "same":
-            minted = self.discovered(ask, now).minted
+            missed = self.discovered(ask, now)
             state = self._states[ask.client]
+        return self._acknowledge(ask.client, state, now, missed)
+
+    def named(self, ask: Ask, now: float) -> BootPass:
+        """A client asks the proxy's second port for its boot file, under whatever transaction id, after it got its
+        address elsewhere: it goes on with the boot that its DISCOVER began, if that was a moment ago."""
+        state = self._states.get(ask.client)
+        missed = None
+        if state is None or not 0 <= now - state.at < UNANSWERED or (ask.ipxe and not state.ipxe):
+            missed = self.discovered(ask, now)
+            state = self._states[ask.client]
+        return self._acknowledge(ask.client, state, now, missed)
+
+    def _acknowledge(self, client: str, state: _State, now: float, missed: BootPass | None) -> BootPass:
         phase = ACKED[state.phase]
-        self._put(ask.client, replace(state, phase=phase, at=now))
-        return BootPass(state.boot_id, phase, state.began, minted, phase is not state.phase)
+        self._put(client, replace(state, phase=phase, at=now))
+        told = missed or BootPass(state.boot_id, state.phase, state.began, False)
+        return replace(told, phase=phase, first_ack=phase is not state.phase)
 
     def current(self, client: str) -> BootId | None:
         """The client's latest boot id."""

@@ -14,16 +14,18 @@ from hypothesis import strategies as st
 from bootlink_dhcp.bootfiles import BootFiles
 from bootlink_dhcp.boots import Boots
 from bootlink_dhcp.decision import Decision, Via
+from bootlink_dhcp.firmware import PATIENCE, FirmwareMemory
 from bootlink_dhcp.leases import LeaseTable
 from bootlink_dhcp.machine import STRANGERS_BURST, STRANGERS_PER_SECOND, DhcpMachine
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.subnet import Pool, Subnet
 from bootlink_dhcp.tracker import BootTracker
-from bootlink_events import BootAddressed, BootFailed, BootStarted, ClientSeen
+from bootlink_events import BootAddressed, BootFailed, BootLoaderChanged, BootStarted, ClientSeen, LoaderRule
 from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
 from lab.dhcp_client import Firmware, discover, message, request, with_options
+from lab.loaders import AtHand
 
 T0 = 1_800_000_000.0
 PC = "52:54:00:12:34:56"
@@ -44,7 +46,8 @@ class Lab:
         self, *, loaders: tuple[str, ...] = ALL_LOADERS, port: int = 69, chain: bool = True, pool_size: int = 4
     ) -> None:
         self.names = {KNOWN: "pc-007"}
-        self.files, self.chain, self.now = BootFiles(SERVER, port, loaders), chain, T0
+        self.rules: dict[str, tuple[LoaderRule, ...]] = {}
+        self.files, self.chain, self.now = BootFiles(SERVER, port, AtHand(*loaders)), chain, T0
         self.leases_on_disk: dict[str, Mapping[str, Any]] = {}
         self.tracker = BootTracker(no_record)
         self.restart(Pool(FIRST, FIRST + pool_size - 1))
@@ -56,7 +59,7 @@ class Lab:
         self.reservations.set(KNOWN, IPv4Address("10.77.0.20"))
         self.leases = LeaseTable(self.subnet, self.reservations.owner, self._record_lease)
         self.leases.restore(list(self.leases_on_disk.items()), self.now)
-        boots = Boots(self.tracker, self.files, self, chain_rom_ipxe=self.chain)
+        boots = Boots(self.tracker, self.files, FirmwareMemory(no_record), self, chain_rom_ipxe=self.chain)
         self.machine = DhcpMachine(self.subnet, self.leases, boots, self)
 
     def _record_lease(self, key: str, value: Mapping[str, Any] | None) -> None:
@@ -66,6 +69,9 @@ class Lab:
 
     def name(self, mac: str) -> str | None:
         return self.names.get(mac)
+
+    def loader_rules(self, mac: str) -> tuple[LoaderRule, ...]:
+        return self.rules.get(mac, ())
 
     def reserved(self, mac: str) -> IPv4Address | None:
         return self.reservations.of(mac)
@@ -383,7 +389,7 @@ def test_a_lost_service_state_costs_one_more_loader_and_no_boot() -> None:
     lab = Lab()
     lab.exchange("ovmf", PC, 1)
     lab.tracker = BootTracker(no_record)
-    boots = Boots(lab.tracker, BootFiles(SERVER, 69, ALL_LOADERS), lab)
+    boots = Boots(lab.tracker, BootFiles(SERVER, 69, AtHand(*ALL_LOADERS)), FirmwareMemory(no_record), lab)
     lab.machine = DhcpMachine(lab.subnet, lab.leases, boots, lab)
     _, ack = lab.exchange("ipxe", PC, 2)
     assert file_of(ack).endswith("undionly.kpxe") or file_of(ack).endswith("snponly.efi")
@@ -553,3 +559,52 @@ def test_the_machine_raises_nothing_for_any_sequence_of_packets_and_its_replies_
         lab.now += 1
         if decision.reply is not None:
             assert len(dhcp.encode(decision.reply.packet)) <= 1472
+
+
+def test_a_loader_that_never_comes_up_gives_way_to_the_next_and_that_is_told() -> None:
+    lab = Lab()
+    told = []
+    for xid in range(1, PATIENCE + 2):
+        offer, _ = lab.exchange("ovmf", PC, xid)
+        told += [event for event in offer.events if isinstance(event, BootLoaderChanged)]
+        lab.now += 60
+    assert file_of(offer).endswith("/ipxe.efi")
+    assert [(event.former, event.loader, event.boots) for event in told] == [("snponly.efi", "ipxe.efi", PATIENCE)]
+    assert told[0].boot_id == lab.tracker.current(PC)
+
+
+def test_a_boot_that_reaches_its_script_speaks_for_its_loader() -> None:
+    lab = Lab()
+    for xid in range(1, 3 * PATIENCE):
+        offer, _ = lab.exchange("ovmf", PC, 2 * xid)
+        assert file_of(offer).endswith("/snponly.efi")
+        if xid % 2:
+            lab.exchange("ipxe", PC, 2 * xid + 1)
+        lab.now += 60
+
+
+def test_a_pc_that_never_took_our_offer_says_nothing_about_its_loader() -> None:
+    lab = Lab()
+    for xid in range(1, 2 * PATIENCE + 2):
+        decision = lab.handle(discover("ovmf", PC, xid))
+        assert file_of(decision).endswith("/snponly.efi")
+        lab.now += 600
+
+
+def test_a_groups_loader_is_given_to_its_clients() -> None:
+    lab = Lab(loaders=(*ALL_LOADERS, "own.efi"))
+    lab.rules[KNOWN] = (LoaderRule(arch="uefi-x64", loaders=("own.efi",)),)
+    assert file_of(lab.exchange("ovmf", KNOWN, 1)[0]).endswith("/own.efi")
+    assert file_of(lab.exchange("ovmf", PC, 1)[0]).endswith("/snponly.efi")
+
+
+def test_http_boot_is_answered_with_a_url_and_its_own_class() -> None:
+    lab = Lab()
+    lab.files = replace(lab.files, http_port=8080)
+    lab.restart(Pool(FIRST, FIRST + 3))
+    offer, ack = lab.exchange("http", PC, 1)
+    url = f"http://10.77.0.1:8080/boot/{lab.tracker.current(PC)}/snponly.efi"
+    assert file_of(offer) == file_of(ack) == url
+    assert ack.reply is not None
+    assert ack.reply.packet.get(opt.VENDOR_CLASS) == "HTTPClient"
+    assert opt.VENDOR_SPECIFIC.code not in ack.reply.packet.options

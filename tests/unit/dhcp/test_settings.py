@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from bootlink_dhcp.interface import find_card, holder_of_udp_port
-from bootlink_dhcp.loaders import LoaderShelf
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.settings import DhcpSettings
 from bootlink_dhcp.subnet import Pool, Subnet
+from bootlink_events import LoaderRule
 from bootlink_runtime import StartupError, load
 
 OWN = IPv4Interface("10.77.0.1/24")
@@ -63,10 +63,14 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("BOOTLINK_DHCP_INTERFACE", "eth1")
     monkeypatch.setenv("BOOTLINK_DHCP_DNS", "10.77.0.1, 9.9.9.9")
     monkeypatch.setenv("BOOTLINK_DHCP_ROUTER_ADVERTISEMENTS", "off")
+    monkeypatch.setenv(
+        "BOOTLINK_DHCP_LOADER_RULES", '[{"arch": "uefi-x64", "model": "00:1b:21", "loaders": ["a/b.efi"]}]'
+    )
     settings = load(DhcpSettings)
     assert settings.interface == "eth1"
     assert settings.dns == (IPv4Address("10.77.0.1"), IPv4Address("9.9.9.9"))
     assert settings.router_advertisements == "off"
+    assert settings.loader_rules == (LoaderRule(arch="uefi-x64", model="00:1b:21", loaders=("a/b.efi",)),)
     assert settings.loader_folders == (tmp_path / "tftp" / "loaders", Path("/usr/lib/ipxe"))
 
 
@@ -80,7 +84,16 @@ def test_what_the_tftp_service_is_told_holds_here_too_unless_told_otherwise(monk
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("DNS", "1.1.1.1,2,3"), ("LEASE_SECONDS", "5"), ("ROUTER", "x"), ("PORT", "70000")]
+    ("variable", "value"),
+    [
+        ("DNS", "1.1.1.1,2,3"),
+        ("LEASE_SECONDS", "5"),
+        ("ROUTER", "x"),
+        ("PORT", "70000"),
+        ("LOADER_RULES", '[{"arch": "pdp11", "loaders": ["a"]}]'),
+        ("LOADER_RULES", '[{"arch": "bios", "loaders": ["../a"]}]'),
+        ("LOADER_RULES", '[{"arch": "bios", "loaders": []}]'),
+    ],
 )
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(f"BOOTLINK_DHCP_{variable}", value)
@@ -98,20 +111,6 @@ def test_a_card_that_is_not_named_or_not_there_is_said_with_those_that_are() -> 
 
 def test_a_port_that_nobody_holds_has_no_known_holder() -> None:
     assert holder_of_udp_port(0) == "another program"
-
-
-def test_a_loader_is_at_hand_while_its_file_is_there_and_not_empty(tmp_path: Path) -> None:
-    shelf = LoaderShelf((tmp_path / "absent", tmp_path))
-    assert not shelf.look()
-    (tmp_path / "undionly.kpxe").touch()
-    (tmp_path / "snponly.efi").write_bytes(b"MZ")
-    (tmp_path / "unrelated.bin").write_bytes(b"x")
-    (tmp_path / "ipxe.efi").symlink_to("snponly.efi")  # as in Debian's package; the tftp service follows no link
-    assert shelf.look()
-    assert list(shelf) == ["snponly.efi"]
-    (tmp_path / "snponly.efi").unlink()
-    assert shelf.look()
-    assert "snponly.efi" not in shelf
 
 
 def test_one_address_has_one_owner_and_must_be_a_clients() -> None:
