@@ -32,10 +32,11 @@ class Pc:
         assert self._session is not None, f"{self.name} is off"
         return self._session
 
-    async def boot(self) -> Initiator:
-        """Power on, once the block store has the plan that the registry means by now."""
+    async def boot(self, *, at_once: bool = False) -> Initiator:
+        """Power on, once the block store has the plan that the registry means by now; or with what plan it has."""
         await self.off()
-        await self.planned()
+        if not at_once:
+            await self.planned()
         self.boot_id = BootId.mint(after=self.boot_id)
         self._session = await Initiator.logged_in(
             *self._room.portal, name=identity(self.boot_id, self.mac), target=target_iqn(self.mac)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
@@ -43,7 +42,7 @@ from bootlink_blockstore.writeback import Manifest, Writebacks
 from bootlink_events import BootId, BootPlan
 from lab.blockstore import Policy, digest, make_image, plan
 from rigs.figures import Figures, Violation
-from rigs.files import Disk, Left, Log, put, recording, states
+from rigs.files import Disk, Log, key_of, put, recording, states
 
 SECTOR: Final = 512
 SIZE: Final = 24 * PAGE + 3 * SECTOR  # ends within a page
@@ -240,7 +239,7 @@ def workload(seed: int, folder: Path, limit: int, policy: Policy = "keep") -> in
         for moment in range(log.now + 1):
             seen: set[bytes] = set()
             for left in states(disk, random, EXTRA):
-                key = _key(left)
+                key = key_of(left)
                 if key in seen:
                     continue
                 seen.add(key)
@@ -259,17 +258,6 @@ def workload(seed: int, folder: Path, limit: int, policy: Policy = "keep") -> in
             if moment < log.now:
                 disk.apply(log.calls[moment])
     return tried
-
-
-def _key(left: Left) -> bytes:
-    found = hashlib.sha256()
-    for name, content in left.items():
-        found.update(name.encode())
-        if content is not None:
-            found.update(repr(content[0]).encode())
-            for number, data in content[1].items():
-                found.update(number.to_bytes(8, "big") + data)
-    return found.digest()
 
 
 def run(count: int, seed: int, folder: Path) -> Figures:

@@ -11,7 +11,6 @@ chooses. What is planted in `FAULTS` breaks the order; a test shows that it is f
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -35,7 +34,7 @@ from bootlink_disks import DiskError, Stack, open_layer, probe, require_chain
 from lab.blockstore import digest, layer_plan, make_image
 from rigs.crash_states import compose
 from rigs.figures import Figures, Violation
-from rigs.files import Disk, Left, put, recording, states
+from rigs.files import Disk, key_of, put, recording, states
 
 SIZE: Final = 40 * PAGE + 1024  # ends within a page
 STEPS: Final = ("open", "pwrite", "fsync", "fdatasync", "rename", "unlink", "ftruncate", "close")
@@ -201,7 +200,7 @@ def _cut(seed: int, folder: Path, *, whole: bool) -> int:
         if moment == log.now:
             again.clear()  # what may be left before it is done may not be left after
         for left in states(disk, random, EXTRA):
-            key = _key(left)
+            key = key_of(left)
             if key in again:
                 continue
             again.add(key)
@@ -226,17 +225,6 @@ def _cut(seed: int, folder: Path, *, whole: bool) -> int:
         else:
             break
     return tried
-
-
-def _key(left: Left) -> bytes:
-    found = hashlib.sha256()
-    for name, content in left.items():
-        found.update(name.encode())
-        if content is not None:
-            found.update(repr(content[0]).encode())
-            for number, data in content[1].items():
-                found.update(number.to_bytes(8, "big") + data)
-    return found.digest()
 
 
 def cut(count: int, seed: int, folder: Path) -> Figures:

@@ -17,6 +17,7 @@ These are weaker promises than ext4 gives, which orders its metadata. That is me
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -250,6 +251,18 @@ def put(left: Left, root: Path) -> None:
                 os.pwrite(fd, data[: size - number * PAGE], number * PAGE)
         os.ftruncate(fd, size)
         os.close(fd)
+
+
+def key_of(left: Left) -> bytes:
+    """What is the same for states that are the same."""
+    found = hashlib.sha256()
+    for name, content in left.items():
+        found.update(name.encode())
+        if content is not None:
+            found.update(repr(content[0]).encode())
+            for number, data in content[1].items():
+                found.update(number.to_bytes(8, "big") + data)
+    return found.digest()
 
 
 def states(disk: Disk, random: Random, extra: int) -> Iterator[Left]:

@@ -84,9 +84,17 @@ def commit(
 
 
 @app.command()
-def abandon(client: Client) -> None:
-    """Make a super client an ordinary one again; what it wrote is thrown away once it is off."""
-    api.from_environment().delete("clients", client, "branch")
+def abandon(client: Client, boot: Boot = None) -> None:
+    """Make a super client an ordinary one again; what it wrote is thrown away once it is off.
+
+    With --boot: throw away what a client wrote in that boot after a version was made of it, and which was left.
+    """
+    registry = api.from_environment()
+    if boot is not None:
+        registry.delete("clients", client, "writebacks", boot)
+        print_facts({"thrown away": f"what {client} wrote in boot {boot}"})
+        return
+    registry.delete("clients", client, "branch")
     print_facts({"abandoned": client, "next": "it boots by its links again, from its next boot on"})
 
 
@@ -136,6 +144,7 @@ def undo_reboot(client: Client, boot: Boot = None, as_json: AsJson = False) -> N
 
 def _writeback(one: dict[str, Any]) -> tuple[Any, ...]:
     state = f"{one['state']}, comes back" if one["returning"] else one["state"]
+    state = f"{state}, left" if one["left"] else state
     return (
         *(one["boot_id"], one["lun"], f"{one['image']}:{one['version']}", one["policy"], state),
         *(size(one["bytes"]), moment(one["since"]), one["node"]),

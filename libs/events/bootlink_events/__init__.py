@@ -34,6 +34,7 @@ from bootlink_events.models import (
     WritebackCommitted,
     WritebackDiscarded,
     WritebackKept,
+    WritebackLeft,
     WritebackPressure,
     WritebackRestored,
 )
@@ -143,6 +144,7 @@ __all__ = [
     "WritebackCommitted",
     "WritebackDiscarded",
     "WritebackKept",
+    "WritebackLeft",
     "WritebackPressure",
     "WritebackRestored",
     "from_disk",

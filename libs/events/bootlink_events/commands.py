@@ -154,15 +154,18 @@ class CancelExport(Command[Answer]):
 
 
 class WritebackDropped(Answer):
-    """What is gone; nothing, where nothing was there."""
+    """What is gone, and what was left as it holds more; nothing, where nothing was there."""
 
     items: tuple[WritebackItem, ...]
+    left: tuple[WritebackItem, ...] = ()
 
 
 class DropWriteback(Command[WritebackDropped]):
     """Throw away what a client wrote to a disk: after a commit, an abandon, a rebase.
 
-    Without `boot_id`: every kept and super write-back of this disk. Refused while a session holds it.
+    Without `boot_id`: every kept and super write-back of this disk. Refused while a session holds it. Where a layer was
+    made of it, `exported_boot` and `exported_written` say what of it the layer holds. A client may have been started
+    after that, and before its plan reached the block store: what holds more than the layer is left, and named.
     """
 
     service = "blockstore"
@@ -173,6 +176,8 @@ class DropWriteback(Command[WritebackDropped]):
     lun: Lun = 0
     boot_id: BootId | None = None
     content: str | None = Field(default=None, description="only what lies upon this; None: whatever it lies upon")
+    exported_boot: BootId | None = Field(default=None, description="the `boot_id` of the layer that was made of it")
+    exported_written: int | None = Field(default=None, description="the `written` of that layer")
 
 
 class WritebackReturning(Answer):

@@ -180,6 +180,17 @@ class WritebackCommitted(Writeback):
     version: int
 
 
+class WritebackLeft(Writeback):
+    """A write-back of which a layer was made was written to since, so it was not thrown away.
+
+    Its client was started before its new boot plan had reached the block store. What it holds lies on no branch or own
+    layer any more; it may become a version, or be thrown away.
+    """
+
+    image: str
+    version: int = Field(description="the version that it lies upon")
+
+
 class ClientChanged(EventData):
     """A client was added, enrolled itself, was changed or was removed."""
 

@@ -95,6 +95,7 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("writeback.restored", m.WritebackRestored, ("blockstore",), ()),
     EventKind("writeback.pressure", m.WritebackPressure, ("blockstore",), ()),
     EventKind("writeback.committed", m.WritebackCommitted, ("registry",), ()),
+    EventKind("writeback.left", m.WritebackLeft, ("registry",), ()),
     EventKind("branch.changed", m.BranchChanged, ("registry",), ()),
     EventKind("group.changed", m.GroupChanged, ("registry",), (), _by_group),
     EventKind("link.changed", m.LinkChanged, ("registry",), (), _by_link),

@@ -80,6 +80,8 @@ class Commands:
                 and (manifest.lasts if command.boot_id is None else manifest.boot_id == command.boot_id)
                 and command.content in (None, manifest.bound_to)
             ]
+            left = [manifest for manifest in manifests if await self._holds_more(manifest, command)]
+            manifests = [manifest for manifest in manifests if manifest not in left]
             self._require_not_read(manifests)
             boot = self._attachments.boot_of(command.mac)
             if boot is not None and {m.file for m in manifests} & {a.manifest.file for a in boot.disks.values()}:
@@ -90,7 +92,7 @@ class Commands:
             await self._holdings.drop(command.mac, manifests)
             for manifest, item in zip(manifests, items, strict=True):
                 self._journal.dropped(manifest, item.bytes)
-            return WritebackDropped(items=items)
+            return WritebackDropped(items=items, left=await self._items(left))
 
     async def restore(self, command: RestoreWriteback) -> WritebackReturning:
         async with self._attachments.lock(command.mac):
@@ -157,6 +159,15 @@ class Commands:
                     "none: it cannot be brought back",
                 )
         return manifests
+
+    async def _holds_more(self, manifest: Manifest, command: DropWriteback) -> bool:
+        """Whether something was written to it that is not in the layer that was made of it."""
+        if command.exported_boot is None:
+            return False
+        if command.exported_written is None:
+            return manifest.boot_id > command.exported_boot
+        written = await asyncio.to_thread(self._holdings.writebacks.written, manifest)
+        return written != command.exported_written
 
     def _require_not_read(self, manifests: Iterable[Manifest]) -> None:
         for manifest in manifests:

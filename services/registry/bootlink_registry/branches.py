@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from bootlink_events import BranchChanged
+from bootlink_events.commands import ExportedLayer
 from bootlink_registry import outbox, rows
 from bootlink_registry.catalogue import Branch, Client
 from bootlink_registry.clients import find_client
 from bootlink_registry.database import Connection
 from bootlink_registry.problems import Problem, conflict, not_found
 from bootlink_registry.versions import lock_image, version_named
-from bootlink_registry.writebacks import drop_later
+from bootlink_registry.writebacks import Written, drop_later
 
 BOOT_LUN: Final = 0  # the disk that a branch is of
 COMMIT_KIND: Final = "client.commit"  # of the job that makes a version of a branch
@@ -41,6 +42,12 @@ class BranchRow:
     @classmethod
     def of(cls, row: Any) -> BranchRow:
         return cls(rows.branch_of(row), row["name"], row["author"], row["created"], row["changed"])
+
+    @property
+    def written(self) -> Written:
+        """What was written on it."""
+        branch = self.branch
+        return Written(branch.mac, BOOT_LUN, uuid.UUID(branch.content), branch.image, branch.base, layer=None)
 
 
 async def open_branch(
@@ -95,18 +102,26 @@ async def abandon_branch(connection: Connection, name: str, *, author: str, sour
 
 
 async def close_branch(
-    connection: Connection, row: BranchRow, became: Literal["committed", "abandoned"], *, author: str, source: str
+    connection: Connection,
+    row: BranchRow,
+    became: Literal["committed", "abandoned"],
+    *,
+    made: ExportedLayer | None = None,
+    author: str,
+    source: str,
 ) -> None:
-    """End a branch; what was written on it is not needed any more."""
+    """End a branch; what was written on it is not needed any more, up to what was `made` of it."""
     await connection.execute("DELETE FROM branches WHERE mac = $1", row.branch.mac)
-    await drop_later(connection, row.branch.mac, BOOT_LUN, uuid.UUID(row.branch.content))
+    await drop_later(connection, row.written, made=made)
     await _tell(connection, row, became, author=author, source=source)
 
 
-async def move_branch(connection: Connection, row: BranchRow, base: int, *, author: str, source: str) -> None:
-    """Have a branch go on upon another version, with nothing written yet."""
+async def move_branch(
+    connection: Connection, row: BranchRow, base: int, *, made: ExportedLayer, author: str, source: str
+) -> None:
+    """Have a branch go on upon another version, with nothing written yet; what was `made` of it was."""
     mac = row.branch.mac
-    await drop_later(connection, mac, BOOT_LUN, uuid.UUID(row.branch.content))
+    await drop_later(connection, row.written, made=made)
     await connection.execute(
         "UPDATE branches SET base = $2, content = $3, changed = now() WHERE mac = $1", mac, base, uuid.uuid4()
     )

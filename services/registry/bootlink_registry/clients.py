@@ -164,6 +164,15 @@ async def remove_client(connection: Connection, name_or_mac: str, *, source: str
             f"set its link without: bootlink link set {name} {image}; then throw the layer away: "
             f"bootlink link drop-own-layer {name}",
         )
+    left = await connection.fetchval(
+        "SELECT left_boot FROM dropped_writebacks WHERE mac = $1 AND left_boot IS NOT NULL LIMIT 1", mac
+    )
+    if left is not None:
+        raise conflict(
+            f"what {name} wrote in boot {left}, after a version was made of it, would be lost",
+            f"bootlink client commit {name} --boot {left} makes a version of it, "
+            f"bootlink client abandon {name} --boot {left} throws it away",
+        )
     await connection.execute("DELETE FROM clients WHERE mac = $1", mac)
     await tell(connection, held, "removed", source=source)
 

@@ -17,7 +17,10 @@ shut down meanwhile: the branch ends only where the block store says that nothin
 The new version's parent is the branch's base, whatever other versions the image has by then. Whoever commits is told of
 those, as publishing the new version takes back what is in them.
 
-A boot of the past can be committed, too, for as long as its write-back is held; that changes no branch.
+A client that is started after the last look at its write-back, and before its new plan is at the block store, writes
+upon what its branch was. That is not thrown away (see `writebacks`), and can be committed as a boot of the past.
+
+A boot of the past can be committed for as long as its write-back is held; that changes no branch.
 """
 
 from __future__ import annotations
@@ -112,7 +115,8 @@ async def _commit(work: Work) -> dict[str, Any]:
     )
     # Looked at again: a client that has been at work since has a write-back that holds more than the version. So has
     # one that lies on another node, too; and of a node that does not answer nobody knows.
-    now = [one.item for one in await writebacks.held_of(work.bus, origin.client.mac) if one.item.content == content]
+    held = [one.item for one in await writebacks.held_of(work.bus, origin.client.mac)]
+    now = [item for item in held if (item.content, item.policy) == (content, origin.held.item.policy)]
     is_at_work = any(item.state == AT_WORK for item in now)
     is_over = bool(now) and not is_at_work and all(writebacks.holds_all(made, item) for item in now)
     async with work.database.transaction() as connection:
@@ -162,10 +166,11 @@ async def _lies_on(connection: Connection, held: Held) -> tuple[Any, uuid.UUID]:
     content = uuid.UUID(item.content)
     found = await connection.fetchrow(
         """
-        SELECT v.*, coalesce(o.layer, v.layer) AS top FROM versions v
+        SELECT v.*, coalesce(o.layer, d.layer, v.layer) AS top FROM versions v
             LEFT JOIN branches b ON b.image = v.image AND b.base = v.number AND b.content = $1
             LEFT JOIN own_layers o ON o.image = v.image AND o.version = v.number AND o.content = $1
-        WHERE v.content = $1 OR b.mac IS NOT NULL OR o.mac IS NOT NULL
+            LEFT JOIN dropped_writebacks d ON d.image = v.image AND d.version = v.number AND d.content = $1
+        WHERE v.content = $1 OR b.mac IS NOT NULL OR o.mac IS NOT NULL OR d.mac IS NOT NULL
         """,
         content,
     )
@@ -229,10 +234,14 @@ async def _record(
             told.append(f"{client.name} {why}, so its branch goes on, upon version {base} as before")
         elif work.request["stay"]:
             became = "moved"
-            await branches.move_branch(connection, branch, number, author=work.author, source=work.source)
+            await branches.move_branch(connection, branch, number, made=made, author=work.author, source=work.source)
         else:
             became = "ended"
-            await branches.close_branch(connection, branch, "committed", author=work.author, source=work.source)
+            await branches.close_branch(
+                connection, branch, "committed", made=made, author=work.author, source=work.source
+            )
+    elif is_over:
+        await writebacks.drop_left(connection, uuid.UUID(origin.held.item.content), made)
     beside = [
         row["number"]
         for row in await connection.fetch(

@@ -5,7 +5,8 @@ which is bound to the own layer's content. When the policy is set to `discard`, 
 layer file of the write-back, as a commit does (see `commits`), and from then on the client boots the version with that
 layer over it, fresh each time. Set to `keep` again, it goes on above what was sealed; sealed again, that is one more.
 
-The content changes with each seal, so no write-back is ever put on what it was not written upon.
+The content changes with each seal, so no write-back is ever put on what it was not written upon. What a client writes
+that is started just as its layer is sealed, upon the former content, is left where it is (see `writebacks`).
 
 A layer holds blocks, and what they mean depends on all the blocks of the version below. So it cannot be carried to
 another version: a *rebase* begins an empty one there. What there was is held for UNDO_TIME, and can be taken back.
@@ -31,7 +32,7 @@ from bootlink_registry.jobs import JobKind, Work
 from bootlink_registry.links import NamedLink
 from bootlink_registry.problems import Problem, conflict, invalid, not_found
 from bootlink_registry.versions import lock_image, version_named
-from bootlink_registry.writebacks import Held, drop_later, holds_all, keep_after_all
+from bootlink_registry.writebacks import Held, Written, drop_later, holds_all, keep_after_all
 
 UNDO_TIME: Final = timedelta(days=7)  # what a rebase replaced is held: until somebody has used the PC and missed it
 
@@ -71,6 +72,18 @@ class OwnLayerRow:
     def top(self) -> uuid.UUID:
         """The layer that the client reads first."""
         return self.layer or self.of_version
+
+    @property
+    def written(self) -> Written:
+        """What was kept in it and not sealed."""
+        return Written(self.mac, self.lun, self.content, self.image, self.version, self.layer)
+
+    @property
+    def former(self) -> Written | None:
+        """What was kept in it before it was rebased."""
+        if self.former_content is None or self.former_version is None:
+            return None
+        return Written(self.mac, self.lun, self.former_content, self.image, self.former_version, self.former_layer)
 
 
 async def find_own_layer(connection: Connection, mac: str, lun: int) -> OwnLayerRow | None:
@@ -223,7 +236,7 @@ async def _seal(work: Work) -> dict[str, Any]:
                 "UPDATE own_layers SET layer = $3, content = $4, changed = now() WHERE mac = $1 AND lun = $2",
                 *(own.mac, own.lun, layer, uuid.uuid4()),
             )
-            await drop_later(connection, own.mac, own.lun, own.content)
+            await drop_later(connection, own.written, made=made)
         wanted = work.request.get("start")
         start = Start.model_validate(wanted) if wanted is not None else None
         await _set_policy(connection, own, "discard", work.request["chap"], start, source=work.source)
@@ -358,8 +371,8 @@ async def _require_no_job(connection: Connection, image: str) -> None:
 
 
 async def _begin(connection: Connection, own: OwnLayerRow, link: NamedLink, version: int, *, source: str) -> NamedLink:
-    if own.former_content is not None:  # of a rebase before, which cannot be taken back any more
-        await drop_later(connection, own.mac, own.lun, own.former_content)
+    if own.former is not None:  # of a rebase before, which cannot be taken back any more
+        await drop_later(connection, own.former)
     await connection.execute(
         """
         UPDATE own_layers SET version = $3, layer = NULL, content = $4, former_version = version, former_layer = layer,
@@ -368,7 +381,7 @@ async def _begin(connection: Connection, own: OwnLayerRow, link: NamedLink, vers
         """,
         *(own.mac, own.lun, version, uuid.uuid4()),
     )
-    await drop_later(connection, own.mac, own.lun, own.content, datetime.now(UTC) + UNDO_TIME)
+    await drop_later(connection, own.written, due=datetime.now(UTC) + UNDO_TIME)
     await removal.settle_layers(connection)
     return await _follow(connection, own, link, source=source)
 
@@ -384,7 +397,7 @@ async def _take_back(connection: Connection, own: OwnLayerRow, link: NamedLink, 
         *(own.mac, own.lun),
     )
     await keep_after_all(connection, own.former_content)
-    await drop_later(connection, own.mac, own.lun, own.content, datetime.now(UTC) + UNDO_TIME)
+    await drop_later(connection, own.written, due=datetime.now(UTC) + UNDO_TIME)
     return await _follow(connection, own, link, source=source)
 
 
@@ -413,7 +426,7 @@ async def drop(connection: Connection, client: Client, lun: int, *, accept_loss:
             "say that throwing them away is meant (--yes); there is no undo",
         )
     await connection.execute("DELETE FROM own_layers WHERE mac = $1 AND lun = $2", own.mac, own.lun)
-    for content in (own.content, own.former_content):
-        if content is not None:
-            await drop_later(connection, own.mac, own.lun, content)
+    for written in (own.written, own.former):
+        if written is not None:
+            await drop_later(connection, written)
     await removal.settle_layers(connection)

@@ -1,9 +1,9 @@
 """Removing images and versions: refused while something needs them, by name.
 
-What needs an image: links and menu entries, super clients and own layers, versions of other images that stand on its
-layers, and a job that works on it. What needs one version: channels, what pins it, and versions that stand on its
-layer. A version that was only made from it does not: where a merge has put another layer under that, the removed
-version's own parent takes its place in the history.
+What needs an image: links and menu entries, super clients and own layers, what one of them wrote and was left, versions
+of other images that stand on its layers, and a job that works on it. What needs one version: channels, what pins it,
+and versions that stand on its layer. A version that was only made from it does not: where a merge has put another layer
+under that, the removed version's own parent takes its place in the history.
 
 Files. One that was added in place is the user's: its row goes, and the file stays. One in the image store is retired:
 PCs that run may still read it (see `store`).
@@ -35,6 +35,9 @@ _NEEDED_BY = """
     WHERE b.image = $1 AND ($2::integer IS NULL OR b.base = $2)
     UNION SELECT 'the own layer of ' || c.name FROM own_layers o JOIN clients c ON c.mac = o.mac
     WHERE o.image = $1 AND ($2::integer IS NULL OR o.version = $2 OR o.former_version = $2)
+    UNION SELECT 'what ' || coalesce(c.name, d.mac) || ' wrote in boot ' || d.left_boot || ', which was left'
+    FROM dropped_writebacks d LEFT JOIN clients c ON c.mac = d.mac
+    WHERE d.left_boot IS NOT NULL AND d.image = $1 AND ($2::integer IS NULL OR d.version = $2)
     UNION SELECT 'channel ' || name FROM channels WHERE image = $1 AND version = $2
     ORDER BY 1
 """
@@ -93,6 +96,7 @@ async def settle_layers(connection: Connection) -> None:
         WITH RECURSIVE used AS (
             SELECT layer AS id FROM versions UNION SELECT layer FROM own_layers WHERE layer IS NOT NULL
             UNION SELECT former_layer FROM own_layers WHERE former_layer IS NOT NULL
+            UNION SELECT layer FROM dropped_writebacks WHERE layer IS NOT NULL
             UNION SELECT l.below FROM layers l JOIN used u ON u.id = l.id WHERE l.below IS NOT NULL)
         UPDATE layers SET retired = CASE WHEN EXISTS (SELECT FROM used WHERE used.id = layers.id) THEN NULL
             ELSE now() END
@@ -106,6 +110,7 @@ async def settle_layers(connection: Connection) -> None:
             DELETE FROM layers WHERE NOT owned
                 AND NOT EXISTS (SELECT FROM versions v WHERE v.layer = layers.id)
                 AND NOT EXISTS (SELECT FROM own_layers o WHERE layers.id IN (o.layer, o.former_layer))
+                AND NOT EXISTS (SELECT FROM dropped_writebacks d WHERE d.layer = layers.id)
                 AND NOT EXISTS (SELECT FROM layers upper WHERE upper.below = layers.id)
             """
         )

@@ -1,8 +1,12 @@
 """What block stores hold of clients' writes: asked, brought back at a reboot's undo, and thrown away when it is due.
 
-A write-back lies on one node (rarely on more, where a client moved), and which one is not written down here: all are
-asked. What is not needed any more (after a commit, an abandoned branch, a rebase) is a row in the transaction that made
-it so, since a client that runs holds it and a block store may be away; `Reclaim` asks until it is gone.
+What is not needed any more (after a commit, an abandoned branch, a rebase) is a row in the transaction that made it so,
+since a client that runs holds it and a block store may be away; `Reclaim` asks until it is gone.
+
+A commit or a seal looks whether its layer holds all that was written, and only then gives the write-back up. Between
+that look and the new plan's arrival at the block store the client may be started, and write upon what it had. So the
+row says what of it the layer holds, and where there is more by the time that it is to go, it is *left*: it stays, as
+long as it takes, until it was made a version (`client commit --boot`) or is thrown away by name.
 """
 
 from __future__ import annotations
@@ -13,9 +17,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from bootlink_events import BootId
+from bootlink_events import BootId, WritebackLeft
 from bootlink_events.commands import DropWriteback, ExportedLayer, ListWritebacks, RestoreWriteback, WritebackItem
-from bootlink_registry import removal
+from bootlink_registry import outbox, removal
 from bootlink_registry.database import Connection, Database, DatabaseAway
 from bootlink_registry.problems import Problem, conflict, not_found
 from bootlink_runtime import Bus, BusUnavailable, CommandError, Logger, rpc
@@ -102,18 +106,70 @@ def holds_all(made: ExportedLayer, item: WritebackItem) -> bool:
     return item.boot_id == made.boot_id and made.written is not None and item.written == made.written
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one client wrote to a disk, by the content that it wrote upon, and what that is read from."""
+
+    mac: str
+    lun: int
+    content: uuid.UUID
+    image: str
+    version: int
+    layer: uuid.UUID | None  # of the client's own; None: the version's
+
+
 async def drop_later(
-    connection: Connection, mac: str, lun: int, content: uuid.UUID, due: datetime | None = None
+    connection: Connection, what: Written, *, made: ExportedLayer | None = None, due: datetime | None = None
 ) -> None:
-    """Have what this client wrote upon `content` thrown away once it is `due` (now: None), in the caller's
-    transaction."""
+    """Have this thrown away once it is `due` (now: None), in the caller's transaction. `made`: only if it is no more
+    than this layer holds."""
     await connection.execute(
         """
-        INSERT INTO dropped_writebacks (content, mac, lun, due) VALUES ($1, $2, $3, coalesce($4, now()))
-        ON CONFLICT (content) DO UPDATE SET due = least(dropped_writebacks.due, excluded.due)
+        INSERT INTO dropped_writebacks (content, mac, lun, image, version, layer, boot_id, written, due)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, now()))
+        ON CONFLICT (content) DO UPDATE SET due = least(dropped_writebacks.due, excluded.due),
+            boot_id = excluded.boot_id, written = excluded.written, left_boot = NULL
         """,
-        *(content, mac, lun, due),
+        *(what.content, what.mac, what.lun, what.image, what.version, what.layer),
+        *((made.boot_id, made.written) if made else (None, None)),
+        due,
     )
+
+
+async def drop_left(connection: Connection, content: uuid.UUID, made: ExportedLayer) -> None:
+    """Where this had been left: a layer holds all of it now, so it may go."""
+    await connection.execute(
+        """
+        UPDATE dropped_writebacks SET boot_id = $2, written = $3, left_boot = NULL
+        WHERE content = $1 AND left_boot IS NOT NULL
+        """,
+        *(content, made.boot_id, made.written),
+    )
+
+
+async def throw_away(connection: Connection, name: str, boot_id: uuid.UUID, contents: list[str]) -> None:
+    """Have what a boot wrote upon these contents, and was left, thrown away after all, whatever it holds. Problem if
+    nothing of it was left."""
+    done = await connection.execute(
+        """
+        UPDATE dropped_writebacks SET boot_id = NULL, written = NULL, left_boot = NULL, due = now()
+        WHERE content::text = ANY($1::text[]) AND left_boot IS NOT NULL
+        """,
+        contents,
+    )
+    if done == "UPDATE 0":
+        raise not_found(
+            f"nothing that {name} wrote in boot {boot_id} was left behind",
+            f"bootlink client writebacks {name} shows what is held, and what of it was left",
+        )
+
+
+async def left_of(connection: Connection, mac: str) -> frozenset[str]:
+    """The contents upon which this client wrote what was left."""
+    found = await connection.fetch(
+        "SELECT content FROM dropped_writebacks WHERE mac = $1 AND left_boot IS NOT NULL", mac
+    )
+    return frozenset(str(row["content"]) for row in found)
 
 
 async def keep_after_all(connection: Connection, content: uuid.UUID) -> None:
@@ -142,25 +198,68 @@ class Reclaim:
     async def _look(self) -> None:
         async with self._database.transaction() as connection:
             due = await connection.fetch(
-                "SELECT * FROM dropped_writebacks WHERE due <= now() ORDER BY due LIMIT $1 FOR UPDATE", DUE_AT_ONCE
+                """
+                SELECT * FROM dropped_writebacks WHERE due <= now() AND left_boot IS NULL
+                ORDER BY due LIMIT $1 FOR UPDATE
+                """,
+                DUE_AT_ONCE,
             )
             await _cannot_return(connection, [row["content"] for row in due])
         for row in due:
-            if await self._drop(row):
-                async with self._database.transaction() as connection:
-                    await connection.execute("DELETE FROM dropped_writebacks WHERE content = $1", row["content"])
+            gone, left = await self._drop(row)
+            async with self._database.transaction() as connection:
+                if left is not None:
+                    await self._leave(connection, row, left)
+                elif gone:
+                    await connection.execute(
+                        "DELETE FROM dropped_writebacks WHERE content = $1 AND boot_id IS NOT DISTINCT FROM $2",
+                        *(row["content"], row["boot_id"]),
+                    )
+                    await removal.settle_layers(connection)
 
-    async def _drop(self, row: Any) -> bool:
-        """Whether nothing of it is left anywhere. A node that does not answer may hold it: asked again later."""
-        command = DropWriteback(mac=row["mac"], lun=row["lun"], content=str(row["content"]))
+    async def _drop(self, row: Any) -> tuple[bool, WritebackItem | None]:
+        """Whether nothing of it is there any more; and what was left, as it holds more than the layer made of it.
+        A node that does not answer may hold it: asked again later."""
+        command = DropWriteback(
+            mac=row["mac"],
+            lun=row["lun"],
+            content=str(row["content"]),
+            exported_boot=BootId(int=row["boot_id"].int) if row["boot_id"] else None,
+            exported_written=row["written"],
+        )
         answers = await rpc.call_all(self._bus, BLOCKSTORE, command)
-        gone = False
+        silent = False
         for node, answer in answers.items():
             if isinstance(answer, CommandError):
                 self._log.debug("write-back held still", node=node, mac=row["mac"], problem=answer.detail)
-                return _is_old(row)
-            gone |= bool(answer.items)
-        return gone or bool(answers) or _is_old(row)
+                silent = True
+            elif answer.left:
+                return False, answer.left[0]
+        return (bool(answers) and not silent) or _is_old(row), None
+
+    async def _leave(self, connection: Connection, row: Any, item: WritebackItem) -> None:
+        """Note and tell that this stays. A boot that goes on writing to it is the same one, or a later look's."""
+        await connection.execute(
+            "UPDATE dropped_writebacks SET left_boot = $2 WHERE content = $1", row["content"], item.boot_id
+        )
+        name = await connection.fetchval("SELECT name FROM clients WHERE mac = $1", row["mac"])
+        event = WritebackLeft(
+            mac=item.mac,
+            client=name,
+            boot_id=item.boot_id,
+            lun=item.lun,
+            bytes=item.bytes,
+            image=row["image"],
+            version=row["version"],
+        )
+        await outbox.record(connection, event, source=self._bus.source)
+        self._log.warning(
+            "write-back left: it was written to after a layer was made of it",
+            client=name,
+            boot_id=str(item.boot_id),
+            remedy=f"make a version of it: bootlink client commit {name} --boot {item.boot_id}; "
+            f"or throw it away: bootlink client abandon {name} --boot {item.boot_id}",
+        )
 
 
 def _is_old(row: Any) -> bool:

@@ -340,6 +340,35 @@ async def test_what_was_dropped_is_gone_and_its_boot_is_over(tmp_path: Path) -> 
         assert await read(fresh) == base.read_bytes()[:512]
 
 
+async def test_what_holds_more_than_the_layer_that_was_made_of_it_is_left(tmp_path: Path) -> None:
+    base, current = make_image(tmp_path / "base.img", 1 << 20), boot_id(3)
+    plans = Plans({MAC: plan(base, policy="super", content="c")})
+    async with house(tmp_path, plans) as home:
+        boot = await home.login(identity(current))
+        await write(boot, b"1" * 512)
+        boot.seats.clear()
+        (made,) = (await home.ask(ListWritebacks(mac=MAC))).items
+        drop = DropWriteback(mac=MAC, content="c.0", exported_boot=current, exported_written=made.written)
+        late = await home.login(identity(boot_id(2)))
+        with pytest.raises(CommandError, match="has the disk open"):
+            await home.ask(drop)  # it has written nothing yet
+        await write(late, b"2" * 512, at=8192)
+        for seated in (True, False):
+            if not seated:
+                late.seats.clear()
+            answer = await home.ask(drop)
+            assert (answer.items, [item.boot_id for item in answer.left]) == ((), [late.boot_id])
+        by_boot = DropWriteback(mac=MAC, content="c.0", exported_boot=current)
+        assert (await home.ask(by_boot)).left, "without a time it goes by the boot"
+        again = await home.login(identity(boot_id(1)))
+        assert await read(again) == b"1" * 512
+        again.seats.clear()
+        (now,) = (await home.ask(ListWritebacks(mac=MAC))).items
+        all_of_it = DropWriteback(mac=MAC, exported_boot=now.boot_id, exported_written=now.written)
+        answer = await home.ask(all_of_it)
+        assert (len(answer.items), answer.left) == (1, ())
+
+
 async def test_a_drop_that_was_cut_short_forgets_no_fence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, current = make_image(tmp_path / "base.img", 1 << 20), boot_id(2)
     plans = Plans({MAC: plan(base, policy="super")})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
@@ -16,6 +17,7 @@ from bootlink_registry.api.models.jobs import JobAnswer
 from bootlink_registry.catalogue import Client
 from bootlink_registry.clients import find_client
 from bootlink_registry.database import Connection
+from bootlink_registry.writebacks import Held
 
 router = APIRouter(tags=["super clients"])
 
@@ -103,7 +105,18 @@ async def commit(name_or_mac: str, body: NewCommit, registry: Registry, response
 async def list_writebacks(name_or_mac: str, registry: Registry) -> list[WritebackAnswer]:
     """What the block stores hold of a client's writes, the newest boot first."""
     client = await _client(registry, name_or_mac)
-    return [WritebackAnswer.of(held) for held in await writebacks.held_of(registry.bus, client.mac)]
+    return await _answers(registry, client, await writebacks.held_of(registry.bus, client.mac))
+
+
+@router.delete("/clients/{name_or_mac}/writebacks/{boot_id}", status_code=204, responses={404: {}})
+async def throw_away(name_or_mac: str, boot_id: UUID, registry: Registry) -> None:
+    """Throw away what a client wrote after a layer was made of its write-back, and that was left for that reason. It is
+    gone once the client is off."""
+    client = await _client(registry, name_or_mac)
+    held = await writebacks.held_of(registry.bus, client.mac)
+    contents = [one.item.content for one in held if one.item.boot_id == boot_id and one.item.policy != "discard"]
+    async with registry.database.transaction() as connection:
+        await writebacks.throw_away(connection, client.name, boot_id, contents)
 
 
 @router.post("/clients/{name_or_mac}/undo-reboot", responses={404: {}, 409: {}})
@@ -112,7 +125,13 @@ async def undo_reboot(name_or_mac: str, body: BootToUndo, registry: Registry) ->
     client = await _client(registry, name_or_mac)
     boot_id = BootId(int=body.boot_id.int) if body.boot_id is not None else None
     back = await writebacks.undo_reboot(registry.bus, client.mac, client.name, boot_id)
-    return [WritebackAnswer.of(held) for held in back]
+    return await _answers(registry, client, back)
+
+
+async def _answers(registry: Context, client: Client, held: list[Held]) -> list[WritebackAnswer]:
+    async with registry.database.transaction() as connection:
+        left = await writebacks.left_of(connection, client.mac)
+    return [WritebackAnswer.of(one, is_left=one.item.content in left and one.item.policy != "discard") for one in held]
 
 
 async def _client(registry: Context, name_or_mac: str) -> Client:

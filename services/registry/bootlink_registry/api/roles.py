@@ -78,6 +78,7 @@ OPERATION_ROLES: Final[Mapping[str, Role]] = {
     "show_branch": "viewer",
     "open_branch": "operator",
     "abandon_branch": "operator",
+    "throw_away": "operator",
     "commit": "operator",
     "list_writebacks": "viewer",
     "undo_reboot": "operator",

@@ -84,12 +84,16 @@ class WritebackAnswer(Answer):
         "reclaimed; kept: survives boots; failed: its disk failed; outlived: the server was restarted since"
     )
     returning: bool = Field(description="it comes back at the client's next boot")
+    left: bool = Field(
+        description="a version or a sealed layer was made of it, and it was written to since: a commit of this boot "
+        "makes a version of all of it"
+    )
     bytes: int
     since: datetime
     reason: str
 
     @classmethod
-    def of(cls, held: Held) -> Self:
+    def of(cls, held: Held, *, is_left: bool) -> Self:
         item = held.item
         return cls(
             node=held.node,
@@ -100,6 +104,7 @@ class WritebackAnswer(Answer):
             policy=item.policy,
             state=item.state,
             returning=item.returning,
+            left=is_left,
             bytes=item.bytes,
             since=item.since,
             reason=item.reason,

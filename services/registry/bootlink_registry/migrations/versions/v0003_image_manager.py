@@ -125,12 +125,22 @@ STATEMENTS = (
     )
     """,
     # Write-backs that nobody needs any more: what this client wrote upon `content`, to be thrown away once it is due.
+    # `image`, `version` and `layer` (null: the version's) say what that content is read from. Where a layer was made
+    # of the write-back, `boot_id` and `written` say what of it that holds; one that holds more by the time that it is
+    # to go is left, and `left_boot` is the boot that has written to it since.
     """
     CREATE TABLE dropped_writebacks (
         content uuid PRIMARY KEY,
         mac text NOT NULL,
         lun integer NOT NULL,
-        due timestamptz NOT NULL DEFAULT now()
+        image text NOT NULL,
+        version integer NOT NULL,
+        layer uuid REFERENCES layers,
+        boot_id uuid,
+        written bigint,
+        left_boot uuid,
+        due timestamptz NOT NULL DEFAULT now(),
+        CHECK ((boot_id IS NULL) = (written IS NULL))
     )
     """,
     # Long work. `exclusive` names what one job at a time may work on.
