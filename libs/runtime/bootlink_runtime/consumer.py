@@ -25,6 +25,7 @@ from bootlink_events import ALL_EVENTS, EVENTS_STREAM, CloudEvent, UnreadableEve
 from bootlink_runtime.bus import Bus
 from bootlink_runtime.errors import BusUnavailable
 from bootlink_runtime.logs import Logger
+from bootlink_runtime.tasks import heed_cancellation
 
 MAX_ACK_PENDING: Final = 256  # messages under way to one consumer; the server holds back the rest
 ACK_WAIT_SECONDS: Final = 30
@@ -79,6 +80,7 @@ async def consume(bus: Bus, durable: str, handler: Handler, log: Logger, *, subj
             )
             # The subscription outlives a server restart; the consumer may not, if its stream was lost.
             while True:
+                heed_cancellation()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(WATCHDOG_SECONDS):
                         epoch = await bus.epoch_after(epoch)
@@ -127,6 +129,7 @@ async def follow(
             pending = (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
             try:
                 while bus.epoch == epoch:
+                    heed_cancellation()
                     if not wait and pending <= 0:
                         return
                     try:

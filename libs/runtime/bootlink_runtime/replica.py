@@ -35,6 +35,7 @@ from nats.js.kv import KV_MARKER_REASON, KV_OP, KeyValue
 from bootlink_runtime.bus import Bus
 from bootlink_runtime.errors import BusUnavailable
 from bootlink_runtime.logs import Logger
+from bootlink_runtime.tasks import heed_cancellation
 
 RESYNC_SECONDS: Final = 300.0  # full re-reading, in case a watch fell silent for a reason nobody has seen yet
 WATCHDOG_SECONDS: Final = 15.0  # between looks whether the watch still delivers; one small request each
@@ -102,10 +103,11 @@ class Replica:
         return len(held)
 
     async def run(self) -> None:
-        """Follow the bucket for ever."""
+        """Follow the bucket until this task is cancelled, which is heard the first time."""
         saver = asyncio.create_task(self._save_changes(), name=f"snapshot {self.bucket}")
         try:
             while True:
+                heed_cancellation()
                 epoch = await self._bus.epoch_after(0)
                 try:
                     await self._follow(epoch)
@@ -148,6 +150,7 @@ class Replica:
                 ),
             )
             consumer = made.name
+            heed_cancellation()
             empty = not (made.num_pending or (made.delivered and made.delivered.consumer_seq))
             if empty and not reading.whole.done():
                 reading.whole.set_result(None)
@@ -216,6 +219,7 @@ class Replica:
                     return
             try:
                 info = (await bucket.status()).stream_info
+                heed_cancellation()
             except NotFoundError:
                 self._log.warning(
                     "bucket gone", bucket=self.bucket, remedy="the registry makes it anew; is it running?"
