@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import dhcp, fairness, idle, machine, reads, registry, replacement, report, storm, writes
+from bench import dhcp, fairness, idle, machine, reads, registry, replacement, report, storm, tftp, writes
 from bench.report import Section
 
 MEASURES: Final[dict[str, Callable[[Path], Section]]] = {
@@ -23,6 +23,7 @@ MEASURES: Final[dict[str, Callable[[Path], Section]]] = {
     "idle": idle.idle_sessions,
     "registry": registry.registry,
     "dhcp": dhcp.exchanges,
+    "tftp": tftp.transfers,
 }
 
 
