@@ -102,7 +102,9 @@ SUBNET_MASK: Final = Option(1, "subnet mask", ADDRESS)
 ROUTER: Final = Option(3, "router", ADDRESSES)
 DNS: Final = Option(6, "domain name servers", ADDRESSES)
 HOST_NAME: Final = Option(12, "host name", TEXT)
+DOMAIN_NAME: Final = Option(15, "domain name", TEXT)
 BROADCAST_ADDRESS: Final = Option(28, "broadcast address", ADDRESS)
+NTP_SERVERS: Final = Option(42, "time servers", ADDRESSES)
 VENDOR_SPECIFIC: Final = Option(43, "vendor-specific", OPAQUE)  # PXE's own options are inside, PXE 2.1 table 2-1
 REQUESTED_ADDRESS: Final = Option(50, "requested address", ADDRESS)
 LEASE_TIME: Final = Option(51, "lease time", LONG)
@@ -123,14 +125,20 @@ RELAY_AGENT: Final = Option(82, "relay agent information", OPAQUE)  # RFC 3046: 
 CLIENT_ARCHITECTURE: Final = Option(93, "client architecture", WORDS)  # RFC 4578 section 2.1: a list
 CLIENT_INTERFACE: Final = Option(94, "client network interface", OPAQUE)  # RFC 4578 section 2.2
 CLIENT_UUID: Final = Option(97, "client machine UUID", OPAQUE)  # RFC 4578 section 2.3: echoed verbatim
+SUBNET_SELECTION: Final = Option(118, "subnet selection", ADDRESS)  # RFC 3011
+DOMAIN_SEARCH: Final = Option(119, "domain search", OPAQUE)  # RFC 3397
+TFTP_SERVERS: Final = Option(150, "TFTP server addresses", ADDRESSES)  # RFC 5859
 IPXE: Final = Option(175, "iPXE encapsulated", OPAQUE)
+INITIATOR_NAME: Final = Option(203, "iSCSI initiator name", TEXT)  # iPXE's; RFC 3679 leaves the code free
 
 ROWS: Final[tuple[Option[Any], ...]] = (
     SUBNET_MASK,
     ROUTER,
     DNS,
     HOST_NAME,
+    DOMAIN_NAME,
     BROADCAST_ADDRESS,
+    NTP_SERVERS,
     VENDOR_SPECIFIC,
     REQUESTED_ADDRESS,
     LEASE_TIME,
@@ -151,7 +159,11 @@ ROWS: Final[tuple[Option[Any], ...]] = (
     CLIENT_ARCHITECTURE,
     CLIENT_INTERFACE,
     CLIENT_UUID,
+    SUBNET_SELECTION,
+    DOMAIN_SEARCH,
+    TFTP_SERVERS,
     IPXE,
+    INITIATOR_NAME,
 )
 OPTIONS: Final[Mapping[int, Option[Any]]] = {row.code: row for row in ROWS}
 CHECKED: Final[Mapping[int, Option[Any]]] = {row.code: row for row in ROWS if row.kind not in (OPAQUE, TEXT)}
@@ -161,6 +173,22 @@ CHECKED: Final[Mapping[int, Option[Any]]] = {row.code: row for row in ROWS if ro
 PXE_DISCOVERY_CONTROL: Final = 6  # of 43. PXE 2.1 table 2-1
 PXE_USE_OFFERED_FILE: Final = 8  # bit 3: start the boot file of this offer, discover and prompt for nothing
 IPXE_NO_PXEDHCP: Final = 176  # of 175. iPXE then does not wait for a proxyDHCP server
+
+RELAY_LINK: Final = 5  # of 82. RFC 3527: the subnet of the client, where giaddr is not in it
+RELAY_SERVER_ID: Final = 11  # of 82. RFC 5107: what we are to call ourselves, so that renewals pass the relay agent
+
+
+def sub_option(value: bytes, code: int) -> bytes | None:
+    """The first sub-option of this code; None if there is none, or if what stands before it is torn."""
+    at = 0
+    while at + 2 <= len(value):
+        size = value[at + 1]
+        if at + 2 + size > len(value):
+            return None
+        if value[at] == code:
+            return value[at + 2 : at + 2 + size]
+        at += 2 + size
+    return None
 
 
 def encapsulate(options: Iterable[tuple[int, bytes]]) -> bytes:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
@@ -72,13 +72,12 @@ class LeaseTable:
 
     def __init__(self, subnet: Subnet, owner: Owner, record: Record) -> None:
         """`owner` tells whose reservation an address is, if it is one."""
-        self._subnet = subnet
+        self.subnet = subnet
         self._owner = owner
         self._record = record
         self._by_address: dict[IPv4Address, Lease] = {}
         self._by_client: dict[str, IPv4Address] = {}
-        first, size = int(subnet.pool.first), len(subnet.pool)
-        self._free = OrderedDict.fromkeys(IPv4Address(first + n) for n in range(size))
+        self._free = OrderedDict.fromkeys(subnet.pool)
         self._idle: OrderedDict[IPv4Address, None] = OrderedDict()  # idle for longest first
         self._declined: OrderedDict[IPv4Address, None] = OrderedDict()
         self._deadlines: list[tuple[float, IPv4Address]] = []  # a heap; entries of changed leases are skipped
@@ -99,8 +98,8 @@ class LeaseTable:
             return False
         owner = self._owner(address)
         if owner is not None:
-            return owner == client and self._subnet.assignable(address)
-        return address in self._subnet.pool
+            return owner == client and self.subnet.assignable(address)
+        return address in self.subnet.pool
 
     def choose(
         self, client: str, reserved: IPv4Address | None, wanted: IPv4Address | None, now: float
@@ -132,7 +131,7 @@ class LeaseTable:
 
     def bind(self, client: str, address: IPv4Address, now: float) -> Lease:
         """Lease the address, which `may_use` allowed, to this client."""
-        lease = Lease(address, client, State.BOUND, now + self._subnet.lease_seconds)
+        lease = Lease(address, client, State.BOUND, now + self.subnet.lease_seconds)
         self._put(lease)
         return lease
 
@@ -156,7 +155,7 @@ class LeaseTable:
         if lease is None or lease.client != client or lease.state not in (State.OFFERED, State.BOUND):
             return False
         self._put(Lease(address, client, State.DECLINED, now + QUARANTINE))
-        while len(self._declined) > max(1, len(self._subnet.pool) // MAX_DECLINED_SHARE):
+        while len(self._declined) > max(1, len(self.subnet.pool) // MAX_DECLINED_SHARE):
             self._free_again(next(iter(self._declined)))
         return True
 
@@ -179,7 +178,7 @@ class LeaseTable:
             except (KeyError, ValueError, TypeError, AttributeError):
                 unfit += 1
         for lease in sorted(found, key=lambda lease: lease.expires):
-            if self._subnet.assignable(lease.address) and (
+            if self.subnet.assignable(lease.address) and (
                 lease.state is State.DECLINED or lease.client not in self._by_client
             ):
                 self._place(lease)
@@ -229,7 +228,7 @@ class LeaseTable:
         self._forget(self._by_address[address])
         self._idle.pop(address, None)
         self._declined.pop(address, None)
-        if address in self._subnet.pool:
+        if address in self.subnet.pool:
             self._free[address] = None
         self._record(str(address), None)
 
@@ -258,3 +257,18 @@ class LeaseTable:
 
 def _as_record(lease: Lease) -> dict[str, Any]:
     return {"client": lease.client, "state": lease.state.value, "expires": lease.expires}
+
+
+def restore(tables: Sequence[LeaseTable], records: Iterable[tuple[str, Mapping[str, Any]]], now: float) -> int:
+    """Give each table the records of its subnet. Returns how many could not be read or fit none any more."""
+    of_table: list[list[tuple[str, Mapping[str, Any]]]] = [[] for _ in tables]
+    unfit = 0
+    for key, value in records:
+        try:
+            address = IPv4Address(key)
+            number = next(n for n, table in enumerate(tables) if address in table.subnet.network)
+        except (ValueError, StopIteration):
+            unfit += 1
+            continue
+        of_table[number].append((key, value))
+    return unfit + sum(table.restore(held, now) for table, held in zip(tables, of_table, strict=True))

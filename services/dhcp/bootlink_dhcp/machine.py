@@ -1,10 +1,11 @@
 """The decision machine: one DHCP packet and the time in; a reply, events and a count out.
 
-Theory of operation. We are authoritative for one subnet: we alone know its leases, so a client that claims an
-address which is not its own is told so (NAK) rather than left in doubt. Each message type has one method, each
-as RFC 2131 section 4.3 has it. Two others are asked on the way: the lease table says which address, `Boots` says which
-boot and which file. It hears of DISCOVERs, and of REQUESTs that we acknowledge, from clients that want to boot and from
-nobody else: a running system's DHCP client never begins a boot.
+Theory of operation. We are authoritative for our subnets: we alone know their leases, so a client that claims an
+address which is not its own is told so (NAK) rather than left in doubt. `Topology` says in which of them a packet's
+client is; each has a lease table of its own. Each message type has one method, each as RFC 2131 section 4.3 has it. Two
+others are asked on the way: the lease table says which address, `Boots` says which boot and which file. It hears of
+DISCOVERs, and of REQUESTs that we acknowledge, from clients that want to boot and from nobody else: a running system's
+DHCP client never begins a boot.
 
 A REQUEST comes from one of four states (RFC 2131 section 4.3.2), told apart by what is filled in:
 
@@ -24,14 +25,13 @@ MAC addresses, and each would else cost the bus events and the registry rows. Th
 
 `Decision.durable` says that the reply promises something: it must not be sent before what was recorded is on disk.
 
-The machine does no I/O and knows no clock. It raises nothing for any packet that the codec accepted. Not here yet:
-the subnets of relay agents, proxyDHCP, BOOTP, and a probe of the address before the offer.
+The machine does no I/O and knows no clock. It raises nothing for any packet that the codec accepted.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Final, Protocol
@@ -41,14 +41,14 @@ from bootlink_dhcp.bootfiles import boot_client, boot_options
 from bootlink_dhcp.boots import BootAnswer, BootAsk, Boots
 from bootlink_dhcp.decision import LIMITED_BROADCAST, Decision, Reply, Via
 from bootlink_dhcp.leases import LeaseTable
+from bootlink_dhcp.replies import lease_times, size_limit, subnet_options, with_optional
 from bootlink_dhcp.subnet import Subnet
-from bootlink_events import normalise_mac
+from bootlink_dhcp.topology import Topology, server_id
+from bootlink_events import initiator_iqn, normalise_mac
 from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
 
-RENEW_AT: Final = 0.5  # of the lease time, RFC 2131 section 4.4.5
-REBIND_AT: Final = 0.875
 STRANGERS_BURST: Final = 3_000
 """Packets of unknown clients that are told at once: a thousand new PCs that boot together; each has three such."""
 STRANGERS_PER_SECOND: Final = 60.0  # and then; the registry writes some hundreds
@@ -58,10 +58,12 @@ HOST_NAME: Final = re.compile(rf"(?=.{{1,63}}\Z){_LABEL}(?:\.{_LABEL})*")
 
 
 class Book(Protocol):
-    """What the machine asks about a client: its name if the registry knows it, and its reserved address."""
+    """What the machine asks about a client: its name if the registry knows it, its reserved address, and the options
+    that its group has."""
 
     def name(self, mac: str) -> str | None: ...
     def reserved(self, mac: str) -> IPv4Address | None: ...
+    def options(self, mac: str) -> Sequence[tuple[int, bytes]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +72,18 @@ class _Asked:
 
     packet: DhcpPacket
     mac: str
+    subnet: Subnet
+    leases: LeaseTable
+    server: IPv4Address  # what we call ourselves in the answer
     boot: BootAsk | None  # None for an operating system, which only wants an address
     now: float
 
 
 class DhcpMachine:
-    """Decides for one subnet."""
+    """Decides for all our subnets."""
 
-    def __init__(
-        self,
-        subnet: Subnet,
-        leases: LeaseTable,
-        boots: Boots,
-        book: Book,
-    ) -> None:
-        self._subnet = subnet
-        self._leases = leases
+    def __init__(self, topology: Topology, boots: Boots, book: Book) -> None:
+        self._topology = topology
         self._boots = boots
         self._book = book
         self._strangers = Allowance(STRANGERS_BURST, STRANGERS_PER_SECOND)
@@ -103,7 +101,8 @@ class DhcpMachine:
             return Decision("dropped_not_a_request")
         if packet.htype != dhcp.ETHERNET or len(packet.chaddr) != dhcp.ETHERNET_LENGTH:
             return Decision("dropped_not_ethernet")
-        if packet.giaddr != NO_ADDRESS and not self._subnet.usable(packet.giaddr):
+        scope = self._topology.of(packet)
+        if scope is None:
             return Decision("dropped_relay_of_another_subnet")
         try:
             mac = normalise_mac(packet.chaddr.hex(":"))
@@ -115,7 +114,8 @@ class DhcpMachine:
             return Decision("dropped_bootp" if message is None else "dropped_not_a_request")
         client = boot_client(packet)
         boot = BootAsk(packet, mac, client, now) if client is not None else None
-        decision = handler(_Asked(packet, mac, boot, now))
+        server = server_id(packet) or scope.subnet.server
+        decision = handler(_Asked(packet, mac, scope.subnet, scope.leases, server, boot, now))
         if decision.events and self._book.name(mac) is None and not self._strangers.spend(now):
             return replace(decision, events=(), withheld=len(decision.events))
         return decision
@@ -123,7 +123,7 @@ class DhcpMachine:
     # -- the message types -------------------------------------------------------------------------------------
 
     def _discover(self, asked: _Asked) -> Decision:
-        address = self._in_use(asked) or self._leases.choose(
+        address = self._in_use(asked) or asked.leases.choose(
             asked.mac, self._book.reserved(asked.mac), asked.packet.get(opt.REQUESTED_ADDRESS), asked.now
         )
         boot = self._boots.discovered(asked.boot, address) if asked.boot is not None else None
@@ -132,17 +132,17 @@ class DhcpMachine:
             if asked.boot is not None and boot is not None and boot.boot.minted:
                 events = (*events, self._boots.failed(asked.boot, boot.boot, *POOL_EXHAUSTED))
             return Decision("pool_exhausted", events=events)
-        self._leases.offer(asked.mac, address, asked.now)
+        asked.leases.offer(asked.mac, address, asked.now)
         reply = self._answer(asked, MessageType.OFFER, address, boot)
         return Decision("discover", self._to_client(asked, reply), events=events)
 
     def _request(self, asked: _Asked) -> Decision:
         packet = asked.packet
         server, wanted = packet.get(opt.SERVER_ID), packet.get(opt.REQUESTED_ADDRESS)
-        if server is not None and server != self._subnet.server:
-            lease = self._leases.of_client(asked.mac, asked.now)
+        if server is not None and server not in (asked.server, asked.subnet.server):
+            lease = asked.leases.of_client(asked.mac, asked.now)
             if lease is not None and packet.ciaddr == NO_ADDRESS:
-                self._leases.withdraw(asked.mac, lease.address)
+                asked.leases.withdraw(asked.mac, lease.address)
             return Decision("request_for_another_server")
         address = wanted if packet.ciaddr == NO_ADDRESS else packet.ciaddr
         if address is None:
@@ -151,7 +151,7 @@ class DhcpMachine:
         refusal = self._refusal(asked, address, selecting=server is not None, beginning=beginning)
         if refusal is not None:
             return self._nak(asked, refusal)
-        self._leases.bind(asked.mac, address, asked.now)
+        asked.leases.bind(asked.mac, address, asked.now)
         boot = self._boots.acknowledged(asked.boot, address) if asked.boot is not None and beginning else None
         reply = self._answer(asked, MessageType.ACK, address, boot)
         events = boot.events if boot is not None else ()
@@ -159,14 +159,14 @@ class DhcpMachine:
 
     def _refusal(self, asked: _Asked, address: IPv4Address, *, selecting: bool, beginning: bool) -> str | None:
         """Why this client may not have this address; None if it may."""
-        if not self._subnet.usable(address):
-            return f"{address} is not in {self._subnet.network}"
+        if not asked.subnet.usable(address):
+            return f"{address} is not in {asked.subnet.network}"
         if address == self._in_use(asked):
             return None
-        if not self._leases.may_use(asked.mac, address, asked.now):
+        if not asked.leases.may_use(asked.mac, address, asked.now):
             return f"{address} is not free for this client"
         if beginning:
-            lease = self._leases.of_client(asked.mac, asked.now)
+            lease = asked.leases.of_client(asked.mac, asked.now)
             if lease is not None and lease.address != address:
                 return f"this client's address is {lease.address}"
             if lease is None and not selecting:
@@ -177,24 +177,24 @@ class DhcpMachine:
         """The address that the root disk of this client's running system hangs on, as far as we know."""
         if asked.boot is not None or not self._boots.begun(asked.mac):
             return None
-        lease = self._leases.of_client(asked.mac, asked.now)
+        lease = asked.leases.of_client(asked.mac, asked.now)
         return lease.address if lease is not None else None
 
     def _decline(self, asked: _Asked) -> Decision:
         address = asked.packet.get(opt.REQUESTED_ADDRESS)
-        if asked.packet.get(opt.SERVER_ID) not in (None, self._subnet.server) or address is None:
+        if asked.packet.get(opt.SERVER_ID) not in (None, asked.server, asked.subnet.server) or address is None:
             return Decision("dropped_decline")
-        declined = self._leases.decline(asked.mac, address, asked.now)
+        declined = asked.leases.decline(asked.mac, address, asked.now)
         return Decision("decline" if declined else "dropped_decline")
 
     def _release(self, asked: _Asked) -> Decision:
-        if asked.packet.get(opt.SERVER_ID) not in (None, self._subnet.server):
+        if asked.packet.get(opt.SERVER_ID) not in (None, asked.server, asked.subnet.server):
             return Decision("dropped_release")
-        released = self._leases.release(asked.mac, asked.packet.ciaddr, asked.now)
+        released = asked.leases.release(asked.mac, asked.packet.ciaddr, asked.now)
         return Decision("release" if released else "dropped_release")
 
     def _inform(self, asked: _Asked) -> Decision:
-        if not self._subnet.usable(asked.packet.ciaddr):
+        if not asked.subnet.usable(asked.packet.ciaddr):
             return Decision("dropped_inform")
         reply = self._answer(asked, MessageType.ACK, NO_ADDRESS, None)
         return Decision("inform", Reply(reply, Via.UNICAST, asked.packet.ciaddr))
@@ -203,43 +203,41 @@ class DhcpMachine:
 
     def _answer(self, asked: _Asked, message: MessageType, address: IPv4Address, boot: BootAnswer | None) -> DhcpPacket:
         """An OFFER or ACK; without an address it is the answer to an INFORM, which has no lease times."""
-        subnet, packet = self._subnet, asked.packet
-        pairs = [opt.MESSAGE_TYPE.encode(message), opt.SERVER_ID.encode(subnet.server)]
+        subnet, packet = asked.subnet, asked.packet
+        pairs = [opt.MESSAGE_TYPE.encode(message), opt.SERVER_ID.encode(asked.server)]
         if address != NO_ADDRESS:
-            pairs += [
-                opt.LEASE_TIME.encode(subnet.lease_seconds),
-                opt.RENEWAL_TIME.encode(int(subnet.lease_seconds * RENEW_AT)),
-                opt.REBINDING_TIME.encode(int(subnet.lease_seconds * REBIND_AT)),
-            ]
-        pairs += [
-            opt.SUBNET_MASK.encode(subnet.network.netmask),
-            opt.BROADCAST_ADDRESS.encode(subnet.network.broadcast_address),
-        ]
-        if subnet.router is not None:
-            pairs.append(opt.ROUTER.encode((subnet.router,)))
-        if subnet.dns:
-            pairs.append(opt.DNS.encode(subnet.dns))
+            pairs += lease_times(subnet)
+        pairs += subnet_options(subnet)
         name = self._book.name(asked.mac)
         if name is not None and HOST_NAME.fullmatch(name) and packet.asks_for(opt.HOST_NAME):
             pairs.append(opt.HOST_NAME.encode(name))
+        # What the administrator set takes the place of the usual, but never of what a boot needs.
+        optional = list(self._book.options(asked.mac))
+        needed: list[tuple[int, bytes]] = []
+        server = NO_ADDRESS
         if boot is not None:
-            pairs += boot.options
+            needed += boot.options
+            server = boot.server if boot.file else NO_ADDRESS
+            if server != NO_ADDRESS:
+                optional.append(opt.TFTP_SERVERS.encode((server,)))
+            if boot.boot.gets_script:
+                optional.append(opt.INITIATOR_NAME.encode(initiator_iqn(asked.mac, boot.boot.boot_id)))
         elif asked.boot is not None:
-            pairs += boot_options(packet, asked.boot.client)
-        server = boot.server if boot is not None and boot.file else NO_ADDRESS
-        return replace(
-            self._blank_reply(packet, pairs),
+            needed += boot_options(packet, asked.boot.client)
+        reply = replace(
+            self._blank_reply(packet, [*pairs, *needed]),
             ciaddr=packet.ciaddr if message is MessageType.ACK else NO_ADDRESS,
             yiaddr=address,
             siaddr=server,
             sname=str(server).encode() if server != NO_ADDRESS else b"",
             file=boot.file.encode() if boot is not None else b"",
         )
+        return with_optional(reply, optional, keep=[code for code, _ in needed], most=size_limit(packet))
 
     def _nak(self, asked: _Asked, reason: str) -> Decision:
         pairs = [
             opt.MESSAGE_TYPE.encode(MessageType.NAK),
-            opt.SERVER_ID.encode(self._subnet.server),
+            opt.SERVER_ID.encode(asked.server),
             opt.MESSAGE_TEXT.encode(reason),
         ]
         reply = self._blank_reply(asked.packet, pairs)
@@ -250,6 +248,9 @@ class DhcpMachine:
         return Decision("nak", Reply(reply, Via.BROADCAST, LIMITED_BROADCAST))
 
     def _blank_reply(self, packet: DhcpPacket, pairs: list[tuple[int, bytes]]) -> DhcpPacket:
+        selection = packet.get(opt.SUBNET_SELECTION)
+        if selection is not None:
+            pairs.append(opt.SUBNET_SELECTION.encode(selection))  # RFC 3011 section 3: it was heeded
         relay = packet.get(opt.RELAY_AGENT)
         if relay is not None:
             pairs.append(opt.RELAY_AGENT.encode(relay))  # RFC 3046 section 2.2: verbatim

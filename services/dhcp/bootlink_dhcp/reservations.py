@@ -12,10 +12,10 @@ from bootlink_dhcp.subnet import Subnet
 
 
 class Reservations:
-    """The addresses that plans reserve in our subnet. One address has one owner; the first to claim it keeps it."""
+    """The addresses that plans reserve in our subnets. One address has one owner; the first to claim it keeps it."""
 
-    def __init__(self, subnet: Subnet) -> None:
-        self._subnet = subnet
+    def __init__(self, *subnets: Subnet) -> None:
+        self._subnets = subnets
         self._address: dict[str, IPv4Address] = {}
         self._owner: dict[IPv4Address, str] = {}
         self._waiting: dict[str, IPv4Address] = {}  # claims of what another owns, oldest first
@@ -32,8 +32,9 @@ class Reservations:
         return wrong
 
     def _claim(self, mac: str, address: IPv4Address) -> str | None:
-        if not self._subnet.assignable(address):
-            return f"{address} cannot be a client's address in {self._subnet.network}"
+        if not any(subnet.assignable(address) for subnet in self._subnets):
+            networks = " or ".join(str(subnet.network) for subnet in self._subnets)
+            return f"{address} cannot be a client's address in {networks}"
         if address in self._owner:
             self._waiting[mac] = address
             return f"{address} is reserved for {self._owner[address]} already; it is this client's when that is no more"

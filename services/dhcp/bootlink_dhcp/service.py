@@ -16,18 +16,20 @@ from bootlink_dhcp.boots import Boots
 from bootlink_dhcp.firmware import FirmwareMemory
 from bootlink_dhcp.interface import Card, find_card
 from bootlink_dhcp.journal import Journal
-from bootlink_dhcp.leases import LeaseTable
+from bootlink_dhcp.leases import LeaseTable, restore
 from bootlink_dhcp.loaders import LOOK_SECONDS, LoaderShelf
 from bootlink_dhcp.machine import DhcpMachine
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.server import DhcpServer
 from bootlink_dhcp.settings import DhcpSettings
 from bootlink_dhcp.subnet import Subnet
+from bootlink_dhcp.topology import Scope, Topology
 from bootlink_dhcp.tracker import BootTracker
 from bootlink_dhcp.waker import Waker
 from bootlink_events import BootPlan, LoaderRule
 from bootlink_events.commands import WakeClient
 from bootlink_runtime import Chassis, Logger, PlanBook, Service, StartupError
+from bootlink_wire.dhcp_values import check_code, encode_value
 
 JOURNAL_NAME: Final = "leases.jsonl"
 _REPLACE: Final = "put the right file there, or take it away"
@@ -42,6 +44,7 @@ class PlannedClients:
 
     def __init__(self, plans: PlanBook, reservations: Reservations, log: Logger) -> None:
         self._plans, self._reservations, self._log = plans, reservations, log
+        self._options: dict[str, tuple[tuple[int, bytes], ...]] = {}  # of clients that have some
         for plan in plans:
             self._changed(plan.mac, plan)
         plans.subscribe(self._changed)
@@ -57,21 +60,38 @@ class PlannedClients:
     def reserved(self, mac: str) -> IPv4Address | None:
         return self._reservations.of(mac)
 
+    def options(self, mac: str) -> tuple[tuple[int, bytes], ...]:
+        return self._options.get(mac, ())
+
     def _changed(self, mac: str, plan: BootPlan | None) -> None:
+        self._options.pop(mac, None)
+        if plan is not None and plan.options:
+            self._options[mac] = self._encoded(plan)
         wrong = self._reservations.set(mac, plan.address if plan else None)
         if wrong and plan:
             self._log.warning("reservation not honoured", client=plan.client, mac=mac, reason=wrong)
+
+    def _encoded(self, plan: BootPlan) -> tuple[tuple[int, bytes], ...]:
+        pairs = []
+        for option in plan.options:
+            try:
+                check_code(option.code)
+                pairs.append((option.code, encode_value(option.type, option.value)))
+            except ValueError as error:  # the registry refuses such: it is newer than this service, or older
+                self._log.warning("option left out", client=plan.client, option=option.code, reason=str(error))
+        return tuple(pairs)
 
 
 async def run(chassis: Chassis, settings: DhcpSettings) -> None:
     """Serve until told to stop. StartupError if this machine or its settings do not allow it."""
     card = find_card(settings.interface, settings.server_address)
     subnet = settings.subnet(card.own)
+    subnets = (subnet, *settings.relayed(subnet))
     journal = _open_journal(chassis.data / JOURNAL_NAME)
     shelf = LoaderShelf(settings.loader_folders, settings.loader_rules)
     await asyncio.to_thread(shelf.look)
     firmware = _firmware(chassis, settings, journal)
-    machine, leases = _machine(chassis, settings, subnet, journal, shelf, firmware)
+    machine, leases = _machine(chassis, settings, subnets, journal, shelf, firmware)
     server = DhcpServer(chassis, card, machine, journal, settings.port)
     advertiser, promises, waker = None, None, None
     try:
@@ -82,10 +102,14 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
         server.start()
         promises = chassis.spawn(server.keep_promises(), name="lease journal")
         chassis.spawn(_look_for_loaders(chassis, shelf, firmware), name="loaders")
-        chassis.health.check("leases", lambda: _lease_report(leases, subnet), required=False)
+        chassis.health.check("leases", lambda: _lease_report(leases), required=False)
         chassis.health.check("loaders", lambda: _loader_report(shelf, settings), required=False)
         chassis.log.info(
-            "serving", card=card.name, subnet=str(subnet.network), pool=str(subnet.pool), loaders=list(shelf)
+            "serving",
+            card=card.name,
+            subnets=[str(one.network) for one in subnets],
+            pools=[str(one.pool) for one in subnets],
+            loaders=list(shelf),
         )
         if not shelf:
             chassis.log.error("no boot loader found", remedy=_loader_report(shelf, settings)[1])
@@ -130,11 +154,11 @@ async def _first_write(journal: Journal, folder: Path) -> None:
 def _machine(
     chassis: Chassis,
     settings: DhcpSettings,
-    subnet: Subnet,
+    subnets: tuple[Subnet, ...],
     journal: Journal,
     shelf: LoaderShelf,
     firmware: FirmwareMemory,
-) -> tuple[DhcpMachine, LeaseTable]:
+) -> tuple[DhcpMachine, tuple[LeaseTable, ...]]:
     """The machines, as they were when the service last stopped."""
 
     def record_lease(key: str, value: Mapping[str, Any] | None) -> None:
@@ -143,18 +167,19 @@ def _machine(
     def record_boot(key: str, value: Mapping[str, Any] | None) -> None:
         journal.put(_BOOT, key, value)
 
-    reservations = Reservations(subnet)
-    leases = LeaseTable(subnet, reservations.owner, record_lease)
+    reservations = Reservations(*subnets)
+    leases = tuple(LeaseTable(subnet, reservations.owner, record_lease) for subnet in subnets)
     tracker = BootTracker(record_boot)
     book = PlannedClients(chassis.plan_book(), reservations, chassis.log)
-    unfit = leases.restore(list(journal.of_kind(_LEASE)), time.time())
+    unfit = restore(leases, list(journal.of_kind(_LEASE)), time.time())
     unread = journal.unreadable + tracker.restore(list(journal.of_kind(_BOOT)))
     if unfit or unread:
         chassis.log.warning("parts of the lease file were left out", leases_that_fit_no_more=unfit, unreadable=unread)
-    address = settings.tftp_address or subnet.server
+    address = settings.tftp_address or subnets[0].server
     files = BootFiles(address, settings.tftp_port, shelf, settings.http_port, settings.loader_rules)
     boots = Boots(tracker, files, firmware, book, chain_rom_ipxe=settings.chain_rom_ipxe)
-    return DhcpMachine(subnet, leases, boots, book), leases
+    own, *relayed = (Scope(table.subnet, table) for table in leases)
+    return DhcpMachine(Topology(own, relayed), boots, book), leases
 
 
 def _advertiser(chassis: Chassis, settings: DhcpSettings, card: Card) -> Advertiser | None:
@@ -218,10 +243,13 @@ def _tell_unfit(chassis: Chassis, shelf: LoaderShelf) -> None:
         chassis.log.error("loader refused", file=problem, remedy=_REPLACE)
 
 
-def _lease_report(leases: LeaseTable, subnet: Subnet) -> tuple[bool, str]:
-    counts = leases.counts(time.time())
-    room = counts["free"] + counts["idle"] > 0
-    return room, f"{subnet.pool}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+def _lease_report(leases: tuple[LeaseTable, ...]) -> tuple[bool, str]:
+    reports, room = [], True
+    for table in leases:
+        counts = table.counts(time.time())
+        room = room and counts["free"] + counts["idle"] > 0
+        reports.append(f"{table.subnet.pool}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+    return room, "; ".join(reports)
 
 
 def _loader_report(shelf: LoaderShelf, settings: DhcpSettings) -> tuple[bool, str]:

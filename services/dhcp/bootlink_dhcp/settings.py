@@ -11,7 +11,15 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from bootlink_dhcp.bootfiles import ARCHITECTURE_NAMES, LOADER_NAME
 from bootlink_dhcp.firmware import PATIENCE
-from bootlink_dhcp.subnet import Subnet, SubnetError, parse_pool, upper_half
+from bootlink_dhcp.subnet import (
+    SUBNET_FORM,
+    Subnet,
+    SubnetError,
+    check_apart,
+    parse_pool,
+    parse_subnet,
+    upper_half,
+)
 from bootlink_events import LoaderRule
 from bootlink_runtime import ServiceSettings, StartupError
 
@@ -37,11 +45,26 @@ class DhcpSettings(ServiceSettings):
     )
     port: int = Field(default=67, ge=0, le=65535, description="UDP port; 0: any free one (for tests)")
     pool: str = Field(
-        default="", description="addresses to give out, first-last; unset: the upper half of the card's subnet"
+        default="",
+        description="addresses to give out, first-last, or several such with commas between; unset: the upper half of "
+        "the card's subnet",
+    )
+    subnets: str = Field(
+        default="",
+        description="subnets behind relay agents, with semicolons between, each "
+        + SUBNET_FORM
+        + "; they may have dns, ntp, domain, search and lease of their own",
     )
     router: IPv4Address | None = Field(default=None, description="default gateway for the PCs; unset: none")
     dns: Annotated[tuple[IPv4Address, ...], NoDecode] = Field(
         default=(), max_length=MAX_DNS, description="name servers for the PCs, separated by commas"
+    )
+    ntp: Annotated[tuple[IPv4Address, ...], NoDecode] = Field(
+        default=(), max_length=MAX_DNS, description="time servers for the PCs, separated by commas"
+    )
+    domain: str = Field(default="", max_length=253, description="the PCs' domain; unset: none")
+    search: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), max_length=MAX_DNS, description="domains in which names are looked up, separated by commas"
     )
     lease_seconds: int = Field(default=3600, ge=60, le=30 * 86_400, description="how long a lease lasts")
     tftp_address: IPv4Address | None = Field(
@@ -84,7 +107,7 @@ class DhcpSettings(ServiceSettings):
         "auto: while no other router was heard",
     )
 
-    @field_validator("dns", mode="before")
+    @field_validator("dns", "ntp", "search", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -119,6 +142,18 @@ class DhcpSettings(ServiceSettings):
                 lease_seconds=self.lease_seconds,
                 router=self.router,
                 dns=self.dns,
+                ntp=self.ntp,
+                domain=self.domain,
+                search=self.search,
             )
         except SubnetError as error:
             raise StartupError(error.problem, error.remedy) from error
+
+    def relayed(self, own: Subnet) -> tuple[Subnet, ...]:
+        """The subnets behind relay agents. StartupError when they contradict themselves, one another or our own."""
+        try:
+            found = tuple(parse_subnet(text, own) for text in self.subnets.split(";") if text.strip())
+            check_apart((own, *found))
+        except SubnetError as error:
+            raise StartupError(error.problem, f"{error.remedy} (BOOTLINK_DHCP_SUBNETS)") from error
+        return found

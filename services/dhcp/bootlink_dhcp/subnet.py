@@ -1,13 +1,23 @@
-"""The subnet that we are authoritative for: its addresses, and what every client in it is told."""
+"""The subnets that we are authoritative for: their addresses, and what every client in them is told.
+
+One is that of our own card. The others lie behind relay agents, and are written as text (`parse_subnet`). They are
+checked here, each by itself and all together: what contradicts itself is refused when the service starts.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
+from itertools import pairwise
 from typing import Final
+
+from bootlink_wire.dhcp_values import encode_domains
 
 MAX_POOL: Final = 65_536
 """Addresses in one pool: a /16. Each has a place in memory from the start; no broadcast domain is larger than that."""
+SUBNET_FORM: Final = "like 10.78.0.0/24 pool=10.78.0.100-10.78.0.199 router=10.78.0.1"
+SUBNET_WORDS: Final = frozenset({"pool", "router", "dns", "ntp", "domain", "search", "lease"})
 
 
 class SubnetError(ValueError):
@@ -32,8 +42,34 @@ class Pool:
     def __len__(self) -> int:
         return int(self.last) - int(self.first) + 1
 
+    def __iter__(self) -> Iterator[IPv4Address]:
+        return (IPv4Address(number) for number in range(int(self.first), int(self.last) + 1))
+
     def __str__(self) -> str:
         return f"{self.first}-{self.last}"
+
+    @property
+    def ranges(self) -> tuple[Pool, ...]:
+        return (self,)
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Several pools of one subnet, which act as one."""
+
+    ranges: tuple[Pool, ...]
+
+    def __contains__(self, address: IPv4Address) -> bool:
+        return any(address in pool for pool in self.ranges)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.ranges))
+
+    def __iter__(self) -> Iterator[IPv4Address]:
+        return (address for pool in self.ranges for address in pool)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.ranges))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +78,13 @@ class Subnet:
 
     network: IPv4Network
     server: IPv4Address  # ours: the server identifier, and where the loader comes from unless told otherwise
-    pool: Pool
+    pool: Pool | Pools
     lease_seconds: int
     router: IPv4Address | None = None
     dns: tuple[IPv4Address, ...] = ()
+    ntp: tuple[IPv4Address, ...] = ()
+    domain: str = ""
+    search: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.network.num_addresses < 4:
@@ -53,24 +92,34 @@ class Subnet:
                 f"the subnet {self.network} has no room for clients",
                 "give the interface an address with a prefix of /30 or shorter",
             )
-        if not (self.usable(self.pool.first) and self.usable(self.pool.last)):
-            raise SubnetError(
-                f"the pool {self.pool} is not inside the subnet {self.network}",
-                f"choose it between {self.network[1]} and {self.network[-2]}",
-            )
-        if self.pool.last < self.pool.first:
-            raise SubnetError(f"the pool {self.pool} ends before it begins", "write the lower address first")
+        for part in self.pool.ranges:
+            self._check_pool(part)
         if len(self.pool) > MAX_POOL:
             raise SubnetError(f"the pool {self.pool} is too large", f"use at most {MAX_POOL} addresses")
-        for what, address in (("the server's own address", self.server), ("the router", self.router)):
-            if address is not None and address in self.pool:
-                raise SubnetError(
-                    f"the pool {self.pool} contains {what}, {address}", "choose a pool that leaves it out"
-                )
+        ordered = sorted(self.pool.ranges, key=lambda part: part.first)
+        for one, other in pairwise(ordered):
+            if other.first <= one.last:
+                raise SubnetError(f"the pools {one} and {other} overlap", "end the one before the other begins")
         if self.router is not None and not self.usable(self.router):
             raise SubnetError(
                 f"the router {self.router} is not in the subnet {self.network}", "clients could not reach it"
             )
+
+        for name in (self.domain, *self.search):
+            if name:
+                _check_domain(name)
+
+    def _check_pool(self, pool: Pool) -> None:
+        if not (self.usable(pool.first) and self.usable(pool.last)):
+            raise SubnetError(
+                f"the pool {pool} is not inside the subnet {self.network}",
+                f"choose it between {self.network[1]} and {self.network[-2]}",
+            )
+        if pool.last < pool.first:
+            raise SubnetError(f"the pool {pool} ends before it begins", "write the lower address first")
+        for what, address in (("the server's own address", self.server), ("the router", self.router)):
+            if address is not None and address in pool:
+                raise SubnetError(f"the pool {pool} contains {what}, {address}", "choose a pool that leaves it out")
 
     def usable(self, address: IPv4Address) -> bool:
         """A client in this subnet could have this address."""
@@ -96,8 +145,13 @@ def upper_half(network: IPv4Network, taken: set[IPv4Address]) -> Pool:
     return Pool(*max(pieces, key=lambda piece: int(piece[1]) - int(piece[0])))
 
 
-def parse_pool(text: str) -> Pool:
-    """A pool written "10.77.0.100-10.77.0.199". SubnetError if it is not."""
+def parse_pool(text: str) -> Pool | Pools:
+    """A pool written "10.77.0.100-10.77.0.199", or several with commas between. SubnetError if it is none."""
+    parts = tuple(_parse_range(part) for part in text.split(","))
+    return parts[0] if len(parts) == 1 else Pools(parts)
+
+
+def _parse_range(text: str) -> Pool:
     first, dash, last = text.partition("-")
     try:
         if not dash:
@@ -105,3 +159,59 @@ def parse_pool(text: str) -> Pool:
         return Pool(IPv4Address(first.strip()), IPv4Address(last.strip()))
     except ValueError as error:
         raise SubnetError(f"{text!r} is no pool", "write it like 10.77.0.100-10.77.0.199") from error
+
+
+def parse_subnet(text: str, like: Subnet) -> Subnet:
+    """A subnet behind a relay agent, such as "10.78.0.0/24 pool=10.78.0.100-10.78.0.199 router=10.78.0.1".
+
+    It may have dns, ntp, domain, search and lease besides, which are else those of our own subnet. SubnetError.
+    """
+    first, *words = text.split()
+    try:
+        network = IPv4Network(first)
+    except ValueError as error:
+        raise SubnetError(f"{first!r} is no subnet ({error})", f"write it {SUBNET_FORM}") from error
+    given = dict(word.partition("=")[::2] for word in words)
+    unknown = set(given) - SUBNET_WORDS
+    if unknown or len(given) < len(words):
+        what = f"{min(unknown)!r} is nothing that a subnet has" if unknown else "a word stands there twice"
+        raise SubnetError(f"the subnet {network}: {what}", f"write it {SUBNET_FORM}")
+    for word in ("pool", "router"):
+        if word not in given:
+            # Without a router its clients would reach neither us nor their disks: we are in another subnet.
+            raise SubnetError(f"the subnet {network} has no {word}", f"write it {SUBNET_FORM}")
+    try:
+        return replace(
+            like,
+            network=network,
+            pool=parse_pool(given["pool"]),
+            router=IPv4Address(given["router"]),
+            dns=_addresses(given["dns"]) if "dns" in given else like.dns,
+            ntp=_addresses(given["ntp"]) if "ntp" in given else like.ntp,
+            domain=given.get("domain", like.domain),
+            search=tuple(given["search"].split(",")) if "search" in given else like.search,
+            lease_seconds=int(given.get("lease", like.lease_seconds)),
+        )
+    except ValueError as error:
+        if isinstance(error, SubnetError):
+            raise
+        raise SubnetError(f"the subnet {network}: {error}", f"write it {SUBNET_FORM}") from error
+
+
+def check_apart(subnets: Sequence[Subnet]) -> None:
+    """SubnetError if two of them have addresses in common."""
+    for number, one in enumerate(subnets):
+        for other in subnets[number + 1 :]:
+            if one.network.overlaps(other.network):
+                raise SubnetError(f"the subnets {one.network} and {other.network} overlap", "correct one of them")
+
+
+def _addresses(text: str) -> tuple[IPv4Address, ...]:
+    return tuple(IPv4Address(part.strip()) for part in text.split(","))
+
+
+def _check_domain(name: str) -> None:
+    try:
+        encode_domains([name])
+    except ValueError as error:
+        raise SubnetError(str(error), "use letters, digits, dashes and dots") from error

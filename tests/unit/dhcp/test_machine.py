@@ -19,6 +19,7 @@ from bootlink_dhcp.leases import LeaseTable
 from bootlink_dhcp.machine import STRANGERS_BURST, STRANGERS_PER_SECOND, DhcpMachine
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.subnet import Pool, Subnet
+from bootlink_dhcp.topology import Scope, Topology
 from bootlink_dhcp.tracker import BootTracker
 from bootlink_events import BootAddressed, BootFailed, BootLoaderChanged, BootStarted, ClientSeen, LoaderRule
 from bootlink_wire import dhcp
@@ -46,6 +47,7 @@ class Lab:
         self, *, loaders: tuple[str, ...] = ALL_LOADERS, port: int = 69, chain: bool = True, pool_size: int = 4
     ) -> None:
         self.names = {KNOWN: "pc-007"}
+        self.group_options: tuple[tuple[int, bytes], ...] = ()
         self.rules: dict[str, tuple[LoaderRule, ...]] = {}
         self.files, self.chain, self.now = BootFiles(SERVER, port, AtHand(*loaders)), chain, T0
         self.leases_on_disk: dict[str, Mapping[str, Any]] = {}
@@ -60,7 +62,7 @@ class Lab:
         self.leases = LeaseTable(self.subnet, self.reservations.owner, self._record_lease)
         self.leases.restore(list(self.leases_on_disk.items()), self.now)
         boots = Boots(self.tracker, self.files, FirmwareMemory(no_record), self, chain_rom_ipxe=self.chain)
-        self.machine = DhcpMachine(self.subnet, self.leases, boots, self)
+        self.machine = DhcpMachine(Topology(Scope(self.subnet, self.leases)), boots, self)
 
     def _record_lease(self, key: str, value: Mapping[str, Any] | None) -> None:
         self.leases_on_disk.pop(key, None)
@@ -75,6 +77,9 @@ class Lab:
 
     def reserved(self, mac: str) -> IPv4Address | None:
         return self.reservations.of(mac)
+
+    def options(self, mac: str) -> tuple[tuple[int, bytes], ...]:
+        return self.group_options
 
     def handle(self, packet: DhcpPacket) -> Decision:
         """As the server does it: through the bytes."""
@@ -390,7 +395,7 @@ def test_a_lost_service_state_costs_one_more_loader_and_no_boot() -> None:
     lab.exchange("ovmf", PC, 1)
     lab.tracker = BootTracker(no_record)
     boots = Boots(lab.tracker, BootFiles(SERVER, 69, AtHand(*ALL_LOADERS)), FirmwareMemory(no_record), lab)
-    lab.machine = DhcpMachine(lab.subnet, lab.leases, boots, lab)
+    lab.machine = DhcpMachine(Topology(Scope(lab.subnet, lab.leases)), boots, lab)
     _, ack = lab.exchange("ipxe", PC, 2)
     assert file_of(ack).endswith("undionly.kpxe") or file_of(ack).endswith("snponly.efi")
     _, ack = lab.exchange("ipxe", PC, 3)
@@ -608,3 +613,44 @@ def test_http_boot_is_answered_with_a_url_and_its_own_class() -> None:
     assert ack.reply is not None
     assert ack.reply.packet.get(opt.VENDOR_CLASS) == "HTTPClient"
     assert opt.VENDOR_SPECIFIC.code not in ack.reply.packet.options
+
+
+def test_a_groups_options_take_the_place_of_the_usual_and_never_of_what_a_boot_needs() -> None:
+    lab = Lab()
+    lab.group_options = ((6, b"\x09\x09\x09\x09"), (42, SERVER.packed), (43, b"\1\1\1"), (60, b"mine"))
+    offer, ack = lab.exchange("os", PC, 1)
+    for decision in (offer, ack):
+        assert decision.reply is not None
+        packet = decision.reply.packet
+        assert packet.get(opt.DNS) == (IPv4Address("9.9.9.9"),)
+        assert (packet.get(opt.NTP_SERVERS), packet.get(opt.VENDOR_CLASS)) == ((SERVER,), "mine")
+    _, ack = lab.exchange("ovmf", PC, 2)
+    assert ack.reply is not None
+    assert ack.reply.packet.get(opt.VENDOR_CLASS) == "PXEClient"
+    assert ack.reply.packet.options[43] == opt.encapsulate([(6, b"\x08")])
+    assert ack.reply.packet.get(opt.DNS) == (IPv4Address("9.9.9.9"),)
+    assert ack.reply.packet.get(opt.TFTP_SERVERS) == (SERVER,)
+
+
+def test_what_does_not_fit_the_clients_packet_is_left_out_whole() -> None:
+    lab = Lab()
+    lab.group_options = ((200, b"a" * 100), (201, b"b" * 200), (202, b"c"))
+    asked = with_options(discover("ovmf", PC, 1), opt.MAX_MESSAGE_SIZE.encode(576))
+    small = lab.handle(asked).reply
+    assert small is not None
+    assert {200, 201, 202} & set(small.packet.options) == {200, 202}
+    asked = with_options(asked, opt.MAX_MESSAGE_SIZE.encode(1500))
+    large = lab.machine.handle(asked, lab.now).reply
+    assert large is not None
+    assert {200, 201, 202} <= set(large.packet.options)
+    assert len(dhcp.encode(large.packet)) <= 1472
+
+
+def test_ipxe_is_told_its_initiator_name_with_its_script() -> None:
+    lab = Lab()
+    lab.exchange("ovmf", PC, 1)
+    _, ack = lab.exchange("ipxe", PC, 2)
+    assert ack.reply is not None
+    boot_id = lab.tracker.current(PC)
+    name = f"iqn.2026-11.io.bootlink:52-54-00-12-34-56:{boot_id}"
+    assert ack.reply.packet.get(opt.INITIATOR_NAME) == name

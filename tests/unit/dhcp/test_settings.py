@@ -16,10 +16,32 @@ from bootlink_events import LoaderRule
 from bootlink_runtime import StartupError, load
 
 OWN = IPv4Interface("10.77.0.1/24")
+FAR = "10.78.0.0/24 pool=10.78.0.9-10.78.0.99 router=10.78.0.1"
 
 
 def subnet(own: IPv4Interface = OWN, **settings: Any) -> Subnet:
-    return DhcpSettings(**settings).subnet(own)
+    made = DhcpSettings(**settings)
+    own_subnet = made.subnet(own)
+    made.relayed(own_subnet)
+    return own_subnet
+
+
+def test_subnets_behind_relay_agents_are_like_our_own_unless_told_otherwise() -> None:
+    settings = DhcpSettings(
+        subnets=f"{FAR} lease=600 domain=far.example; 10.79.0.0/16 pool=10.79.1.1-10.79.1.9,10.79.2.1-10.79.2.9 "
+        "router=10.79.0.1 dns=10.79.0.2,10.79.0.3 search=a.example,b.example;",
+        domain="lab.example",
+        pool="10.77.0.10-10.77.0.19,10.77.0.30-10.77.0.39",
+    )
+    own = settings.subnet(OWN)
+    assert (len(own.pool), str(own.pool)) == (20, "10.77.0.10-10.77.0.19, 10.77.0.30-10.77.0.39")
+    far, farther = settings.relayed(own)
+    assert (far.lease_seconds, far.domain, far.server) == (600, "far.example", OWN.ip)
+    assert (farther.lease_seconds, farther.domain, farther.search) == (3600, "lab.example", ("a.example", "b.example"))
+    assert [str(address) for address in farther.dns] == ["10.79.0.2", "10.79.0.3"]
+    assert IPv4Address("10.79.2.9") in farther.pool
+    assert IPv4Address("10.79.1.10") not in farther.pool
+    assert len(list(farther.pool)) == len(farther.pool) == 18
 
 
 def test_the_pool_nobody_asked_for_is_the_upper_half() -> None:
@@ -47,6 +69,20 @@ def test_the_default_pool_leaves_out_our_address_and_the_routers() -> None:
         (OWN, {"router": IPv4Address("10.78.0.9")}, "not in the subnet", "could not reach"),
         (IPv4Interface("10.0.0.1/8"), {"pool": "10.1.0.0-10.3.0.0"}, "too large", "at most"),
         (IPv4Interface("10.0.0.1/31"), {}, "no room", "/30"),
+        (OWN, {"pool": "10.77.0.10-10.77.0.20,10.77.0.20-10.77.0.30"}, "10.77.0.20-10.77.0.30 overlap", "end the one"),
+        (OWN, {"pool": "10.77.0.10-10.77.0.20,10.78.0.1-10.78.0.2"}, "not inside the subnet", "between"),
+        (OWN, {"domain": "no domain"}, "'no domain' is no domain name", "letters"),
+        (OWN, {"search": "lab.example,-"}, "'-' is no domain name", "letters"),
+        (OWN, {"subnets": "10.78.0.0/24"}, "has no pool", "BOOTLINK_DHCP_SUBNETS"),
+        (OWN, {"subnets": "10.78.0.1/24 pool=10.78.0.9-10.78.0.9"}, "is no subnet", "like 10.78.0.0/24"),
+        (OWN, {"subnets": "10.78.0.0/24 pool=10.78.0.9-10.78.0.9"}, "has no router", "router="),
+        (OWN, {"subnets": FAR + " dsn=10.0.0.1"}, "'dsn' is nothing that a subnet has", "like"),
+        (OWN, {"subnets": FAR + " dns=10.0.0"}, "10.78.0.0/24: Expected 4 octets", "like"),
+        (OWN, {"subnets": FAR + " router=10.78.0.2"}, "a word stands there twice", "like"),
+        (OWN, {"subnets": FAR.replace("router=10.78", "router=10.79")}, "router 10.79.0.1 is not in", "reach"),
+        (OWN, {"subnets": FAR.replace("0.9-", "1.9-")}, "not inside the subnet 10.78.0.0/24", "between"),
+        (OWN, {"subnets": f"{FAR};{FAR}"}, "10.78.0.0/24 and 10.78.0.0/24 overlap", "correct one"),
+        (OWN, {"subnets": "10.77.0.0/16 pool=10.77.5.1-10.77.5.9 router=10.77.5.10"}, "overlap", "correct one"),
     ],
 )
 def test_a_contradiction_is_one_line_with_a_remedy(
