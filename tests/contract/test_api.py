@@ -145,6 +145,7 @@ async def test_a_client_shows_its_link_its_plan_and_why_it_cannot_boot(registry:
         "policy": "keep",
         "chap": "off",
         "own_layer": False,
+        "start": None,
     }
     assert linked["plan"]["refusal"]["cause"] == "no_blockstore"
     assert linked["plan"]["disks"][0]["layers"][0]["path"] == str(disk)

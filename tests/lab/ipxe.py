@@ -7,6 +7,7 @@ import contextlib
 import re
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -51,8 +52,9 @@ class Screen:
 
 
 @contextlib.asynccontextmanager
-async def pc(boot_file: str) -> AsyncIterator[Screen]:
-    """A PC that iPXE starts and that is given this boot file by DHCP."""
+async def pc(boot_file: str, *, disk: Path | None = None) -> AsyncIterator[Screen]:
+    """A PC that iPXE starts and that is given this boot file by DHCP; with a raw disk of its own."""
+    own = ("-drive", f"file={disk},format=raw,if=none,id=d0,snapshot=on", "-device", "ide-hd,drive=d0")
     if shutil.which("qemu-system-x86_64") is None:
         pytest.fail("qemu-system-x86_64 is missing: apt install qemu-system-x86 ipxe-qemu seabios")
     process = await asyncio.create_subprocess_exec(
@@ -60,6 +62,7 @@ async def pc(boot_file: str) -> AsyncIterator[Screen]:
         *("-serial", "stdio", "-monitor", "none"),
         *("-netdev", f"user,id=n0,bootfile={boot_file}"),
         *("-device", f"virtio-net-pci,netdev=n0,bootindex=1,mac={MAC}"),
+        *(own if disk is not None else ()),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bootlink import api
+from bootlink import api, starts
 from bootlink.output import AsJson, moment, print_facts, print_json, print_table
 
 app = typer.Typer(name="client", help="Clients: the PCs.", no_args_is_help=True)
@@ -176,10 +176,13 @@ def _plan(client: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _boots(link: dict[str, Any]) -> str:
+    if link["image"] is None:
+        return starts.told(link["start"]) or ""
     channel = f":{link['channel']}" if link["channel"] else ""
     version = f" (version {link['version']})" if link["version"] else ""
     own = ", with a layer of its own" if link["own_layer"] else ""
-    return f"{link['image']}{channel}{version}, policy {link['policy']}{own}"
+    how = f"; {starts.told(link['start'])}" if link["start"] else ""
+    return f"{link['image']}{channel}{version}, policy {link['policy']}{own}{how}"
 
 
 def _last_boot(boot: dict[str, Any] | None) -> dict[str, Any]:

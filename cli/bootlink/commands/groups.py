@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bootlink import api
+from bootlink import api, starts
 from bootlink.output import AsJson, print_facts, print_json, print_table
 
 app = typer.Typer(name="group", help="Groups: clients that share links.", no_args_is_help=True)
@@ -89,4 +89,6 @@ def describe(rule: dict[str, Any]) -> str:
 
 def _disk(link: dict[str, Any]) -> str:
     where = f"LUN {link['lun']}: " if link["lun"] else ""
+    if link["image"] is None:
+        return f"{where}{starts.told(link['start'])}"
     return f"{where}{link['image']} ({link['channel'] or link['version']}, {link['policy']})"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bootlink import api, references
+from bootlink import api, references, starts
 from bootlink.jobs import follow
 from bootlink.output import AsJson, moment, print_facts, print_json, print_table
 
@@ -36,9 +36,9 @@ class Chap(StrEnum):
 @app.command("set")
 def set_link(
     words: Annotated[
-        list[str],
-        typer.Argument(help="The client (name or MAC), then the image.", metavar="[CLIENT] IMAGE[:CHANNEL|:VERSION]"),
-    ],
+        list[str] | None,
+        typer.Argument(help="The client (name or MAC), then the image.", metavar="[CLIENT] [IMAGE[:CHANNEL|:VERSION]]"),
+    ] = None,
     group: Group = None,
     default: Default = False,
     policy: Annotated[
@@ -56,22 +56,35 @@ def set_link(
     ] = Chap.off,
     version: Annotated[int | None, typer.Option(help="Pin this version instead of a channel.", min=1)] = None,
     lun: Lun = 0,
+    boot: starts.BootOption = starts.Boot.disk,
+    kernel: starts.Kernel = "",
+    initrd: starts.Initrd = None,
+    arguments: starts.Arguments = "",
+    filename: starts.Filename = "",
+    keep_san: starts.KeepSan = False,
     as_json: AsJson = False,
 ) -> None:
     """Link a client, a --group or the --default to an image, from the next boot on.
 
     The channel is production unless another is named: bootlink link set pc-07 win11:test. A further disk beside the one
-    that is booted: bootlink link set --default games --lun 1
+    that is booted: bootlink link set --default games --lun 1. Without an image: bootlink link set pc-07 --boot local
     """
-    scope, name, rest = _whose(words, group, default=default)
-    if len(rest) != 1:
+    scope, name, rest = _whose(words or [], group, default=default)
+    start = starts.wish(boot, kernel=kernel, initrds=initrd, arguments=arguments, filename=filename, keep_san=keep_san)
+    if starts.without_disk(start):
+        if rest:
+            raise typer.BadParameter(f"--boot {boot} boots no image: leave {rest[0]} out")
+        wanted: dict[str, Any] = {"version": version}
+    elif len(rest) != 1:
         raise typer.BadParameter("name one image: bootlink link set (CLIENT | --group G | --default) IMAGE")
-    linked = references.parse_with(rest[0], version)
+    else:
+        linked = references.parse_with(rest[0], version)
+        wanted = {"image": linked.image, **linked.wish()}
     body = {
         "scope": scope,
         "name": name,
-        "image": linked.image,
-        **linked.wish(),
+        **wanted,
+        "start": start,
         "policy": policy.value if policy is not None else None,
         "chap": chap.value,
         "own_layer": own_layer,
@@ -94,7 +107,7 @@ def list_links(as_json: AsJson = False) -> None:
         return
     print_table(
         ("whose", "LUN", "image", "channel or version", "policy", "changed"),
-        [(_owner(k), k["lun"], k["image"], _pointer(k), k["policy"], moment(k["changed"])) for k in links],
+        [(_owner(k), k["lun"], *_linked(k), moment(k["changed"])) for k in links],
         empty="there are no links yet; set one: bootlink link set --default IMAGE",
     )
 
@@ -155,9 +168,10 @@ def print_link(link: dict[str, Any], *, as_json: bool) -> None:
             "LUN": link["lun"] or None,
             "image": link["image"],
             "channel" if link["channel"] else "version": link["channel"] or link["version"],
+            **starts.facts(link["start"]),
             "own layer": link["own_layer"] or None,
-            "policy": link["policy"],
-            "CHAP": link["chap"],
+            "policy": link["policy"] if link["image"] else None,
+            "CHAP": link["chap"] if link["image"] else None,
             "changed": moment(link["changed"]),
         }
     )
@@ -167,5 +181,8 @@ def _owner(link: dict[str, Any]) -> str:
     return f"{link['scope']} {link['name']}".strip()
 
 
-def _pointer(link: dict[str, Any]) -> str:
-    return link["channel"] or f"version {link['version']}"
+def _linked(link: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
+    """Image, channel or version, and policy; without an image what it boots instead."""
+    if link["image"] is None:
+        return starts.told(link["start"]), None, None
+    return link["image"], link["channel"] or f"version {link['version']}", link["policy"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from bootlink import api, references
+from bootlink import api, references, starts
 from bootlink.commands.links import Default, Group, Policy, app, path_to
 from bootlink.errors import CommandError
 from bootlink.output import AsJson, print_facts, print_json, print_table
@@ -32,27 +32,37 @@ def show(client: Client = None, group: Group = None, default: Default = False, a
 @menu.command()
 def add(
     entry: Entry,
-    image: Annotated[str, typer.Argument(help="What it boots.", metavar="IMAGE[:CHANNEL|:VERSION]")],
+    image: Annotated[str, typer.Argument(help="What it boots.", metavar="[IMAGE[:CHANNEL|:VERSION]]")] = "",
     client: Client = None,
     group: Group = None,
     default: Default = False,
     title: Annotated[str, typer.Option(help="What the menu shows; unset: the image's name.")] = "",
     policy: Annotated[Policy, typer.Option(help="What becomes of a PC's writes to it.")] = Policy.discard,
     version: Annotated[int | None, typer.Option(help="Pin this version instead of a channel.", min=1)] = None,
+    boot: starts.BootOption = starts.Boot.disk,
+    kernel: starts.Kernel = "",
+    initrd: starts.Initrd = None,
+    arguments: starts.Arguments = "",
+    filename: starts.Filename = "",
+    keep_san: starts.KeepSan = False,
     as_json: AsJson = False,
 ) -> None:
     """Offer a further image at the boot, at the end of the menu; or change the entry of this name.
 
-    bootlink link menu add --default ubuntu ubuntu-24 --title "Ubuntu 24.04"
+    bootlink link menu add --default ubuntu ubuntu-24 --title "Ubuntu 24.04"; or without an image:
+    bootlink link menu add --default own --boot local
     """
-    linked = references.parse_with(image, version)
-    wanted = {
-        "name": entry,
-        "title": title,
-        "image": linked.image,
-        **linked.wish(),
-        "policy": policy.value,
-    }
+    start = starts.wish(boot, kernel=kernel, initrds=initrd, arguments=arguments, filename=filename, keep_san=keep_san)
+    wanted: dict[str, Any] = {"name": entry, "title": title, "policy": policy.value, "start": start}
+    if starts.without_disk(start):
+        if image or version is not None:
+            raise typer.BadParameter(f"--boot {boot} boots no image: leave it out")
+        wanted |= {"image": None, "channel": None, "version": None}
+    elif not image:
+        raise typer.BadParameter("name what it boots: bootlink link menu add ENTRY IMAGE, or --boot local")
+    else:
+        linked = references.parse_with(image, version)
+        wanted |= {"image": linked.image, **linked.wish()}
     path = _path(client, group, default=default)
     registry = api.from_environment()
     held = _held(registry, path)
@@ -148,11 +158,8 @@ def _print(path: tuple[str, ...], held: dict[str, Any], *, as_json: bool) -> Non
 
 
 def _row(entry: dict[str, Any], default: str) -> tuple[Any, ...]:
-    pointer = entry["channel"] or f"version {entry['version']}"
-    return (
-        entry["name"],
-        entry["title"] or None,
-        f"{entry['image']}, {pointer}",
-        entry["policy"],
-        entry["name"] == default,
-    )
+    linked, policy = starts.told(entry["start"]), None
+    if entry["image"] is not None:
+        pointer = entry["channel"] or f"version {entry['version']}"
+        linked, policy = f"{entry['image']}, {pointer}", entry["policy"]
+    return entry["name"], entry["title"] or None, linked, policy, entry["name"] == default

@@ -154,7 +154,8 @@ class BootPlan(_Plan):
         for offered in self.menu.entries if self.menu else ():
             if offered.name == entry:
                 disks = {disk.lun: disk for disk in (*self.disks, *offered.disks)}
-                return self.model_copy(update={"disks": tuple(disks[lun] for lun in sorted(disks))})
+                update = {"disks": tuple(disks[lun] for lun in sorted(disks)), "start": offered.start}
+                return self.model_copy(update=update)
         return None
 
 

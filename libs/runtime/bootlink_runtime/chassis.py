@@ -112,18 +112,27 @@ class Chassis:
         """Carry out these commands when this node is asked to. A handler that cannot, raises CommandError."""
         self.spawn(rpc.serve(self.bus, self.name, self.node, handlers, self.log), name="commands")
 
-    def announce_portals(self, portals: list[str], storage: Callable[[], Storage | None] = lambda: None) -> None:
+    def announce_portals(
+        self,
+        portals: list[str],
+        storage: Callable[[], Storage | None] = lambda: None,
+        free: Callable[[], int | None] = lambda: None,
+    ) -> None:
         """Tell the registry where clients reach this node's block store, now and at every reconnection.
 
-        `storage` says where the node keeps what. It is asked each time, in a thread.
+        `storage` says where the node keeps what, `free` how many bytes write-backs may still take. They are asked each
+        time, in a thread.
         """
-        self.spawn(self._announce(tuple(portals), storage), name="announce portals")
+        self.spawn(self._announce(tuple(portals), storage, free), name="announce portals")
 
-    async def _announce(self, portals: tuple[str, ...], storage: Callable[[], Storage | None]) -> None:
+    async def _announce(
+        self, portals: tuple[str, ...], storage: Callable[[], Storage | None], free: Callable[[], int | None]
+    ) -> None:
         while True:
             epoch = await self.bus.epoch_after(0)
             told = await asyncio.to_thread(storage)
-            info = NodeInfo(node=self.node, portals=portals, seen=datetime.now(UTC), storage=told)
+            left = await asyncio.to_thread(free)
+            info = NodeInfo(node=self.node, portals=portals, seen=datetime.now(UTC), storage=told, free=left)
             try:
                 await self.bus.put(NODES_BUCKET, subject_token(self.node), info.model_dump_json().encode())
             except BusUnavailable as error:  # also while the registry has not made the bucket yet

@@ -75,11 +75,17 @@ class Space:
         stat = os.statvfs(self.folder)
         return stat.f_bavail * stat.f_frsize
 
+    def left(self) -> int | None:
+        """As `free`; None where it cannot be told."""
+        try:
+            return self.free()
+        except OSError:  # the health check says so
+            return None
+
     def fell(self) -> int | None:
         """Look. The bytes left, if they have fallen below the reserve since they were last clearly above it."""
-        try:
-            free = self.free()
-        except OSError:  # the health check says so
+        free = self.left()
+        if free is None:
             return None
         if free < self.reserve and not self.low:
             self.low = True

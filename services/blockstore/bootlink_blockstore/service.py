@@ -154,7 +154,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.spawn(reclaim(store.attachments, journal, space, retention), name="reclaim")
     chassis.listening("iscsi", host, port)
     chassis.serve_commands(store.commands.handlers)
-    chassis.announce_portals([f"{reachable}:{port}"], lambda: spindles.storage(store.root))
+    chassis.announce_portals([f"{reachable}:{port}"], lambda: spindles.storage(store.root), space.left)
     settle()
     chassis.ready()
     try:

@@ -134,3 +134,4 @@ class Catalogue:
     groups: Mapping[str, GroupSettings] = field(default_factory=dict)  # of those that have some
     portals: tuple[str, ...] = ()
     unfit: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by layer: portals that must not serve it
+    full: Mapping[str, str] = field(default_factory=dict)  # portals where no boot may begin, and why, in words

@@ -11,9 +11,9 @@ A super client boots its branch, whatever its links say, and is shown no menu. A
 version of its link, as one layer more. Both have a content of their own, to which what they write is bound.
 
 Where something stands in the way of a boot the plan carries a refusal, whose words reach the PC's own screen; the first
-that applies, in this order: disabled, no_link, image_missing, no_blockstore, shared_spindle. A refused plan names no
-disk, so that no block store serves it; only `no_blockstore` leaves the disks in, as it passes by itself when a block
-store announces itself.
+that applies, in this order: disabled, no_link, image_missing, no_blockstore, shared_spindle, disk_full. A refused plan
+names no disk, so that no block store serves it; only `no_blockstore` and `disk_full` leave the disks in, as they pass
+by themselves when a block store announces itself, or has room again.
 """
 
 from __future__ import annotations
@@ -85,6 +85,14 @@ def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> 
     if refusal is None and not portals:
         refusal = _shared_spindle(disks) if from_disk(start) else None
         disks, menu = (), None  # of a menu that hangs on no disk, what is left is the link itself
+    elif refusal is None and catalogue.full:
+        roomy = tuple(portal for portal in portals if portal not in catalogue.full)
+        if roomy:
+            portals = roomy
+        elif from_disk(start):
+            refusal = _disk_full(catalogue, portals)
+        else:
+            disks, menu = (), None
     settings = _GROUPLESS if client.group is None else catalogue.groups.get(client.group, _GROUPLESS)
     return BootPlan(
         mac=client.mac,
@@ -285,4 +293,13 @@ def _shared_spindle(disks: tuple[DiskPlan, ...]) -> Refusal:
         cause="shared_spindle",
         detail=f"each block store keeps image {names} and its write-backs on one rotating disk",
         remedy="move one of them to another disk (bootlink status names it), or set BOOTLINK_REGISTRY_SPINDLE=warn",
+    )
+
+
+def _disk_full(catalogue: Catalogue, portals: tuple[str, ...]) -> Refusal:
+    left = ", ".join(dict.fromkeys(catalogue.full[portal] for portal in portals))
+    return Refusal(
+        cause="disk_full",
+        detail=f"there is no room for what this PC would write: block store {left}",
+        remedy="free space where the block store keeps its data, or lower BOOTLINK_REGISTRY_BOOT_RESERVE",
     )

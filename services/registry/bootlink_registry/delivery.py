@@ -75,7 +75,7 @@ class Delivery:
     @property
     def serving(self) -> rows.Serving:
         """Who serves now, for the compiler."""
-        return rows.Serving(self._nodes.portals, self._spindles.unfit)
+        return rows.Serving(self._nodes.portals, self._spindles.unfit, self._nodes.nodes.full)
 
     def delivered(self, plan: BootPlan) -> bool:
         """Whether this very plan is in the bucket."""

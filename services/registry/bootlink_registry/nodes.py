@@ -4,6 +4,10 @@ Each block store puts itself into a bucket every few seconds. A node counts as g
 NODE_TTL_SECONDS *while this registry was connected*: the bucket's own expiry says nothing to a watch, and after an
 outage of NATS the bucket may come back empty although every node still runs. Taking all portals out of all plans
 over a restart of NATS would keep PCs from booting for nothing. A snapshot on disk bridges a restart of the registry.
+
+A node also tells how much its write-backs may still take. Below the reserve it is *full*: no boot is begun there until
+it is clearly above, because a system whose disk fails in the middle of its work is worse than a PC that says why it
+does not start. What runs there, runs on.
 """
 
 from __future__ import annotations
@@ -21,21 +25,34 @@ from bootlink_runtime import Bus, Logger, Replica
 from bootlink_runtime.stores import NODE_TTL_SECONDS
 
 TICK_SECONDS: Final = 2.0
+FULL_REARM: Final = 10  # percent above the reserve at which a node is no longer full: PCs write and are restarted
 NODES_LIMIT: Final = 256  # block stores held; the bucket is written by whoever may speak to NATS
 
 
 class Nodes:
-    """Which nodes were heard of, and when. A pure record: time is passed in, in seconds of any steady clock."""
+    """Which nodes were heard of, and when. A pure record: time is passed in, in seconds of any steady clock.
 
-    def __init__(self) -> None:
+    `reserve`: bytes that a node must have left for boots to begin there; 0: it may be filled up.
+    """
+
+    def __init__(self, reserve: int = 0) -> None:
+        self.reserve = reserve
         self._heard: dict[str, tuple[NodeInfo, float]] = {}
+        self._full: set[str] = set()  # names
 
     def heard(self, info: NodeInfo, now: float) -> bool:
-        """A node announced itself. True if that changes the portals, or where it keeps what."""
-        before = self.portals, self._storage(info.node)
+        """A node announced itself. True if that changes the portals, where it keeps what, or whether it is full."""
+        before = self.portals, self._storage(info.node), info.node in self._full
         if info.node in self._heard or len(self._heard) < NODES_LIMIT:
             self._heard[info.node] = (info, now)
-        return (self.portals, self._storage(info.node)) != before
+            self._weigh(info)
+        return (self.portals, self._storage(info.node), info.node in self._full) != before
+
+    def _weigh(self, info: NodeInfo) -> None:
+        if info.free is not None and info.free < self.reserve:
+            self._full.add(info.node)
+        elif info.free is None or info.free * 100 >= self.reserve * (100 + FULL_REARM):
+            self._full.discard(info.node)
 
     def _storage(self, node: str) -> Storage | None:
         known = self._heard.get(node)
@@ -50,6 +67,7 @@ class Nodes:
         gone = [name for name, (_, at) in self._heard.items() if now - at > NODE_TTL_SECONDS]
         for name in gone:
             del self._heard[name]
+            self._full.discard(name)
         return gone
 
     @property
@@ -61,12 +79,24 @@ class Nodes:
         """All nodes' portals, by node name, each once."""
         return tuple(dict.fromkeys(portal for info in self.all for portal in info.portals))
 
+    @property
+    def full(self) -> dict[str, str]:
+        """Portals of nodes that are full, and what is to be said of them."""
+        return {
+            portal: f"{info.node} has {(info.free or 0) >> 20} MiB left"
+            for info in self.all
+            if info.node in self._full
+            for portal in info.portals
+        }
+
 
 class NodeWatch:
     """Follows the bucket of nodes; calls `on_change` when the portals change, or where a node keeps what."""
 
-    def __init__(self, bus: Bus, snapshot: Path, on_change: Callable[[], None], log: Logger) -> None:
-        self.nodes = Nodes()
+    def __init__(
+        self, bus: Bus, snapshot: Path, on_change: Callable[[], None], log: Logger, *, reserve: int = 0
+    ) -> None:
+        self.nodes = Nodes(reserve)
         self.changed = asyncio.Event()  # set at the next change; then there is another one
         self._bus = bus
         self._on_change = on_change
@@ -95,7 +125,7 @@ class NodeWatch:
             self._log.warning("node unreadable", key=key, error=str(error))
             return
         if self.nodes.heard(info, time.monotonic()):
-            self._log.info("block store announced", node=info.node, portals=list(info.portals))
+            self._log.info("block store announced", node=info.node, portals=list(info.portals), free=info.free)
             self._change()
 
     def _change(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -116,10 +116,11 @@ def group_settings_of(row: Any) -> GroupSettings:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Who serves: the portals there are, and which of them must not serve a layer, as a function of all layers."""
+    """Who serves: the portals there are, and which of them must not serve a layer (a function of all layers)."""
 
     portals: tuple[str, ...]
     unfit: Callable[[Mapping[str, Layer]], Mapping[str, frozenset[str]]]
+    full: Mapping[str, str] = field(default_factory=dict)  # portals whose node has no room for more, and why
 
 
 async def read_catalogue(connection: Connection, serving: Serving, macs: Collection[str] | None = None) -> Catalogue:
@@ -151,4 +152,5 @@ async def read_catalogue(connection: Connection, serving: Serving, macs: Collect
         groups={row["name"]: group_settings_of(row) for row in groups},
         portals=serving.portals,
         unfit=serving.unfit(by_id),
+        full=serving.full,
     )

@@ -34,7 +34,9 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
     log, health, bus = chassis.log, chassis.health, chassis.bus
     database = Database(settings.database_url, log)
     layers = Layers(database, log)
-    nodes = NodeWatch(bus, chassis.data / "nodes.json", lambda: delivery.full_round(), log)
+    nodes = NodeWatch(
+        bus, chassis.data / "nodes.json", lambda: delivery.full_round(), log, reserve=int(settings.boot_reserve)
+    )
     spindles = Spindles(
         database,
         layers,

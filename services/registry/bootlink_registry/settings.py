@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import ByteSize, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from bootlink_registry.names import check_pattern
@@ -53,6 +53,11 @@ class RegistrySettings(StoreSettings):
         default="warn",
         description="what happens where images and write-backs share a rotating disk: it is said, or clients are not "
         "sent there",
+    )
+    boot_reserve: ByteSize = Field(
+        default=ByteSize(1 << 30),
+        ge=0,
+        description="free space for write-backs below which a block store is sent no further PC, such as 1GiB; 0: none",
     )
     enrol_name: str = Field(default="pc-{n:03}", description="names of enrolled clients; {n} counts from 1")
 

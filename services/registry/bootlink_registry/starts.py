@@ -17,15 +17,12 @@ FILE_LIMIT: Final = 200  # characters of a file's name or URL
 ARGUMENTS_LIMIT: Final = 1_000  # characters; an x86 kernel takes 2,047, and a line of iPXE's script has to hold it
 
 FIELDS: Final = ("mac", "client", "boot_id", "server")  # that arguments may name, as {mac}
-FILE: Final = r"(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/)?[A-Za-z0-9][A-Za-z0-9._/+-]*"
-EFI_FILE: Final = r"[\\/]?[A-Za-z0-9][A-Za-z0-9._/\\-]*[A-Za-z0-9]"
+_FILE: Final = re.compile(r"(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/)?[A-Za-z0-9][A-Za-z0-9._/+-]*")
+_EFI_FILE: Final = re.compile(r"[\\/]?[A-Za-z0-9][A-Za-z0-9._/\\-]*[A-Za-z0-9]")
 # Not among these: $ & | ; # ` ' " and the backslash, which mean something to iPXE or to nobody else.
-ARGUMENTS: Final = r"([A-Za-z0-9 .,:()/_+@=!?*<>~%^\[\]-]|\{(mac|client|boot_id|server)\})*"
+_ARGUMENTS: Final = re.compile(r"([A-Za-z0-9 .,:()/_+@=!?*<>~%^\[\]-]|\{(mac|client|boot_id|server)\})*")
 
 PLAIN: Final = Start()
-_FILE: Final = re.compile(FILE)
-_EFI_FILE: Final = re.compile(EFI_FILE)
-_ARGUMENTS: Final = re.compile(ARGUMENTS)
 
 
 def check_file(name: str) -> str:

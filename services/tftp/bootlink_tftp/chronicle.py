@@ -174,19 +174,21 @@ class Chronicle:
         waiting, boot.waiting = boot.waiting, ()
         for tell in waiting:
             tell(name.mac)
-        if name.failure in screens.FAILURES:
+        if name.failure is not None and name.failure in screens.FAILURES:
             whole = self._plans.get(name.mac)
             plan = whole and (whole.chosen(name.entry) or whole)
             image = plan.disks[0].image if plan and plan.disks else ""
+            start = plan.start if plan else None
             facts = {
+                "kernel": start.kernel if start else "",
                 "target": plan.target if plan else "",
                 "portals": ", ".join(plan.portals) if plan else "",
                 "image": image,
             }
             detail, remedy = screens.words(name.failure, facts)
             # "Its own message is above" is for whoever stands before the PC.
-            cause = detail.removesuffix(" Its own message is above.")
-            self.failed(boot_id, "disk", cause, remedy, peer=peer, mac=name.mac)
+            cause = detail.removesuffix(" Its own message is above.").removesuffix(" iPXE's own message is above.")
+            self.failed(boot_id, screens.FAILURES[name.failure], cause, remedy, peer=peer, mac=name.mac)
 
     def script_served(
         self, mac: str, boot_id: BootId, script: Script, peer: str, started: datetime, ended: datetime

@@ -8,6 +8,8 @@ no escape character, so a value cannot be made safe by quoting: it is made of sa
 A template is a tuple of lines with `{fields}`. `fill` puts values in, each checked by its kind:
 
     Token   one token: addresses, IQNs, URLs, numbers. Anything outside its alphabet raises UnsafeValue
+    Efi     the path of an EFI program, whose separator is the backslash; never the last character of a line
+    Arguments  a kernel's command line: words in an alphabet of their own
     Text    words for people: client names, causes. Every other character becomes "?", white space one blank
 
 Both alphabets leave out `$ { } | & ; # \\` and control characters, so neither can begin a setting, a comment or a
@@ -18,17 +20,18 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 COLUMNS: Final = 79  # of an 80-column console: the last one would wrap on some firmware
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._:/\-]{1,512}")
+_ARGUMENTS: Final = re.compile(r"[A-Za-z0-9 .,:()/_+@=!?*<>~%^\[\]-]{0,4096}")
 _NOT_TEXT: Final = re.compile(r"[^A-Za-z0-9 .,:()/_+@'=!?*<>-]")
 # Characters that mean something to iPXE, as ones that mean the same to people.
 _HARMLESS: Final = str.maketrans({";": ",", "`": "'", '"': "'", "[": "(", "]": ")", "\u2014": "-", "\u2026": "..."})
 _UNBREAKABLE: Final = "\x1f"  # stands for a space while a row is wrapped
-_FIELD: Final = re.compile(r"\{([a-z_]+)\}")
+_FIELD: Final = re.compile(r"(?<!\$)\{([a-z_]+)\}")  # and no setting of iPXE's
 
 
 class UnsafeValue(ValueError):
@@ -56,6 +59,30 @@ class Expanded(Token):
         return str.__new__(cls, f"{Token(before)}${{{Token(setting)}}}{after and Token(after)}")
 
 
+class Efi(Token):
+    """The path of an EFI program."""
+
+    __slots__ = ()
+
+    def __new__(cls, path: object) -> Efi:
+        return str.__new__(cls, str(Token(str(path).replace("\\", "/"))).replace("/", "\\"))
+
+
+class Arguments(str):
+    """A kernel's command line, in which {fields} are filled in. It stands behind another token, and before `||`."""
+
+    __slots__ = ()
+
+    def __new__(cls, template: str, fields: Mapping[str, str]) -> Arguments:
+        try:
+            text = _FIELD.sub(lambda match: Token(fields[match[1]]), template)
+        except KeyError as error:
+            raise UnsafeValue(f"there is no field {error} for a kernel's arguments") from error
+        if not _ARGUMENTS.fullmatch(text):
+            raise UnsafeValue(f"{text!r} cannot be a kernel's arguments in an iPXE script")
+        return super().__new__(cls, " ".join(text.split()))
+
+
 class Text(str):
     """Words to be shown."""
 
@@ -66,7 +93,7 @@ class Text(str):
         return super().__new__(cls, _NOT_TEXT.sub("?", plain))
 
 
-def fill(template: Iterable[str], **values: Token | Text) -> list[str]:
+def fill(template: Iterable[str], **values: Token | Arguments | Text) -> list[str]:
     """The template's lines with every `{field}` replaced. KeyError for a field without a value."""
     return [_FIELD.sub(lambda match: values[match[1]], line) for line in template]
 

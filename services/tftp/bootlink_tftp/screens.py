@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from bootlink_tftp.ipxe import COLUMNS, Text, Token, fill, say
 
@@ -65,6 +65,11 @@ SCREENS: Final[Mapping[str, Screen]] = {
         "The image is linked, but no server offers its disk now.",
         "See on the server: bootlink status",
     ),
+    "disk_full": Screen(
+        "the disk for what PCs write is nearly full",
+        "A system that runs out of it fails in the middle of its work, so no further PC is started.",
+        "Free space where the block store keeps its data. See on the server: bootlink status",
+    ),
     "shared_spindle": Screen(
         "image and write-backs share one rotating disk",
         "The administrator refuses boots where reads and writes would fight over one disk.",
@@ -96,10 +101,26 @@ SCREENS: Final[Mapping[str, Screen]] = {
         "The disk {image} was attached, but its boot loader gave up or there is none.",
         "Is it an image for this firmware (BIOS or UEFI)? Then: bootlink image show {image}",
     ),
+    # And these of one that boots a kernel.
+    "fetch": Screen(
+        "a boot file of this PC is missing",
+        "The kernel {kernel} or one of its initrds could not be fetched. iPXE's own message is above.",
+        "Put it into the boot server's loader folder, or correct the link: bootlink link show",
+    ),
+    "launch": Screen(
+        "the kernel of this PC does not start",
+        "iPXE has fetched {kernel}, but cannot start it. Its own message is above.",
+        "Is it a Linux kernel for this firmware (BIOS or UEFI) and its processor?",
+    ),
 }
 
-# What a sanboot script failed at, as its retry tells it in the script's name (see `names`).
-FAILURES: Final = frozenset({"attach", "start"})
+# What a script failed at, as its retry tells it in the script's name (see `names`): the stage of the boot.
+FAILURES: Final[Mapping[str, Literal["loader", "disk"]]] = {
+    "attach": "disk",
+    "start": "disk",
+    "fetch": "loader",
+    "launch": "loader",
+}
 
 _RULE: Final = "echo " + "=" * (COLUMNS - 1)  # not of dashes: iPXE's echo would take them for an option
 

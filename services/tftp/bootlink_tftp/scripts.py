@@ -14,10 +14,12 @@ The script of a client that can boot:
    takes the default;
 5. on failure shows a screen that says which, and asks for the script again under a name that tells the server too.
 
-Every other client gets a screen (see `screens`). All commands and options are in Debian's iPXE of 2019.
+What starts without a disk, by itself or as an entry of the menu, has lines of its own (see `starting`). Every other
+client gets a screen (see `screens`). All commands and options are in Debian's iPXE of 2019.
 
-Not used: keep-san. It would keep the disk attached through a failed boot, for installing an operating system from
-another medium. Here a failed boot asks for the script again, and must find the drive number free.
+keep-san is set only where the link asks for it, for installing a system onto the disk from another medium: then a disk
+that does not boot stays attached, and the firmware goes on to its next device. Everywhere else a failed boot asks for
+the script again, and must find the drive number free.
 """
 
 from __future__ import annotations
@@ -26,9 +28,19 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Final, Literal
 
-from bootlink_events import BootId, BootPlan, ClusterKey, DiskPlan, Menu, initiator_iqn, mac_token
-from bootlink_tftp import screens
-from bootlink_tftp.ipxe import Expanded, Text, Token, UnsafeValue, fill
+from bootlink_events import (
+    BootId,
+    BootPlan,
+    ClusterKey,
+    DiskPlan,
+    Menu,
+    Start,
+    from_disk,
+    initiator_iqn,
+    mac_token,
+)
+from bootlink_tftp import screens, starting
+from bootlink_tftp.ipxe import Efi, Expanded, Text, Token, UnsafeValue, fill
 
 _PORTAL: Final = re.compile(r"([A-Za-z0-9.-]{1,253}):([0-9]{1,5})")
 PORTALS_MAX: Final = 4  # tried in turn; iPXE takes up to a minute to give one up
@@ -65,10 +77,26 @@ _CHOSEN: Final = (
     "set menu-target {target}",
     "set menu-image {image}",
 )
+_CHOSEN_FILE: Final = ("set menu-file {file}",)
+_CHOSEN_NO_FILE: Final = ("clear menu-file ||",)
+_CHOSEN_KEEP: Final = ("set keep-san 1",)
+_CHOSEN_START: Final = (":entry_{name}", "set menu-entry {name}")
 _BOOTS: Final = ("echo Bootlink: {client} boots {image} version {version}, policy {policy}",)
-_START: Final = (
-    ":attached",
-    "sanboot ||",
+_ATTACHED: Final = (":attached",)
+_SANBOOT: Final = ("sanboot ||",)
+_SANBOOT_FILE: Final = ("sanboot --filename {file} ||",)
+# The disk stays attached for what the firmware boots next: the installer of a system.
+_KEEP: Final = ("set keep-san 1",)
+_LEAVE: Final = (
+    "echo Bootlink: nothing starts from this disk. It stays attached, and the firmware boots its next device.",
+    starting.LEAVE,
+)
+_SANBOOT_CHOSEN: Final = (
+    "isset ${menu-file} && sanboot --filename ${menu-file} ||",
+    "isset ${menu-file} || sanboot ||",
+    "iseq ${keep-san} 1 && exit 1 ||",
+)
+_DETACH: Final = (
     # A drive that `sanhook` attached outlives a failed boot, and the next attempt would find its number taken
     # ("Error 0x03232019", seen with Debian's build).
     "sanunhook ||",
@@ -83,7 +111,7 @@ class Script:
     """
 
     text: str = field(repr=False)
-    kind: Literal["sanboot", "screen"]
+    kind: Literal["sanboot", "local", "shell", "kernel", "screen"]
     cause: str | None = None
     detail: str = ""
     remedy: str = ""
@@ -118,13 +146,17 @@ def render(
         return _screen(asker, None, "unknown_client" if plans_read else "plans_unread")
     if plan.refusal is not None:
         return _screen(asker, plan, plan.refusal.cause, plan.refusal.detail, plan.refusal.remedy)
-    if not plan.disks:
-        return _screen(asker, plan, "no_link")
-    if not plan.portals:
-        return _screen(asker, plan, "no_blockstore")
+    if from_disk(plan.start):
+        if not plan.disks:
+            return _screen(asker, plan, "no_link")
+        if not plan.portals:
+            return _screen(asker, plan, "no_blockstore")
     if plan.chap != "off" and key is None:
         return _screen(asker, plan, "no_key")
     try:
+        if plan.start is not None and not from_disk(plan.start) and plan.menu is None:
+            text = _text(_without_disk(asker, plan, plan.start, "start"))
+            return Script(text, "sanboot" if plan.start.mode == "disk" else plan.start.mode)
         return _sanboot(asker, plan, on_link, key)
     except UnsafeValue as error:
         return _screen(asker, plan, "bad_plan", str(error))
@@ -151,15 +183,53 @@ def portal_hosts(plan: BootPlan | None) -> list[str]:
     return [match[1] for portal in (plan.portals if plan else ()) if (match := _PORTAL.fullmatch(portal))]
 
 
+def _without_disk(asker: Asker, plan: BootPlan, start: Start, label: str) -> list[str]:
+    """The lines of a start that attaches no disk, with their screens. `label` must be the script's only one."""
+    chosen = plan.menu is not None
+    facts = _facts(asker, plan) | {"kernel": start.kernel}
+    found = starting.lines(
+        start,
+        plan,
+        url=asker.url(chosen=chosen),
+        url_of=lambda file: starting.file_url(asker.base, asker.boot_id, file),
+        fields={
+            "mac": asker.mac,
+            "client": plan.client,
+            "boot_id": str(asker.boot_id),
+            "server": asker.base,
+        },
+        label=label,
+    )
+    for failure in starting.failures(start):
+        found.append(f":{Token(label)}_{failure}")
+        detail, remedy = screens.words(failure, facts)
+        url, again = asker.url(failure, chosen=chosen), f"{label}_{failure}_again"
+        found += screens.lines(failure, detail=detail, remedy=remedy, url=url, facts=facts, label=again)
+    return found
+
+
 def _sanboot(asker: Asker, plan: BootPlan, on_link: frozenset[str], key: ClusterKey | None) -> Script:
-    disk = min(plan.disks, key=lambda disk: disk.lun)  # the others are found behind it by the operating system
+    offered = [disk for entry in plan.menu.entries for disk in entry.disks] if plan.menu is not None else []
+    # The others are found behind the lowest one by the operating system.
+    disk = min(plan.disks or offered, key=lambda disk: disk.lun, default=None)
     lines = fill(("set initiator-iqn {initiator}",), initiator=Token(initiator_iqn(asker.mac, asker.boot_id)))
     secrets = {} if key is None else asdict(key.credentials(asker.mac, asker.boot_id))
     lines += fill(_CHAP[plan.chap], **{name: Token(value) for name, value in secrets.items()})
-    lines += _boots(plan, disk) if plan.menu is None else _menu(plan, plan.menu)
+    if plan.menu is not None:
+        lines += _menu(asker, plan, plan.menu)
+    elif disk is not None:
+        lines += _boots(plan, disk)
+    if disk is not None:
+        lines += _attach(asker, plan, disk, on_link)
+    return Script(_text(lines), "sanboot", menu=plan.menu is not None)
+
+
+def _attach(asker: Asker, plan: BootPlan, disk: DiskPlan, on_link: frozenset[str]) -> list[str]:
+    """Attach the disk (with a menu: the one that was chosen) and boot it, with the screens of both."""
     usable = [match for portal in plan.portals[:PORTALS_MAX] if (match := _PORTAL.fullmatch(portal))]
     if not usable:
         raise UnsafeValue(f"no portal of {', '.join(plan.portals)} is an IPv4 address or name with a port")
+    lines = []
     for match in usable:
         host, port = Token(match[1]), Token(match[2])
         if host in on_link:
@@ -172,7 +242,7 @@ def _sanboot(asker: Asker, plan: BootPlan, on_link: frozenset[str], key: Cluster
         "target": plan.target if plan.menu is None else _told(_TARGET),
         "portals": ", ".join(match[0] for match in usable),
     }
-    for failure, then in (("attach", _START), ("start", ())):
+    for failure, then in (("attach", _start(plan)), ("start", [])):
         detail, remedy = screens.words(failure, facts)
         url = asker.url(failure, chosen=plan.menu is not None)
         screen = screens.lines(failure, detail=detail, remedy=remedy, url=url, facts=facts, label=f"{failure}_again")
@@ -180,7 +250,16 @@ def _sanboot(asker: Asker, plan: BootPlan, on_link: frozenset[str], key: Cluster
             screen = [row.replace(_told(setting), f"${{{setting}}}") for row in screen]
         lines += screen
         lines += then
-    return Script(_text(lines), "sanboot", menu=plan.menu is not None)
+    return lines
+
+
+def _start(plan: BootPlan) -> list[str]:
+    """Boot the disk that is attached."""
+    if plan.menu is not None:
+        return [*_ATTACHED, *_SANBOOT_CHOSEN, *_DETACH]
+    start = plan.start or Start()
+    sanboot = fill(_SANBOOT_FILE, file=Efi(start.file)) if start.file else [*_SANBOOT]
+    return [*_ATTACHED, *(_KEEP if start.keep_san else ()), *sanboot, *(_LEAVE if start.keep_san else _DETACH)]
 
 
 def _boots(plan: BootPlan, disk: DiskPlan) -> list[str]:
@@ -193,8 +272,9 @@ def _boots(plan: BootPlan, disk: DiskPlan) -> list[str]:
     )
 
 
-def _menu(plan: BootPlan, menu: Menu) -> list[str]:
-    """The menu, and what each of its entries means: one of them is chosen when these lines have run."""
+def _menu(asker: Asker, plan: BootPlan, menu: Menu) -> list[str]:
+    """The menu, and what each of its entries means. One that is on a disk says which, and goes to `chosen`; the others
+    are all there is to do."""
     default = Token(menu.default)
     lines = fill(_MENU, client=Text(plan.client), default=default)
     for entry in menu.entries:
@@ -202,10 +282,16 @@ def _menu(plan: BootPlan, menu: Menu) -> list[str]:
     timeout = f"--timeout {menu.seconds * 1000}" if menu.seconds else ""
     lines += fill(_CHOOSE, timeout=Text(timeout), default=default)
     for entry in menu.entries:
+        name, start = Token(entry.name), entry.start or Start()
+        if not from_disk(start):
+            lines += fill(_CHOSEN_START, name=name)
+            lines += _without_disk(asker, plan, start, f"start_{name}")
+            continue
         disk = min(entry.disks, key=lambda disk: disk.lun)
         target = Token(f"{Token(plan.target)}:{entry.name}")
-        lines += fill(_CHOSEN, name=Token(entry.name), target=target, image=Token(disk.image))
-        lines += [*_boots(plan, disk), "goto chosen"]
+        lines += fill(_CHOSEN, name=name, target=target, image=Token(disk.image))
+        lines += fill(_CHOSEN_FILE, file=Efi(start.file)) if start.file else [*_CHOSEN_NO_FILE]
+        lines += [*_boots(plan, disk), *(_CHOSEN_KEEP if start.keep_san else ()), "goto chosen"]
     return [*lines, ":chosen"]
 
 

@@ -1,4 +1,4 @@
-"""The plan compiler: clients that start from no disk of ours, or in a way of their own."""
+"""The plan compiler: clients that start from no disk of ours, in a way of their own, or where no room is left."""
 
 from __future__ import annotations
 
@@ -80,3 +80,25 @@ def test_a_super_client_boots_its_branch_as_its_link_says_how_to_boot_a_disk() -
         plan = compile_plan(dataclasses.replace(catalogue(link), branches={PC.mac: branch}), PC)
         assert plan.start == start
         assert [disk.policy for disk in plan.disks] == ["super"]
+
+
+TWO = ("10.77.0.1:3260", "10.77.0.2:3260")
+FULL = {TWO[0]: "store-1 has 12 MiB left", TWO[1]: "store-2 has 0 MiB left"}
+
+
+def test_a_boot_begins_where_there_is_room_and_is_refused_where_none_is_left() -> None:
+    one = dataclasses.replace(catalogue(DISK, portals=TWO), full={TWO[0]: FULL[TWO[0]]})
+    plan = compile_plan(one, PC)
+    assert (plan.refusal, plan.portals) == (None, TWO[1:])
+    plan = compile_plan(dataclasses.replace(one, full=FULL), PC)
+    assert plan.refusal is not None
+    assert plan.refusal.cause == "disk_full"
+    assert "store-1 has 12 MiB left, store-2 has 0 MiB left" in plan.refusal.detail
+    assert plan.disks, "whoever runs, runs on"
+    assert not plan.bootable
+
+
+def test_what_writes_nothing_here_starts_without_room() -> None:
+    local = catalogue(without_image("local"), WINDOWS, portals=TWO)
+    plan = compile_plan(dataclasses.replace(local, full=FULL), PC)
+    assert (plan.refusal, plan.menu, plan.bootable) == (None, None, True)

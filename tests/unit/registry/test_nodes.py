@@ -50,3 +50,30 @@ def test_a_flood_of_names_is_held_to_a_limit_and_known_nodes_stay() -> None:
         nodes.heard(node(f"n{number:04}", f"10.0.0.1:{number + 1}"), 0)
     assert len(nodes.all) == NODES_LIMIT
     assert nodes.heard(node("n0000", "10.0.0.2:3260"), 1)
+
+
+def told(free: int | None, name: str = "a") -> NodeInfo:
+    return node(name, f"10.0.0.{ord(name) - ord('a') + 1}:3260").model_copy(update={"free": free})
+
+
+def test_a_node_is_full_below_the_reserve_until_it_is_clearly_above() -> None:
+    nodes = Nodes(reserve=1000 << 20)
+    assert nodes.heard(told(1000 << 20), 0)
+    assert nodes.full == {}
+    assert nodes.heard(told((1000 << 20) - 1), 1)
+    assert nodes.full == {"10.0.0.1:3260": "a has 999 MiB left"}
+    assert not nodes.heard(told(1050 << 20), 2), "it goes up and down all day"
+    assert nodes.heard(told(1100 << 20), 3)
+    assert nodes.full == {}
+    nodes.heard(told(0), 4)
+    nodes.expire(TTL + 5)
+    assert nodes.full == {}
+
+
+def test_without_a_reserve_or_where_nothing_is_told_no_node_is_full() -> None:
+    nodes = Nodes()
+    nodes.heard(told(0), 0)
+    assert nodes.full == {}
+    silent = Nodes(reserve=1000)
+    silent.heard(told(None), 0)
+    assert silent.full == {}

