@@ -17,6 +17,7 @@ from bootlink_events import (
     PhysicalDisk,
     Storage,
     mac_token,
+    read_plan,
 )
 from bootlink_registry.spindles import shared
 from bootlink_runtime import Bus, Replica, ended, follow, logger
@@ -54,8 +55,7 @@ async def plan_of(bus: Bus, mac: str) -> BootPlan | None:
     task = asyncio.create_task(held.run())
     await held.synced.wait()
     await ended(task)
-    value = held.entries.get(mac_token(mac))
-    return BootPlan.model_validate_json(value) if value is not None else None
+    return read_plan(held.entries, mac_token(mac))
 
 
 async def test_a_shared_rotating_disk_is_said_in_status_and_as_one_event(

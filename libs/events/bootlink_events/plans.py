@@ -1,8 +1,8 @@
 """The boot plan: the compiled answer to "what does this client boot?".
 
 The registry compiles one plan per client and puts it, as JSON, into the JetStream key-value bucket `PLANS_BUCKET`
-under the client's token. dhcp, tftp and blockstore hold all plans in memory. A plan is all that the boot path
-needs; whoever holds it asks nobody.
+under the client's token; what many clients have in common lies there once (see `sharing`). dhcp, tftp and blockstore
+hold all plans in memory. A plan is all that the boot path needs; whoever holds it asks nobody.
 
 A plan either names disks and portals, or a `refusal`: why this client cannot boot now, and what to do. A client
 without any plan is unknown to the registry.
@@ -120,8 +120,8 @@ class LoaderRule(_Plan):
     loaders: tuple[str, ...] = Field(min_length=1, description="file names; the first that works is sent")
 
 
-class BootPlan(_Plan):
-    """What one client boots."""
+class OwnFields(_Plan):
+    """What a plan says of its client alone."""
 
     mac: Mac
     client: str = Field(description="the client's name, such as pc-007")
@@ -129,6 +129,11 @@ class BootPlan(_Plan):
     address: IPv4Address | None = Field(default=None, description="its reserved address, if it has one")
     revision: int = Field(ge=1, description="grows with every change of this plan")
     target: str = Field(description="IQN of the client's target")
+
+
+class SharedFields(_Plan):
+    """What a plan says that is the same for many clients."""
+
     portals: tuple[str, ...] = Field(default=(), description="block stores that serve it, each host:port")
     disks: tuple[DiskPlan, ...] = ()
     menu: Menu | None = Field(default=None, description="what the PC may choose from; None: it boots its disks at once")
@@ -139,6 +144,10 @@ class BootPlan(_Plan):
         default=(), description="loader rules of its group, which come before those of the dhcp service's settings"
     )
     refusal: Refusal | None = None
+
+
+class BootPlan(OwnFields, SharedFields):
+    """What one client boots. Its fields are those of the two above, and none of its own (see `sharing`)."""
 
     @property
     def bootable(self) -> bool:

@@ -1,22 +1,41 @@
 """The plan book: every client's boot plan, in memory.
 
-dhcp, tftp and blockstore ask it on the boot path; an answer is a dictionary look-up. It rests on a replica of the
+dhcp, tftp and blockstore ask it on the boot path; an answer is a dictionary look-up, or two where a client shares most
+of its plan with others: the book holds the parts as they lie in the bucket (see `bootlink_events.sharing`), so that a
+change of what ten thousand clients share is one change. Who asked to be told of changes is told of each client's, some
+at a time, since the same thread serves PCs.
+
+A part without its counterpart waits for it, and the former plan stays until it is there. It rests on a replica of the
 plans' bucket, so it survives outages of NATS and of the registry, and a restart of its service while both are away.
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
-from bootlink_events import PLANS_BUCKET, BootPlan, mac_token, normalise_mac
+from bootlink_events import (
+    PLANS_BUCKET,
+    BootPlan,
+    ClientPart,
+    SharedPart,
+    is_shared,
+    join,
+    mac_token,
+    normalise_mac,
+    read_entry,
+)
 from bootlink_runtime.bus import Bus
 from bootlink_runtime.health import Health
 from bootlink_runtime.logs import Logger
 from bootlink_runtime.replica import Replica
+
+TURN: Final = 100  # clients whose plans are told in a row, some 2 ms
 
 OnPlan = Callable[[str, BootPlan | None], None]
 
@@ -25,7 +44,11 @@ class PlanBook:
     """All boot plans that this service knows."""
 
     def __init__(self, bus: Bus, *, folder: Path, log: Logger, health: Health) -> None:
-        self._plans: dict[str, BootPlan] = {}
+        self._held: dict[str, BootPlan | ClientPart] = {}  # by MAC address; what a part shares is in `_shared`
+        self._shared: dict[str, SharedPart] = {}  # by its key
+        self._waiting: dict[str, ClientPart] = {}  # parts whose shared part has not come yet, by MAC address
+        self._untold: dict[str, None] = {}  # whose shared part changed
+        self._to_tell = asyncio.Event()
         self._subscribers: list[OnPlan] = []
         self._log = log
         self._health = health
@@ -37,12 +60,16 @@ class PlanBook:
 
     def _check(self) -> tuple[bool, str]:
         if self._replica.synced.is_set():
-            return True, f"{len(self._plans)} plans"
-        return False, f"{len(self._plans)} plans from the snapshot; the registry's bucket was not read yet"
+            return True, f"{len(self)} plans"
+        return False, f"{len(self)} plans from the snapshot; the registry's bucket was not read yet"
 
     def report(self) -> dict[str, Any]:
         """How many plans there are, and how new: each has a revision, and a change of many gives each a newer one."""
-        revisions = [plan.revision for plan in self._plans.values()]
+        shared = {key: part.revision for key, part in self._shared.items()}
+        revisions = [
+            max(held.revision, shared[held.shares]) if isinstance(held, ClientPart) else held.revision
+            for held in self._held.values()
+        ]
         return {
             "plans": len(revisions),
             "oldest": min(revisions, default=0),
@@ -52,13 +79,14 @@ class PlanBook:
 
     def get(self, mac: str) -> BootPlan | None:
         """The plan of the client with this normalised MAC address; None if the registry does not know it."""
-        return self._plans.get(mac)
+        held = self._held.get(mac)
+        return join(held, self._shared[held.shares]) if isinstance(held, ClientPart) else held
 
     def __iter__(self) -> Iterator[BootPlan]:
-        return iter(self._plans.values())
+        return (plan for mac in list(self._held) if (plan := self.get(mac)) is not None)
 
     def __len__(self) -> int:
-        return len(self._plans)
+        return len(self._held)
 
     def subscribe(self, on_plan: OnPlan) -> None:
         """Call `on_plan(mac, plan)` at each change from now on; the plan is None for a client that was removed."""
@@ -70,11 +98,14 @@ class PlanBook:
 
     async def run(self) -> None:
         """Follow the bucket for ever."""
-        await self._replica.run()
+        await asyncio.gather(self._replica.run(), self._tell_all())
 
     def _changed(self, key: str, value: bytes | None) -> None:
         try:
-            plan = BootPlan.model_validate_json(value) if value is not None else None
+            if is_shared(key):
+                self._shared_changed(key, SharedPart.model_validate_json(value) if value is not None else None)
+                return
+            plan = read_entry(value) if value is not None else None
             mac = plan.mac if plan is not None else normalise_mac(key)
             if mac_token(mac) != key:
                 raise ValueError(f"holds the plan of {mac}")
@@ -83,9 +114,43 @@ class PlanBook:
             self._health.count("plans_unreadable")
             self._log.error("plan unreadable", key=key, error=str(error), remedy="is the registry newer than this?")
             return
+        self._waiting.pop(mac, None)
         if plan is None:
-            self._plans.pop(mac, None)
+            self._held.pop(mac, None)
+        elif isinstance(plan, ClientPart) and plan.shares not in self._shared:
+            self._waiting[mac] = plan
+            return
         else:
-            self._plans[mac] = plan
-        for subscriber in self._subscribers:
-            subscriber(mac, plan)
+            self._held[mac] = plan
+        self._tell(mac)
+
+    def _shared_changed(self, key: str, part: SharedPart | None) -> None:
+        sharing = [mac for mac, held in self._held.items() if isinstance(held, ClientPart) and held.shares == key]
+        if part is None:
+            if not sharing:  # otherwise they keep what they had, as with an unreadable one
+                self._shared.pop(key, None)
+            return
+        self._shared[key] = part
+        for mac in [mac for mac, waiting in self._waiting.items() if waiting.shares == key]:
+            self._held[mac] = self._waiting.pop(mac)
+            sharing.append(mac)
+        if self._subscribers:
+            self._untold |= dict.fromkeys(sharing)
+            self._to_tell.set()
+
+    def _tell(self, mac: str) -> None:
+        self._untold.pop(mac, None)
+        if self._subscribers:
+            plan = self.get(mac)
+            for subscriber in self._subscribers:
+                subscriber(mac, plan)
+
+    async def _tell_all(self) -> None:
+        """Tell of the clients whose shared part changed."""
+        while True:
+            await self._to_tell.wait()
+            self._to_tell.clear()
+            while self._untold:
+                for mac in list(itertools.islice(self._untold, TURN)):
+                    self._tell(mac)
+                await asyncio.sleep(0)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from bootlink_events import (
     BootPlan,
@@ -77,6 +77,23 @@ def version_of(catalogue: Catalogue, link: Link | Choice) -> int | None:
 
 def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> BootPlan:
     """The boot plan of one client."""
+    return BootPlan(**own_fields(client), **shared_fields(catalogue, client), revision=revision)
+
+
+def own_fields(client: Client) -> dict[str, Any]:
+    """Of the boot plan of one client what no other has: OwnFields but the revision, by name."""
+    return {
+        "mac": client.mac,
+        "client": client.name,
+        "group": client.group,
+        "address": client.address,
+        "target": target_iqn(client.mac),
+    }
+
+
+def shared_fields(catalogue: Catalogue, client: Client) -> dict[str, Any]:
+    """Of the boot plan of one client what others may have as well: SharedFields by name. No model, as ten thousand of
+    them are made to be compared, and a few to be kept."""
     links = disks_of(catalogue, client)
     link = links.get(BOOT_LUN)
     start = _start(catalogue, client, link)
@@ -94,22 +111,21 @@ def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> 
         else:
             disks, menu = (), None
     settings = _GROUPLESS if client.group is None else catalogue.groups.get(client.group, _GROUPLESS)
-    return BootPlan(
-        mac=client.mac,
-        client=client.name,
-        group=client.group,
-        address=client.address,
-        revision=revision,
-        target=target_iqn(client.mac),
-        portals=portals,
-        disks=disks,
-        menu=menu,
-        chap="off" if link is None else link.chap,
-        start=start,
-        options=settings.options,
-        loaders=settings.loaders,
-        refusal=refusal,
-    )
+    return {
+        "portals": portals,
+        "disks": disks,
+        "menu": menu,
+        "chap": "off" if link is None else link.chap,
+        "start": start,
+        "options": settings.options,
+        "loaders": settings.loaders,
+        "refusal": refusal,
+    }
+
+
+def nobody(group: str | None) -> Client:
+    """A client of this group that has nothing of its own."""
+    return Client(mac="", name="", group=group)
 
 
 Decision = tuple[Refusal | None, tuple[DiskPlan, ...], Menu | None]
@@ -180,8 +196,11 @@ def _disk_plan(
 
 def _menu(catalogue: Catalogue, client: Client, link: Link, own: DiskPlan | None) -> Menu | None:
     """The boot menu of this link; None where it offers nothing else. `own`: what the link itself boots, if a disk."""
+    choices = catalogue.choices.get((link.scope, link.key))
+    if not choices:
+        return None
     entries = [_entry(OWN_ENTRY, link, own)]
-    for choice in catalogue.choices.get((link.scope, link.key), ()):
+    for choice in choices:
         if not from_disk(choice.start):
             entries.append(_entry(choice.name, choice, None))
             continue

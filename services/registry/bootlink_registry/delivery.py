@@ -25,7 +25,7 @@ import contextlib
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final
 
-from bootlink_events import PLANS_BUCKET, BootPlan, mac_token
+from bootlink_events import PLANS_BUCKET, BootPlan, is_shared, mac_token, read_plan
 from bootlink_registry import outbox, plans, rows
 from bootlink_registry.database import Connection, Database, DatabaseAway
 from bootlink_registry.locks import Whole
@@ -79,7 +79,7 @@ class Delivery:
 
     def delivered(self, plan: BootPlan) -> bool:
         """Whether this very plan is in the bucket."""
-        return self._bucket.entries.get(mac_token(plan.mac)) == plans.payload(plan)
+        return read_plan(self._bucket.entries, mac_token(plan.mac)) == plan
 
     def work(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What has to run for ever, by name: the picture of the bucket, the clock of full rounds, and the loop."""
@@ -154,7 +154,8 @@ class Delivery:
         try:
             async with connection.transaction(isolation="repeatable_read"):
                 work = await outbox.oldest_recompiles(connection)
-                shown, ownerless = await self._compile(connection, work, suspects, everybody=full or work.everybody)
+                everybody = full or work.everybody or any(map(is_shared, suspects))
+                shown, ownerless = await self._compile(connection, work, suspects, everybody=everybody)
             await self._put(shown, ownerless)
         except BaseException:
             self._full |= full
@@ -174,19 +175,18 @@ class Delivery:
     async def _compile(
         self, connection: Connection, work: outbox.Recompiles, suspects: set[str], *, everybody: bool
     ) -> tuple[dict[str, bytes], set[str]]:
-        """The plans to show, by key, with their revisions; and the keys that belong to nobody."""
+        """The entries to show, by key, with their revisions; and the keys that belong to nobody."""
         macs = work.macs | {mac for key in suspects if (mac := as_mac(key)) is not None}
         if not (everybody or macs or work.groups or suspects):
             return {}, set()
-        compiled = await plans.compile_all(connection, self.serving, everybody=everybody, macs=macs, groups=work.groups)
-        shown = {mac_token(mac): payload for mac, payload in compiled.items()}
+        shown = await plans.compile_all(connection, self.serving, everybody=everybody, macs=macs, groups=work.groups)
         asked = set(self._bucket.entries) if everybody else suspects | {mac_token(mac) for mac in macs}
         ownerless = asked - shown.keys()
-        await plans.forget(connection, {mac for key in ownerless if (mac := as_mac(key))} - compiled.keys())
+        await plans.forget(connection, ownerless)
         return shown, ownerless
 
     async def _put(self, shown: Mapping[str, bytes], ownerless: Iterable[str]) -> None:
-        """Make the bucket show these plans, and nothing under the keys of nobody."""
+        """Make the bucket show these entries, in their order, and then nothing under the keys of nobody."""
         wanted: dict[str, bytes | None] = {**shown, **dict.fromkeys(ownerless)}
         different = {key: value for key, value in wanted.items() if self._bucket.entries.get(key) != value}
         self._put_last |= shown

@@ -1,18 +1,24 @@
 """Compiled plans as rows: each is numbered when it differs from the one before, and remembered.
 
-The row holds the plan's JSON without its revision. What travels is the same JSON with the revision put in front, so
-that a plan is written out once, and ten thousand of them are compared as text.
+They lie here as they lie in the bucket (see `bootlink_events.sharing`): under their keys, and what the clients of a
+group have in common is an entry of its own. Whoever has nothing of their own shares that, whatever the reason: each
+plan is compiled, and compared.
+
+The row holds an entry's JSON without its revision. What travels is the same JSON with the revision put in front, so
+that it is written out once, and ten thousand of them are compared as text.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Collection, Iterator
 from typing import Any, Final
 
-from bootlink_events import BootPlan
+from bootlink_events import BootPlan, ClientPart, SharedPart, mac_token, shared_key
 from bootlink_registry import rows
-from bootlink_registry.compiler import compile_plan
+from bootlink_registry.catalogue import Catalogue, Client
+from bootlink_registry.compiler import nobody, own_fields, shared_fields
 from bootlink_registry.database import Connection
 
 CHUNK: Final = (
@@ -20,10 +26,33 @@ CHUNK: Final = (
 )
 
 
+class Compiler:
+    """Makes entries of clients, and of what they share."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._shared: dict[str | None, dict[str, Any]] = {}  # by group
+        self.bodies: dict[str, str] = {}  # of the shared parts, by key
+
+    def body(self, client: Client) -> str:
+        """The JSON of this client's entry."""
+        own, fields = own_fields(client), shared_fields(self._catalogue, client)
+        if fields == self._of_group(client.group):
+            return _body(ClientPart(**own, revision=1, shares=shared_key(client.group)))
+        return _body(BootPlan(**own, **fields, revision=1))
+
+    def _of_group(self, group: str | None) -> dict[str, Any]:
+        if group not in self._shared:
+            fields = self._shared[group] = shared_fields(self._catalogue, nobody(group))
+            self.bodies[shared_key(group)] = _body(SharedPart(**fields, revision=1))
+        return self._shared[group]
+
+
 async def compile_all(
     connection: Connection, serving: rows.Serving, *, everybody: bool, macs: Collection[str], groups: Collection[str]
 ) -> dict[str, bytes]:
-    """The plans of all clients, or of these and those of these groups, by MAC address, as they travel.
+    """The entries of all clients, or of these and those of these groups, by key, as they travel; and before them, what
+    the clients of their groups share.
 
     One that differs from the last has a new revision, and is the last from now on. Wants a transaction that sees one
     state (repeatable read).
@@ -36,50 +65,46 @@ async def compile_all(
         *(everybody, list(macs), list(groups)),
     )
     catalogue = await rows.read_catalogue(connection, serving, None if everybody else [row["mac"] for row in found])
-    plans: dict[str, bytes] = {}
+    compiler = Compiler(catalogue)
+    entries: dict[str, bytes] = {}
     for chunk in _chunks(found):
-        bodies = {}
-        for row in chunk:
-            plan = compile_plan(catalogue, rows.client_of(row))
-            bodies[plan.mac] = _body(plan)
-        revisions = await _number(connection, bodies)
-        plans |= {mac: _payload(body, revisions[mac]) for mac, body in bodies.items()}
-    return plans
+        bodies = {mac_token(row["mac"]): compiler.body(rows.client_of(row)) for row in chunk}
+        entries |= await _numbered(connection, bodies)
+    return await _numbered(connection, compiler.bodies) | entries
 
 
-def payload(plan: BootPlan) -> bytes:
-    """The plan as it travels."""
-    return _payload(_body(plan), plan.revision)
+async def last_revision(connection: Connection, mac: str) -> int | None:
+    """The revision of a client's plan that was compiled last; None if none was yet."""
+    row = await connection.fetchrow("SELECT revision, body FROM plans WHERE key = $1", mac_token(mac))
+    if row is None:
+        return None
+    shared = json.loads(row["body"]).get("shares")
+    other = await connection.fetchval("SELECT revision FROM plans WHERE key = $1", shared) if shared else None
+    return max(int(row["revision"]), other or 0)
 
 
-async def last_plan(connection: Connection, mac: str) -> BootPlan | None:
-    """The plan of a client that was compiled last; None if none was yet."""
-    row = await connection.fetchrow("SELECT revision, body FROM plans WHERE mac = $1", mac)
-    return BootPlan.model_validate_json(_payload(row["body"], row["revision"])) if row is not None else None
+async def forget(connection: Connection, keys: Collection[str]) -> None:
+    """Take out entries that belong to nobody."""
+    await connection.execute("DELETE FROM plans WHERE key = ANY($1::text[])", list(keys))
 
 
-async def forget(connection: Connection, macs: Collection[str]) -> None:
-    """Take out the plans of those who are no clients."""
-    await connection.execute("DELETE FROM plans WHERE mac = ANY($1::text[])", list(macs))
-
-
-async def _number(connection: Connection, bodies: dict[str, str]) -> dict[str, int]:
-    """The revision of each plan: a new one where it differs from the last."""
-    held = await connection.fetch("SELECT mac, revision, body FROM plans WHERE mac = ANY($1::text[])", list(bodies))
-    revisions = {row["mac"]: row["revision"] for row in held if row["body"] == bodies[row["mac"]]}
-    changed = [mac for mac in bodies if mac not in revisions]
+async def _numbered(connection: Connection, bodies: dict[str, str]) -> dict[str, bytes]:
+    """The entries as they travel: with a new revision where one differs from the last."""
+    held = await connection.fetch("SELECT key, revision, body FROM plans WHERE key = ANY($1::text[])", list(bodies))
+    revisions = {row["key"]: row["revision"] for row in held if row["body"] == bodies[row["key"]]}
+    changed = [key for key in bodies if key not in revisions]
     if changed:
         written = await connection.fetch(
             """
-            INSERT INTO plans (mac, revision, body)
-            SELECT mac, nextval('plan_revision'), body FROM unnest($1::text[], $2::text[]) AS new (mac, body)
-            ON CONFLICT (mac) DO UPDATE SET revision = excluded.revision, body = excluded.body
-            RETURNING mac, revision
+            INSERT INTO plans (key, revision, body)
+            SELECT key, nextval('plan_revision'), body FROM unnest($1::text[], $2::text[]) AS new (key, body)
+            ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, body = excluded.body
+            RETURNING key, revision
             """,
-            *(changed, [bodies[mac] for mac in changed]),
+            *(changed, [bodies[key] for key in changed]),
         )
-        revisions |= {row["mac"]: row["revision"] for row in written}
-    return revisions
+        revisions |= {row["key"]: row["revision"] for row in written}
+    return {key: f'{{"revision":{revisions[key]},{body[1:]}'.encode() for key, body in bodies.items()}
 
 
 def _chunks(found: list[Any]) -> Iterator[list[Any]]:
@@ -88,9 +113,5 @@ def _chunks(found: list[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _body(plan: BootPlan) -> str:
-    return plan.model_dump_json(exclude={"revision"})
-
-
-def _payload(body: str, revision: int) -> bytes:
-    return f'{{"revision":{revision},{body[1:]}'.encode()
+def _body(entry: BootPlan | ClientPart | SharedPart) -> str:
+    return entry.model_dump_json(exclude={"revision"})

@@ -22,7 +22,7 @@ from bootlink_registry.api.models.clients import (
 from bootlink_registry.api.models.links import ResolvedLink
 from bootlink_registry.compiler import BOOT_LUN, compile_plan, disks_of, version_of
 from bootlink_registry.database import Connection
-from bootlink_registry.plans import last_plan
+from bootlink_registry.plans import last_revision
 from bootlink_registry.problems import invalid
 from bootlink_registry.rows import read_catalogue
 
@@ -106,8 +106,8 @@ async def _detail(connection: Connection, registry: Context, row: clients.Client
     client = row.client
     catalogue = await read_catalogue(connection, registry.delivery.serving, [client.mac])
     disks = [ResolvedLink.of(link, version_of(catalogue, link)) for link in disks_of(catalogue, client).values()]
-    last = await last_plan(connection, client.mac)
-    plan = compile_plan(catalogue, client, revision=last.revision if last else 1)
+    last = await last_revision(connection, client.mac)
+    plan = compile_plan(catalogue, client, revision=last or 1)
     branch = await branches.find_branch(connection, client.mac)
     boots = await journal.list_boots(connection, mac=client.mac, before=None, limit=1)
     return ClientDetail(
@@ -117,7 +117,7 @@ async def _detail(connection: Connection, registry: Context, row: clients.Client
         branch=BranchAnswer.of(branch) if branch is not None else None,
         plan=PlanAnswer.of(
             plan,
-            revision=last.revision if last else None,
+            revision=last,
             delivered=last is not None and registry.delivery.delivered(plan),
         ),
         last_boot=BootAnswer.of(boots[0]) if boots else None,

@@ -87,6 +87,9 @@ STATEMENTS = (
         CHECK ((channel IS NULL) <> (version IS NULL))
     )
     """,
+    # Plans lie here as in their bucket: under its keys, and what many clients share once (bootlink_events.sharing).
+    "ALTER TABLE plans RENAME COLUMN mac TO key",
+    "UPDATE plans SET key = replace(key, ':', '-')",
     "ALTER TABLE clients ADD COLUMN note text NOT NULL DEFAULT ''",
     # A super client: what it writes lies upon version `base`, and may become a version. `content` is what the version
     # shows to this branch alone, so that neither a kept write-back nor a former branch's is ever taken for its own.
