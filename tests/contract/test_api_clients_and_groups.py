@@ -29,11 +29,7 @@ async def registry(nats: NatsServer, database: str, tmp_path: Path) -> AsyncIter
 
 async def told(nats: NatsServer, what: str, registry: Registry) -> list[dict[str, Any]]:
     """All events of a kind, once all that happened is published."""
-
-    async def published() -> bool:
-        return bool((await registry.get("/v1/info"))["counts"]["unpublished_events"] == 0)
-
-    await until(published, "the outbox to be empty")
+    await registry.all_told()
     async with bus_on(nats.url, make=False) as bus:
         return [event.data async for event in follow(bus, subject=f"bootlink.v1.{what}.>", wait=False)]
 

@@ -56,11 +56,7 @@ async def test_options_and_loaders_reach_the_plans_of_the_group_and_are_told(
         assert plan.loaders[0].loaders == tuple(SHIM["loaders"])
     await put(registry, "library")
     async with bus_on(nats.url, make=False) as bus:
-
-        async def told() -> bool:
-            return bool((await registry.get("/v1/info"))["counts"]["unpublished_events"] == 0)
-
-        await until(told, "the outbox to be empty")
+        await registry.all_told()
         events = [event.data async for event in follow(bus, subject="bootlink.v1.group.changed.>", wait=False)]
     assert [(e["group"], len(e["options"]), len(e["loaders"])) for e in events] == [
         ("room-1", 2, 1),

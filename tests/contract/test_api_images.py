@@ -304,11 +304,7 @@ async def test_every_change_of_an_image_is_told_in_its_order(
     await registry.http.delete("/v1/images/demo/channels/test")
     await registry.http.delete("/v1/images/demo/versions/2")
     await registry.http.delete("/v1/images/demo")
-
-    async def published() -> bool:
-        return bool((await registry.get("/v1/info"))["counts"]["unpublished_events"] == 0)
-
-    await until(published, "the events to be published")
+    await registry.all_told()
     async with bus_on(nats.url, make=False) as bus:
         told = [event.decode() async for event in follow(bus, subject="bootlink.v1.image.>", wait=False)]
     what = [

@@ -16,7 +16,7 @@ from bootlink_registry.tokens import TOKEN_LENGTH_MIN, Tokens
 from bootlink_runtime import StartupError, follow, logger
 from lab.chassis import bus_on
 from lab.nats import NatsServer
-from lab.registry import TOKEN, Registry, registry_on, until
+from lab.registry import TOKEN, Registry, raw_disk, registry_on, until
 
 NOBODY = {"Authorization": ""}
 
@@ -201,3 +201,35 @@ async def test_a_token_that_is_made_or_taken_away_is_told_without_the_token(
     told = [(e.data["name"], e.data["role"], e.data["change"], e.data["author"]) for e in found]
     assert told == [("anna", "operator", "added", "admin"), ("anna", "operator", "removed", "admin")]
     assert not any(token in event.payload().decode() for event in found)
+
+
+async def test_each_change_of_clients_groups_and_links_tells_whose_token_did_it(
+    registry: Registry, nats: NatsServer, tmp_path: Path
+) -> None:
+    await registry.add_image("win11", raw_disk(tmp_path / "win11.img"))
+    link = {"scope": "group", "name": "room-1", "image": "win11"}
+    roster = "mac,name,image\n52:54:00:00:00:09,pc-09,win11\n"
+    option = {"code": 42, "type": "address", "value": "10.0.0.1"}
+    changes: list[tuple[str, str, Any]] = [
+        ("POST", "/v1/clients", {"mac": "52:54:00:00:00:07", "name": "pc-07", "group": "room-1"}),
+        ("PATCH", "/v1/clients/pc-07", {"note": "by the door"}),
+        ("PUT", "/v1/links", link),
+        ("PUT", "/v1/menus/group/room-1", {"entries": [{"name": "tools", "image": "win11"}]}),
+        ("PUT", "/v1/links", {"scope": "client", "name": "pc-07", "image": "win11", "own_layer": True}),
+        ("POST", "/v1/roster", {"format": "csv", "text": roster}),
+        ("PUT", "/v1/groups/room-1/dhcp", {"options": [option]}),
+        ("PATCH", "/v1/groups/room-1", {"name": "library"}),
+        ("DELETE", "/v1/links/group/library", None),
+        ("DELETE", "/v1/clients/pc-09", None),
+    ]
+    anna = bearer(await made(registry, "anna", "operator"))
+    for method, path, body in changes:
+        answer = await registry.http.request(method, path, json=body, headers=anna)
+        assert answer.is_success, (method, path, answer.text)
+    await registry.all_told()
+    async with bus_on(nats.url, make=False) as bus:
+        for what, least in (("client", 5), ("link", 6), ("group", 3)):
+            subject = f"{PREFIX}.{what}.changed.>"
+            authors = [event.data["author"] async for event in follow(bus, subject=subject, wait=False)]
+            assert len(authors) >= least, what
+            assert set(authors) == {"anna"}, what

@@ -21,10 +21,6 @@ from lab.registry import WAIT, Registry, raw_disk, registry_on, until
 LINKS = "bootlink.v1.link.changed.>"
 
 
-async def published(registry: Registry) -> bool:
-    return bool((await registry.get("/v1/info"))["counts"]["unpublished_events"] == 0)
-
-
 async def test_a_stream_and_a_bucket_deleted_under_a_connection_that_stays_are_made_and_filled_again(
     nats: NatsServer, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -33,11 +29,11 @@ async def test_a_stream_and_a_bucket_deleted_under_a_connection_that_stays_are_m
     async with registry_on(nats.url, database, tmp_path / "data") as registry, bus_on(nats.url) as bus:
         await registry.add_client(MAC, "pc-07")
         await registry.add_image("demo", raw_disk(tmp_path / "demo.img"))
-        await until(lambda: published(registry), "the first event to be published")
+        await registry.all_told()
         await bus.jetstream.delete_key_value(PLANS_BUCKET)
         await bus.jetstream.delete_stream(EVENTS_STREAM)
         await registry.link("default", "", "demo")
-        await until(lambda: published(registry), "the event of a link set meanwhile")
+        await registry.all_told()
         book = PlanBook(bus, folder=tmp_path, log=logger("reader"), health=Health("reader", "lab"))
         task = asyncio.create_task(book.run())
         await until(lambda: book.get(MAC) is not None, "the plan in the new bucket")
@@ -106,15 +102,16 @@ async def test_of_two_removals_of_a_link_the_second_finds_none(database: str, tm
             channel=None,
             version=None,
             policy="keep",
+            author="",
             source="/registry/lab",
         )
 
     async def remove() -> None:
         async with store.transaction() as connection:
-            await links.remove_link(connection, scope="group", name="g", source="/registry/lab")
+            await links.remove_link(connection, scope="group", name="g", author="", source="/registry/lab")
 
     async with store.transaction() as connection:
-        await links.remove_link(connection, scope="group", name="g", source="/registry/lab")
+        await links.remove_link(connection, scope="group", name="g", author="", source="/registry/lab")
         second = asyncio.create_task(remove())
         await asyncio.sleep(0.2)  # it waits for the first
         assert not second.done()
@@ -134,7 +131,7 @@ async def test_links_set_at_once_are_told_in_the_order_in_which_they_were_set(
         for _ in range(10):
             policies = ["keep", "discard"] * 5
             await asyncio.gather(*(registry.link("default", "", "demo", policy=policy) for policy in policies))
-            await until(lambda: published(registry), "all events to be published")
+            await registry.all_told()
             told = [event.data["policy"] async for event in follow(registry.chassis.bus, subject=LINKS, wait=False)]
             assert told[-1] == (await registry.get("/v1/links/default"))["policy"]
 

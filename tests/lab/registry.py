@@ -66,6 +66,14 @@ class Registry:
         assert answer.status_code in (200, 201), answer.text
         return answer.json()
 
+    async def all_told(self) -> None:
+        """Wait until all that happened until now is published."""
+
+        async def published() -> bool:
+            return bool((await self.get("/v1/info"))["counts"]["unpublished_events"] == 0)
+
+        await until(published, "the outbox to be empty")
+
     async def link(self, scope: str, name: str, image: str, **more: Any) -> Any:
         body = {"scope": scope, "name": name, "image": image, **more}
         answer = await self.http.put("/v1/links", json=body)

@@ -19,7 +19,7 @@ from bootlink_runtime import follow, logger
 from lab.chassis import bus_on
 from lab.nats import NatsServer
 from lab.postgres import PostgresServer
-from lab.registry import raw_disk, registry_on, until
+from lab.registry import raw_disk, registry_on
 from rigs.dying_relay import KINDS, step_of
 from rigs.figures import Figures, Violation
 from rigs.registry_kills import Registries
@@ -41,6 +41,7 @@ async def _change(database: Database, life: int) -> tuple[list[str], int]:
                 channel=None,
                 version=None,
                 policy="discard",
+                author="",
                 source="/rig/lab",
             )
     async with database.transaction() as connection:
@@ -78,11 +79,7 @@ async def _run(count: int, folder: Path, nats: NatsServer, database_url: str) ->
                 if status != -signal.SIGKILL:
                     raise Violation(f"life {life}: it ended with status {status}:\n{registries.words()}")
         async with registry_on(nats.url, database_url, folder / "data") as registry:
-
-            async def all_out() -> bool:
-                return bool((await registry.get("/v1/info"))["counts"]["unpublished_events"] == 0)
-
-            await until(all_out, "the outbox to be empty")
+            await registry.all_told()
             async with bus_on(nats.url, service="reader", make=False) as bus:
                 stored = [event.id async for event in follow(bus, subject=SUBJECT, wait=False)]
     finally:

@@ -202,6 +202,7 @@ class ClientChanged(EventData):
     address: IPv4Address | None = Field(default=None, description="the address reserved for it")
     disabled: bool = False
     note: str = ""
+    author: str = Field(default="", description="who did it: the name of an API token; empty where it enrolled itself")
     at: datetime
 
 
@@ -211,6 +212,7 @@ class GroupChanged(EventData):
     group: str
     options: tuple[DhcpOption, ...] = Field(default=(), description="the DHCP options it has now")
     loaders: tuple[LoaderRule, ...] = Field(default=(), description="the loader rules it has now")
+    author: str = Field(default="", description="who did it: the name of an API token")
     at: datetime
 
 
@@ -231,6 +233,7 @@ class LinkChanged(EventData):
     removed: bool = Field(
         default=False, description="true where the link was taken away; the other fields tell what it was"
     )
+    author: str = Field(default="", description="who did it: the name of an API token")
     at: datetime
 
 

@@ -75,6 +75,7 @@ async def add_client(
     address: IPv4Address | None,
     note: str = "",
     pattern: str,
+    author: str,
     source: str,
 ) -> tuple[ClientRow, bool]:
     """Add a client; or take over one that had enrolled itself, which gives it this name. Raises Problem.
@@ -107,13 +108,18 @@ async def add_client(
     await connection.execute("DELETE FROM sightings WHERE mac = $1", mac)
     now = await find_client(connection, mac)
     await tell(
-        connection, now, "added" if row is None else "changed", former=row["name"] if row else None, source=source
+        connection,
+        now,
+        "added" if row is None else "changed",
+        former=row["name"] if row else None,
+        author=author,
+        source=source,
     )
     return now, row is None
 
 
 async def change_client(
-    connection: Connection, name_or_mac: str, changes: Mapping[str, Any], *, source: str
+    connection: Connection, name_or_mac: str, changes: Mapping[str, Any], *, author: str, source: str
 ) -> ClientRow:
     """Change some of name, group, address, disabled and note. Raises Problem.
 
@@ -139,11 +145,11 @@ async def change_client(
         *(mac, changed.name, changed.group, changed.address, changed.disabled, note),
     )
     now = await find_client(connection, mac)
-    await tell(connection, now, "changed", former=held.client.name, source=source)
+    await tell(connection, now, "changed", former=held.client.name, author=author, source=source)
     return now
 
 
-async def remove_client(connection: Connection, name_or_mac: str, *, source: str) -> None:
+async def remove_client(connection: Connection, name_or_mac: str, *, author: str, source: str) -> None:
     """Take a client away, with its own links. Raises Problem.
 
     What it keeps on a block store stays there, and is its again if it is added and linked as before.
@@ -174,30 +180,31 @@ async def remove_client(connection: Connection, name_or_mac: str, *, source: str
             f"bootlink client abandon {name} --boot {left} throws it away",
         )
     await connection.execute("DELETE FROM clients WHERE mac = $1", mac)
-    await tell(connection, held, "removed", source=source)
+    await tell(connection, held, "removed", author=author, source=source)
 
 
 async def tell(
-    connection: Connection, row: ClientRow, change: Change, *, former: str | None = None, source: str
+    connection: Connection, row: ClientRow, change: Change, *, former: str | None = None, author: str, source: str
 ) -> None:
     """Have the plan of a client that was changed compiled anew, and tell of it."""
     await outbox.recompile(connection, "client", row.client.mac)
-    await outbox.record(connection, changed_event(row, change, former=former), source=source)
+    await outbox.record(connection, changed_event(row, change, former=former, author=author), source=source)
 
 
 async def tell_all(
     connection: Connection,
     changed: Collection[tuple[ClientRow, Change, str | None]],
     *,
+    author: str,
     source: str,
 ) -> None:
     """The same of many clients: each with what became of it and its former name."""
     await outbox.recompile_clients(connection, [row.client.mac for row, _, _ in changed])
-    events = [changed_event(row, change, former=former) for row, change, former in changed]
+    events = [changed_event(row, change, former=former, author=author) for row, change, former in changed]
     await outbox.record_all(connection, events, source=source)
 
 
-def changed_event(row: ClientRow, change: Change, *, former: str | None = None) -> ClientChanged:
+def changed_event(row: ClientRow, change: Change, *, former: str | None = None, author: str) -> ClientChanged:
     """The event of a client that is now as `row` says, or was so until it was removed."""
     client = row.client
     return ClientChanged(
@@ -209,6 +216,7 @@ def changed_event(row: ClientRow, change: Change, *, former: str | None = None) 
         address=client.address,
         disabled=client.disabled,
         note=row.note,
+        author=author,
         at=datetime.now(UTC),
     )
 

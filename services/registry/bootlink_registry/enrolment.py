@@ -90,7 +90,7 @@ async def enrol(connection: Connection, seen: ClientSeen, first: Rule, *, source
         "INSERT INTO clients (mac, name, group_name, enrolled) VALUES ($1, $2, $3, true)", seen.mac, name, rule.group
     )
     await connection.execute("DELETE FROM sightings WHERE mac = $1", seen.mac)
-    await clients.tell(connection, await find_client(connection, seen.mac), "enrolled", source=source)
+    await clients.tell(connection, await find_client(connection, seen.mac), "enrolled", author="", source=source)
     return "enrolled"
 
 
@@ -103,6 +103,7 @@ async def accept(
     group: str | None,
     address: IPv4Address | None,
     note: str,
+    author: str,
     source: str,
 ) -> ClientRow:
     """Make a PC that was seen a client. Raises Problem."""
@@ -118,6 +119,7 @@ async def accept(
         address=address,
         note=note,
         pattern=rule.pattern,
+        author=author,
         source=source,
     )
     return row

@@ -30,7 +30,13 @@ async def get_settings(connection: Connection, group: str) -> GroupSettings:
 
 
 async def put_settings(
-    connection: Connection, group: str, options: Sequence[DhcpOption], loaders: Sequence[LoaderRule], *, source: str
+    connection: Connection,
+    group: str,
+    options: Sequence[DhcpOption],
+    loaders: Sequence[LoaderRule],
+    *,
+    author: str,
+    source: str,
 ) -> GroupSettings:
     """Set them. Raises Problem. Setting what is set already changes nothing and tells nobody."""
     _check_options(options)
@@ -41,17 +47,17 @@ async def put_settings(
     if await get_settings(connection, group) == wanted:
         return wanted
     await _write(connection, group, wanted)
-    await _tell(connection, group, wanted, source=source)
+    await _tell(connection, group, wanted, author=author, source=source)
     return wanted
 
 
-async def rename_group(connection: Connection, former: str, name: str, *, source: str) -> None:
+async def rename_group(connection: Connection, former: str, name: str, *, author: str, source: str) -> None:
     """The settings of a group go with it to its new name, which no other group has."""
     held = await get_settings(connection, former)
     if held != GroupSettings():
         await connection.execute("UPDATE group_settings SET name = $2 WHERE name = $1", former, name)
-        await _tell(connection, former, GroupSettings(), source=source)
-        await _tell(connection, name, held, source=source)
+        await _tell(connection, former, GroupSettings(), author=author, source=source)
+        await _tell(connection, name, held, author=author, source=source)
 
 
 async def _write(connection: Connection, group: str, wanted: GroupSettings) -> None:
@@ -69,9 +75,9 @@ async def _write(connection: Connection, group: str, wanted: GroupSettings) -> N
     )
 
 
-async def _tell(connection: Connection, group: str, now: GroupSettings, *, source: str) -> None:
+async def _tell(connection: Connection, group: str, now: GroupSettings, *, author: str, source: str) -> None:
     await outbox.recompile(connection, "group", group)
-    event = GroupChanged(group=group, options=now.options, loaders=now.loaders, at=datetime.now(UTC))
+    event = GroupChanged(group=group, options=now.options, loaders=now.loaders, author=author, at=datetime.now(UTC))
     await outbox.record(connection, event, source=source)
 
 

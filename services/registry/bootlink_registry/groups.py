@@ -51,7 +51,7 @@ async def get_group(connection: Connection, name: str) -> GroupRow:
     return GroupRow(name, row["clients"], tuple(of_group.get(name, ())))
 
 
-async def rename_group(connection: Connection, former: str, name: str, *, source: str) -> GroupRow:
+async def rename_group(connection: Connection, former: str, name: str, *, author: str, source: str) -> GroupRow:
     """Give a group another name: its clients and its links go with it. Raises Problem."""
     for key in sorted((former, name)):
         await links.lock(connection, "group", key)
@@ -69,17 +69,21 @@ async def rename_group(connection: Connection, former: str, name: str, *, source
     )
     await connection.execute("UPDATE links SET key = $2 WHERE scope = 'group' AND key = $1", former, name)
     await enrolment.rename_group(connection, former, name)
-    await group_settings.rename_group(connection, former, name, source=source)
+    await group_settings.rename_group(connection, former, name, author=author, source=source)
     for gone in held.links:
-        await links.tell(connection, gone, removed=True, source=source)
+        await links.tell(connection, gone, removed=True, author=author, source=source)
     now = await get_group(connection, name)
     for link in now.links:
-        await links.tell(connection, link, source=source)
-    await clients.tell_all(connection, [(ClientRow.of(row), "changed", None) for row in moved], source=source)
+        await links.tell(connection, link, author=author, source=source)
+    await clients.tell_all(
+        connection, [(ClientRow.of(row), "changed", None) for row in moved], author=author, source=source
+    )
     return now
 
 
-async def move_clients(connection: Connection, group: str, names: Sequence[str], *, source: str) -> GroupRow:
+async def move_clients(
+    connection: Connection, group: str, names: Sequence[str], *, author: str, source: str
+) -> GroupRow:
     """Put clients (by name or MAC address) into a group, which is made if nobody is in it. All of them, or none.
 
     Raises Problem, which names all that are no clients.
@@ -96,7 +100,9 @@ async def move_clients(connection: Connection, group: str, names: Sequence[str],
     moved = await connection.fetch(
         "UPDATE clients SET group_name = $2, enrolled = false WHERE mac = ANY($1::text[]) RETURNING *", macs, group
     )
-    await clients.tell_all(connection, [(ClientRow.of(row), "changed", None) for row in moved], source=source)
+    await clients.tell_all(
+        connection, [(ClientRow.of(row), "changed", None) for row in moved], author=author, source=source
+    )
     return await get_group(connection, group)
 
 

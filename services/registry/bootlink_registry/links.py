@@ -45,6 +45,7 @@ async def put_link(
     chap: Chap = "off",
     own_layer: bool = False,
     start: Start | None = None,
+    author: str,
     source: str,
 ) -> NamedLink:
     """Set a link. Names neither channel nor version: the channel `production`. An empty image: `start` says what is
@@ -92,11 +93,13 @@ async def put_link(
     )
     now = await find_link(connection, scope, key, lun)
     assert now is not None
-    await tell(connection, now, source=source)
+    await tell(connection, now, author=author, source=source)
     return now
 
 
-async def remove_link(connection: Connection, *, scope: Scope, name: str, lun: int = 0, source: str) -> None:
+async def remove_link(
+    connection: Connection, *, scope: Scope, name: str, lun: int = 0, author: str, source: str
+) -> None:
     """Take a link away, with its boot menu. Raises Problem."""
     key = await key_of(connection, scope, name)
     await lock(connection, scope, key)
@@ -104,7 +107,7 @@ async def remove_link(connection: Connection, *, scope: Scope, name: str, lun: i
     if link is None:
         raise no_such_link(scope, name, lun)
     await connection.execute("DELETE FROM links WHERE scope = $1 AND key = $2 AND lun = $3", scope, key, lun)
-    await tell(connection, link, removed=True, source=source)
+    await tell(connection, link, removed=True, author=author, source=source)
 
 
 async def get_link(connection: Connection, scope: Scope, name: str, lun: int = 0) -> NamedLink:
@@ -223,16 +226,16 @@ async def require_image(connection: Connection, image: str, channel: str | None,
         )
 
 
-async def tell(connection: Connection, named: NamedLink, *, removed: bool = False, source: str) -> None:
+async def tell(connection: Connection, named: NamedLink, *, removed: bool = False, author: str, source: str) -> None:
     """Have the plans of a link that was changed compiled anew, and tell of it."""
     link = named.link
     menu = await choices_of(connection, link.scope, link.key) if link.lun == 0 else ()
     await outbox.recompile(connection, "all" if link.scope == "default" else link.scope, link.key)
-    event = changed_event(named, [choice.name for choice in menu], removed=removed)
+    event = changed_event(named, [choice.name for choice in menu], removed=removed, author=author)
     await outbox.record(connection, event, source=source)
 
 
-def changed_event(named: NamedLink, menu: Sequence[str], *, removed: bool) -> LinkChanged:
+def changed_event(named: NamedLink, menu: Sequence[str], *, removed: bool, author: str) -> LinkChanged:
     """The event of a link that is so now, or was until it was taken away. `menu`: what its menu offers beside it."""
     link = named.link
     return LinkChanged(
@@ -248,5 +251,6 @@ def changed_event(named: NamedLink, menu: Sequence[str], *, removed: bool) -> Li
         lun=link.lun,
         menu=tuple(menu),
         removed=removed,
+        author=author,
         at=datetime.now(UTC),
     )

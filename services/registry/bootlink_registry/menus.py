@@ -46,6 +46,7 @@ async def put_menu(
     seconds: int,
     default: str,
     choices: Sequence[Choice],
+    author: str,
     source: str,
 ) -> MenuRow:
     """Set the menu of a link that is there. Raises Problem.
@@ -71,10 +72,10 @@ async def put_menu(
         default,
     ):
         return former
-    return await _write(connection, former, title, seconds, default, choices, source)
+    return await _write(connection, former, title, seconds, default, choices, author, source)
 
 
-async def remove_menu(connection: Connection, *, scope: Scope, name: str, source: str) -> None:
+async def remove_menu(connection: Connection, *, scope: Scope, name: str, author: str, source: str) -> None:
     """Take a menu away; the link stays. Raises Problem."""
     key = await links.key_of(connection, scope, name)
     await links.lock(connection, scope, key)
@@ -82,7 +83,7 @@ async def remove_menu(connection: Connection, *, scope: Scope, name: str, source
     former = MenuRow(named, await links.choices_of(connection, scope, key))
     if not former.choices:
         raise _no_menu(scope, name)
-    await _write(connection, former, "", SECONDS, OWN_ENTRY, (), source)
+    await _write(connection, former, "", SECONDS, OWN_ENTRY, (), author, source)
 
 
 def _check(default: str, choices: Sequence[Choice]) -> None:
@@ -117,6 +118,7 @@ async def _write(
     seconds: int,
     default: str,
     choices: Sequence[Choice],
+    author: str,
     source: str,
 ) -> MenuRow:
     scope, key = former.named.link.scope, former.named.link.key
@@ -144,7 +146,7 @@ async def _write(
     )
     named = await links.find_link(connection, scope, key)
     assert named is not None
-    await links.tell(connection, named, source=source)
+    await links.tell(connection, named, author=author, source=source)
     return MenuRow(named, tuple(choices))
 
 

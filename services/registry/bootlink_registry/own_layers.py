@@ -163,6 +163,7 @@ async def put_link(
         chap=chap,
         own_layer=True,
         start=start,
+        author=author,
         source=source,
     )
 
@@ -239,7 +240,9 @@ async def _seal(work: Work) -> dict[str, Any]:
             await drop_later(connection, own.written, made=made)
         wanted = work.request.get("start")
         start = Start.model_validate(wanted) if wanted is not None else None
-        await _set_policy(connection, own, "discard", work.request["chap"], start, source=work.source)
+        await _set_policy(
+            connection, own, "discard", work.request["chap"], start, author=work.author, source=work.source
+        )
         result = {
             "client": client.name,
             "image": own.image,
@@ -271,7 +274,14 @@ async def _look(work: Work) -> _Sealing:
 
 
 async def _set_policy(
-    connection: Connection, own: OwnLayerRow, policy: Policy, chap: Chap, start: Start | None, *, source: str
+    connection: Connection,
+    own: OwnLayerRow,
+    policy: Policy,
+    chap: Chap,
+    start: Start | None,
+    *,
+    author: str,
+    source: str,
 ) -> NamedLink:
     return await links.put_link(
         connection,
@@ -285,6 +295,7 @@ async def _set_policy(
         chap=chap,
         own_layer=True,
         start=start,
+        author=author,
         source=source,
     )
 
@@ -311,6 +322,7 @@ async def rebase(
     undo: bool,
     accept_loss: bool,
     unsealed: int,
+    author: str,
     source: str,
 ) -> NamedLink:
     """Have a client begin an empty layer of its own upon another version of the image; or, with `undo`, take the last
@@ -338,11 +350,11 @@ async def rebase(
                 f"{client.name} has not been rebased, or longer ago than what there was is held",
                 f"it is held for {UNDO_TIME.days} days",
             )
-        return await _take_back(connection, own, link, source=source)
+        return await _take_back(connection, own, link, author=author, source=source)
     number = await version_named(connection, own.image, channel=channel, version=version)
     if (own.layer is not None or unsealed) and not accept_loss:
         raise _loses(client, own, unsealed, number)
-    return await _begin(connection, own, link, number, source=source)
+    return await _begin(connection, own, link, number, author=author, source=source)
 
 
 def _loses(client: Client, own: OwnLayerRow, unsealed: int, version: int) -> Problem:
@@ -370,7 +382,9 @@ async def _require_no_job(connection: Connection, image: str) -> None:
         raise conflict(f"job {job} works on image {image}", f"wait for it, or cancel it: bootlink job cancel {job}")
 
 
-async def _begin(connection: Connection, own: OwnLayerRow, link: NamedLink, version: int, *, source: str) -> NamedLink:
+async def _begin(
+    connection: Connection, own: OwnLayerRow, link: NamedLink, version: int, *, author: str, source: str
+) -> NamedLink:
     if own.former is not None:  # of a rebase before, which cannot be taken back any more
         await drop_later(connection, own.former)
     await connection.execute(
@@ -383,10 +397,12 @@ async def _begin(connection: Connection, own: OwnLayerRow, link: NamedLink, vers
     )
     await drop_later(connection, own.written, due=datetime.now(UTC) + UNDO_TIME)
     await removal.settle_layers(connection)
-    return await _follow(connection, own, link, source=source)
+    return await _follow(connection, own, link, author=author, source=source)
 
 
-async def _take_back(connection: Connection, own: OwnLayerRow, link: NamedLink, *, source: str) -> NamedLink:
+async def _take_back(
+    connection: Connection, own: OwnLayerRow, link: NamedLink, *, author: str, source: str
+) -> NamedLink:
     assert own.former_content is not None
     await connection.execute(
         """
@@ -398,15 +414,15 @@ async def _take_back(connection: Connection, own: OwnLayerRow, link: NamedLink, 
     )
     await keep_after_all(connection, own.former_content)
     await drop_later(connection, own.written, due=datetime.now(UTC) + UNDO_TIME)
-    return await _follow(connection, own, link, source=source)
+    return await _follow(connection, own, link, author=author, source=source)
 
 
-async def _follow(connection: Connection, own: OwnLayerRow, link: NamedLink, *, source: str) -> NamedLink:
+async def _follow(connection: Connection, own: OwnLayerRow, link: NamedLink, *, author: str, source: str) -> NamedLink:
     """Have the link pin the own layer's version. An empty layer is to be written, so its policy is `keep`."""
     now = await find_own_layer(connection, own.mac, own.lun)
     assert now is not None
     policy = link.link.policy if now.layer is not None else "keep"
-    return await _set_policy(connection, now, policy, link.link.chap, link.link.start, source=source)
+    return await _set_policy(connection, now, policy, link.link.chap, link.link.start, author=author, source=source)
 
 
 async def drop(connection: Connection, client: Client, lun: int, *, accept_loss: bool, unsealed: int) -> None:

@@ -57,7 +57,7 @@ class Outcome:
 
 
 async def import_lines(
-    connection: Connection, lines: Sequence[Line], *, pattern: str, dry_run: bool, source: str
+    connection: Connection, lines: Sequence[Line], *, pattern: str, dry_run: bool, author: str, source: str
 ) -> Outcome:
     """Take in a file's clients: all of them, or Problem with every line that is wrong. `dry_run` changes nothing."""
     await connection.execute("LOCK TABLE clients, links IN SHARE ROW EXCLUSIVE MODE")  # readers go on
@@ -72,7 +72,7 @@ async def import_lines(
         unchanged=plan.unchanged,
     )
     if not dry_run:
-        await _write(connection, plan, known, pattern, source)
+        await _write(connection, plan, known, pattern, author, source)
     return outcome
 
 
@@ -180,7 +180,7 @@ async def _known(connection: Connection) -> Known:
     )
 
 
-async def _write(connection: Connection, plan: Plan, known: Known, pattern: str, source: str) -> None:
+async def _write(connection: Connection, plan: Plan, known: Known, pattern: str, author: str, source: str) -> None:
     # Names and addresses are unique at each moment, also in the middle of a swap: first out of the way, then new.
     await connection.execute(
         "UPDATE clients SET name = $2 || mac, address = NULL WHERE mac = ANY($1::text[])",
@@ -208,12 +208,12 @@ async def _write(connection: Connection, plan: Plan, known: Known, pattern: str,
         *_columns(added),
     )
     await connection.execute("DELETE FROM sightings WHERE mac = ANY($1::text[])", [c.mac for c, _ in added])
-    await _tell_clients(connection, plan, added, source)
+    await _tell_clients(connection, plan, added, author, source)
     called = {row.client.mac: row.client.name for row in known.clients.values()}
     called |= {client.mac: client.name for client, _ in added} | {
         client.mac: client.name for _, client, _ in plan.changed
     }
-    await _write_links(connection, plan, called, source)
+    await _write_links(connection, plan, called, author, source)
 
 
 def _columns(wanted: Sequence[tuple[Client, str]]) -> tuple[list[Any], ...]:
@@ -238,7 +238,9 @@ async def _free_names(connection: Connection, pattern: str, count: int, taken: s
     return names
 
 
-async def _tell_clients(connection: Connection, plan: Plan, added: Sequence[tuple[Client, str]], source: str) -> None:
+async def _tell_clients(
+    connection: Connection, plan: Plan, added: Sequence[tuple[Client, str]], author: str, source: str
+) -> None:
     told: list[tuple[ClientRow, Change, str | None]] = [
         (ClientRow(client, enrolled=False, note=note, created=row.created), "changed", row.client.name)
         for row, client, note in plan.changed
@@ -246,10 +248,10 @@ async def _tell_clients(connection: Connection, plan: Plan, added: Sequence[tupl
     now = await connection.fetchval("SELECT now()")
     told += [(ClientRow(client, enrolled=False, note=note, created=now), "added", None) for client, note in added]
     for at in range(0, len(told), EVENTS_AT_ONCE):
-        await clients.tell_all(connection, told[at : at + EVENTS_AT_ONCE], source=source)
+        await clients.tell_all(connection, told[at : at + EVENTS_AT_ONCE], author=author, source=source)
 
 
-async def _write_links(connection: Connection, plan: Plan, called: Mapping[str, str], source: str) -> None:
+async def _write_links(connection: Connection, plan: Plan, called: Mapping[str, str], author: str, source: str) -> None:
     """Write own links, and tell of them; their boot menus stay, or go with them."""
     await connection.execute(
         "DELETE FROM links WHERE scope = 'client' AND lun = 0 AND key = ANY($1::text[])",
@@ -278,7 +280,9 @@ async def _write_links(connection: Connection, plan: Plan, called: Mapping[str, 
         menus.setdefault(row["key"], []).append(row["name"])
     for at in range(0, len(changed), EVENTS_AT_ONCE):
         events = [
-            links.changed_event(NamedLink(link, called[link.key], now), menus.get(link.key, ()), removed=removed)
+            links.changed_event(
+                NamedLink(link, called[link.key], now), menus.get(link.key, ()), removed=removed, author=author
+            )
             for link, removed in changed[at : at + EVENTS_AT_ONCE]
         ]
         await outbox.record_all(connection, events, source=source)

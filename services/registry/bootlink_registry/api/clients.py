@@ -41,6 +41,7 @@ async def add_client(body: NewClient, registry: Registry, response: Response) ->
             address=body.address,
             note=body.note,
             pattern=(await enrolment.read_rule(connection, registry.first_rule)).pattern,
+            author=registry.author,
             source=registry.source,
         )
     response.headers["Location"] = f"/v1/clients/{row.client.name}"
@@ -78,7 +79,11 @@ async def change_client(name_or_mac: str, body: ClientChange, registry: Changing
         raise invalid("the name is empty", "give a name, or leave it out")
     async with registry.change(lambda c: _client(c, name_or_mac)) as connection:
         return registry.shown(
-            ClientAnswer.of(await clients.change_client(connection, name_or_mac, changes, source=registry.source))
+            ClientAnswer.of(
+                await clients.change_client(
+                    connection, name_or_mac, changes, author=registry.author, source=registry.source
+                )
+            )
         )
 
 
@@ -89,7 +94,7 @@ async def remove_client(name_or_mac: str, registry: Changing) -> None:
     What runs goes on until the PC is switched off, and what it keeps on a block store stays there.
     """
     async with registry.change(lambda c: _client(c, name_or_mac)) as connection:
-        await clients.remove_client(connection, name_or_mac, source=registry.source)
+        await clients.remove_client(connection, name_or_mac, author=registry.author, source=registry.source)
 
 
 @router.post("/clients/{name_or_mac}/wake", responses={404: {}})

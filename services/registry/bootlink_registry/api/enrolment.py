@@ -52,6 +52,7 @@ async def accept_sighting(mac: str, body: Acceptance, registry: Registry, respon
             group=body.group,
             address=body.address,
             note=body.note,
+            author=registry.author,
             source=registry.source,
         )
     response.headers["Location"] = f"/v1/clients/{row.client.name}"

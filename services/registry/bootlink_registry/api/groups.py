@@ -38,7 +38,7 @@ async def show_group(name: str, registry: Registry) -> GroupAnswer:
 async def rename_group(name: str, body: GroupChange, registry: Changing) -> GroupAnswer:
     """Give a group another name. Its clients and its links go with it."""
     async with registry.change(lambda c: _group(c, name)) as connection:
-        row = await groups.rename_group(connection, name, body.name, source=registry.source)
+        row = await groups.rename_group(connection, name, body.name, author=registry.author, source=registry.source)
         return registry.shown(GroupAnswer.of(row))
 
 
@@ -47,7 +47,7 @@ async def move_clients(name: str, body: NewMembers, registry: Registry) -> Group
     """Put clients into a group, out of whichever they are in; all of them or none."""
     group = body.checked(name)
     async with registry.database.transaction() as connection:
-        row = await groups.move_clients(connection, group, body.clients, source=registry.source)
+        row = await groups.move_clients(connection, group, body.clients, author=registry.author, source=registry.source)
         return registry.shown(GroupAnswer.of(row))
 
 
@@ -69,6 +69,7 @@ async def set_group_settings(name: str, body: NewGroupSettings, registry: Changi
             name,
             [option.option() for option in body.options],
             [rule.rule() for rule in body.loaders],
+            author=registry.author,
             source=registry.source,
         )
     return registry.shown(GroupSettingsAnswer.of(name, settings))

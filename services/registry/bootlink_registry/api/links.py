@@ -62,6 +62,7 @@ async def set_link(body: NewLink, registry: Changing, response: Response) -> Lin
             policy=body.policy or "discard",
             chap=body.chap,
             start=start,
+            author=registry.author,
             source=registry.source,
         )
     return registry.shown(LinkAnswer.of(link))
@@ -113,4 +114,6 @@ async def _link(connection: Connection, scope: Scope, name: str, lun: int) -> Li
 
 async def _remove(scope: Scope, name: str, registry: Context, lun: int) -> None:
     async with registry.change(lambda c: _link(c, scope, name, lun)) as connection:
-        await links.remove_link(connection, scope=scope, name=name, lun=lun, source=registry.source)
+        await links.remove_link(
+            connection, scope=scope, name=name, lun=lun, author=registry.author, source=registry.source
+        )

@@ -64,6 +64,7 @@ async def _set(scope: Scope, name: str, body: NewMenu, registry: Context) -> Men
             seconds=body.seconds,
             default=body.default,
             choices=choices,
+            author=registry.author,
             source=registry.source,
         )
     return registry.shown(MenuAnswer.of(row))
@@ -75,4 +76,4 @@ async def _menu(connection: Connection, scope: Scope, name: str) -> MenuAnswer:
 
 async def _remove(scope: Scope, name: str, registry: Context) -> None:
     async with registry.change(lambda c: _menu(c, scope, name)) as connection:
-        await menus.remove_menu(connection, scope=scope, name=name, source=registry.source)
+        await menus.remove_menu(connection, scope=scope, name=name, author=registry.author, source=registry.source)

@@ -44,6 +44,7 @@ async def rebase(name_or_mac: str, body: Rebase, registry: Registry, lun: WhichL
             undo=body.undo,
             accept_loss=body.accept_loss,
             unsealed=unsealed,
+            author=registry.author,
             source=registry.source,
         )
     return LinkAnswer.of(link)

@@ -53,6 +53,7 @@ async def import_roster(body: Roster, registry: Registry) -> ImportAnswer:
             lines,
             pattern=(await enrolment.read_rule(connection, registry.first_rule)).pattern,
             dry_run=body.dry_run,
+            author=registry.author,
             source=registry.source,
         )
     return ImportAnswer(added=outcome.added, changed=outcome.changed, unchanged=outcome.unchanged, dry_run=body.dry_run)
