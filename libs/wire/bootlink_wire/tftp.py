@@ -33,6 +33,8 @@ __all__ = [
     "ReadRequest",
     "TftpMalformed",
     "WriteRequest",
+    "acknowledged",
+    "data",
     "decode",
     "encode",
 ]
@@ -71,6 +73,14 @@ class ErrorCode(IntEnum):
     FILE_EXISTS = 6
     NO_SUCH_USER = 7
     OPTIONS_REFUSED = 8
+
+
+# What each block of each transfer asks for, without a look at an enumeration and a structure.
+_ACK: Final = int(Opcode.ACK)
+_DATA: Final = int(Opcode.DATA)
+_HEADER_SIZE: Final = _HEADER.size
+_pack: Final = _HEADER.pack
+_unpack: Final = _HEADER.unpack_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +165,25 @@ def decode(datagram: bytes) -> Packet:
     return Error(number, _printable(text))
 
 
+def acknowledged(datagram: bytes) -> int | None:
+    """The block number of an ACK; None of any other datagram. As `decode` has it, without the making of a packet: of
+    all that a server hears, all but a few are these."""
+    if len(datagram) < _HEADER_SIZE:
+        return None
+    opcode, block = _unpack(datagram)
+    return block if opcode == _ACK else None
+
+
+def data(block: int, payload: bytes) -> bytes:
+    """The datagram of a DATA packet."""
+    return _pack(_DATA, block) + payload
+
+
 def encode(packet: Packet) -> bytes:
     """The datagram of a packet."""
     match packet:
         case Data(block, payload):
-            return _HEADER.pack(Opcode.DATA, block) + payload
+            return data(block, payload)
         case Ack(block):
             return _HEADER.pack(Opcode.ACK, block)
         case Error(code, message):

@@ -17,6 +17,9 @@ to 16 bits, so 65535 rolls over to 0. At most one window (RFC 7440; one block wh
   request and not by the clock: a request with a forged source is no lever. The client's own repeat of its request is
   answered each time.
 
+What a client waits for is cut and numbered before it asks: `prepare`, which the caller calls once it has sent what there
+was to send, makes the next window ready, and the ACK that asks for it finds it made.
+
 It ends in one of these ways: *complete*; *unconfirmed*: all was sent and all but the last window acknowledged, then
 silence (firmware that jumps into the loader at once does not send its last ACK); *probe*: the client wanted to know
 the size and broke off (EDK2 does so before each download); *aborted*: the client's ERROR; *lost*: the client stopped
@@ -75,6 +78,9 @@ class ReadTransfer:
         self._resends = 0
         self._repeats = 0
         self._offered = bool(terms.granted)
+        self._ready: list[bytes] = []  # the window that begins with block number `_ready_from`, counted from 0
+        self._ready_from = -1
+        self._block_size, self._window_size = terms.block_size, terms.window
         self.answered = False  # the client has acknowledged something, so it exists
         self.deadline = 0.0
         self.outcome: Outcome | None = None
@@ -94,12 +100,13 @@ class ReadTransfer:
 
     def receive(self, datagram: bytes, now: float) -> list[bytes]:
         """A datagram from the client. Raises TftpMalformed; the transfer then goes on as if it had not come."""
+        block = tftp.acknowledged(datagram)
+        if block is not None:
+            return self._acknowledged(block, now) if self.outcome is None else []
         packet = tftp.decode(datagram)
         if self.outcome is not None:
             return []
         match packet:
-            case tftp.Ack(block):
-                return self._acknowledged(block, now)
             case tftp.Error(code, message):
                 self._end(self._broken_off(code, message))
         return []  # DATA, OACK and requests have no business here; to answer would end a transfer that may be sound
@@ -151,12 +158,22 @@ class ReadTransfer:
         self.deadline = now + self._terms.resend_after
         return self._window()
 
+    def prepare(self) -> None:
+        """Make ready what the next ACK will ask for. Nothing depends on it but how soon that is answered."""
+        at = self._sent
+        if at < self._blocks:
+            self._ready, self._ready_from = self._datagrams(at, min(at + self._window_size, self._blocks)), at
+
     def _window(self) -> list[bytes]:
-        self._sent = min(self._acked + self._terms.window, self._blocks)
-        size = self._terms.block_size
+        at = self._acked
+        self._sent = end = min(at + self._window_size, self._blocks)
+        return self._ready if self._ready_from == at else self._datagrams(at, end)
+
+    def _datagrams(self, first: int, end: int) -> list[bytes]:
+        size, payload = self._block_size, self._payload
         return [
-            tftp.encode(tftp.Data((number + 1) & 0xFFFF, self._payload[number * size : (number + 1) * size]))
-            for number in range(self._acked, self._sent)
+            tftp.data((number + 1) & 0xFFFF, payload[number * size : (number + 1) * size])
+            for number in range(first, end)
         ]
 
     def _broken_off(self, code: int, message: str) -> Outcome:

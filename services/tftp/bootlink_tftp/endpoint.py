@@ -311,6 +311,7 @@ class _Transfer:
             self._heard = self._loop.time()
             try:
                 self._send(self.machine.receive(datagram, self._heard))
+                self.machine.prepare()
             except TftpMalformed:
                 self._health.count("tftp_malformed")
         if self.machine.outcome is not None:
