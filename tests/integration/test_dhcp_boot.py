@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bootlink_dhcp import SERVICE, DhcpSettings, advertiser, server, service, waker
+from bootlink_dhcp import SERVICE, DhcpSettings, advertiser, server, service, waker, watch
 from bootlink_events import (
     PLANS_BUCKET,
     BootAddressed,
@@ -53,8 +53,14 @@ def in_namespace(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    opened = ((service, "find_card"), (server, "open_udp"), (server, "open_frames"), (advertiser, "_open"))
-    for module, name in (*opened, (waker, "open_broadcast")):
+    opened = (
+        (service, "find_card"),
+        (server, "open_udp"),
+        (server, "open_frames"),
+        (advertiser, "_open"),
+        (watch, "open_taps"),
+    )
+    for module, name in (*opened, (waker, "open_broadcast"), (watch, "open_taps")):
         monkeypatch.setattr(module, name, inside(getattr(module, name)))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bootlink_dhcp import SERVICE, DhcpSettings, advertiser, server, service, waker
+from bootlink_dhcp import SERVICE, DhcpSettings, advertiser, server, service, waker, watch
 from bootlink_runtime import running
 from bootlink_wire import wake
 from bootlink_wire.wake import WakeMalformed
@@ -39,7 +39,13 @@ def in_namespace(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    opened = ((service, "find_card"), (server, "open_udp"), (server, "open_frames"), (advertiser, "_open"))
+    opened = (
+        (service, "find_card"),
+        (server, "open_udp"),
+        (server, "open_frames"),
+        (advertiser, "_open"),
+        (watch, "open_taps"),
+    )
     for module, name in (*opened, (waker, "open_broadcast")):
         monkeypatch.setattr(module, name, inside(getattr(module, name)))
 

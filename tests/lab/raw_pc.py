@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 from ipaddress import IPv4Address
+from typing import Protocol
 
 from bootlink_wire import dhcp
 from bootlink_wire.dhcp import DhcpPacket
 from bootlink_wire.dhcp_frame import udp_datagram
 from lab.dhcp_client import Firmware, discover, request
-from lab.netns import Cable, entered
+from lab.netns import entered
 
 ETHERTYPE_ALL = 3
 BROADCAST = b"\xff" * 6
 EVERYONE = IPv4Address("255.255.255.255")
 
 
+class Plug(Protocol):
+    """Where a PC is plugged in: a namespace, and the card in it."""
+
+    @property
+    def client(self) -> str: ...
+    @property
+    def client_card(self) -> str: ...
+
+
 class RawPc:
     """One PC on the client end of the cable, known by its MAC address."""
 
-    def __init__(self, cable: Cable, mac: str) -> None:
+    def __init__(self, cable: Plug, mac: str) -> None:
         self.mac = mac
         self._address = bytes.fromhex(mac.replace(":", ""))
         self._random = random.Random(mac)
@@ -53,6 +64,18 @@ class RawPc:
                         return reply
         except TimeoutError:
             return None
+
+    async def answers(self, packet: DhcpPacket, *, seconds: float = 2.0) -> list[DhcpPacket]:
+        """Send, and wait; all that was answered, by whomever."""
+        self.send(dhcp.encode(packet))
+        found: list[DhcpPacket] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    reply = await self._receive()
+                    if reply is not None and reply.xid == packet.xid and reply.op == dhcp.BOOTREPLY:
+                        found.append(reply)
+        return found
 
     async def _receive(self) -> DhcpPacket | None:
         frame = await asyncio.get_running_loop().sock_recv(self._sock, 65535)

@@ -141,6 +141,20 @@ class ClientSeen(EventData):
     vendor_class: str = ""
 
 
+class DhcpForeignServer(EventData):
+    """Another server answers DHCP or PXE on the PCs' network: it is new, or gives something that it did not before."""
+
+    server: IPv4Address = Field(description="its server identifier, option 54")
+    server_mac: str | None = Field(default=None, description="of the card that sent its answer, where one was seen")
+    interface: str = Field(description="our network card that heard it")
+    addresses: bool = Field(description="whether it gives out addresses")
+    boot_files: bool = Field(description="whether it tells PCs what to boot")
+    boot_file: str = ""
+    client_mac: str = Field(default="", description="the PC that it answered")
+    expected: bool = Field(description="whether it belongs there: the other server of a proxy, or a known one")
+    at: datetime
+
+
 class Writeback(EventData):
     """Something in the life of one client's write-back."""
 

@@ -51,6 +51,10 @@ def _by_group(data: m.GroupChanged) -> str:
     return subject_token(data.group)
 
 
+def _by_server(data: m.DhcpForeignServer) -> str:
+    return subject_token(str(data.server))
+
+
 def _by_job(data: m.JobChanged | m.JobProgress) -> str:
     return str(data.id)
 
@@ -88,6 +92,7 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("boot.disk_used", m.BootDiskUsed, ("blockstore",), ("registry",)),
     EventKind("boot.disk_detached", m.BootDiskDetached, ("blockstore",), ("registry",)),
     EventKind("boot.failed", m.BootFailed, ("dhcp", "tftp", "blockstore", "registry"), ("registry",)),
+    EventKind("dhcp.foreign_server", m.DhcpForeignServer, ("dhcp",), (), _by_server),
     EventKind("client.seen", m.ClientSeen, ("dhcp", "tftp"), ("registry",)),
     EventKind("client.changed", m.ClientChanged, ("registry",), ()),
     EventKind("writeback.discarded", m.WritebackDiscarded, ("blockstore",), ()),

@@ -8,11 +8,14 @@ a frame with the MAC address filled in.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
 _IP: Final = struct.Struct("!BBHHHBBH4s4s")  # RFC 791 section 3.1, no options
 _UDP: Final = struct.Struct("!HHHH")  # RFC 768
+_ETHERNET: Final = 14  # bytes: destination, source, type
+_ETHERTYPE_IPV4: Final = b"\x08\x00"
 _UDP_PROTOCOL: Final = 17
 _TTL: Final = 64
 _DONT_FRAGMENT: Final = 0x4000
@@ -34,6 +37,35 @@ def udp_datagram(
     addresses = (source.packed, destination.packed)
     checksum = internet_checksum(_IP.pack(*header, 0, *addresses))
     return _IP.pack(*header, checksum, *addresses) + udp
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A UDP datagram in an Ethernet frame that passed by."""
+
+    source_mac: bytes
+    source: IPv4Address
+    source_port: int
+    destination_port: int
+    payload: bytes
+
+
+def heard(frame: bytes) -> Heard | None:
+    """Read an Ethernet frame; None if it carries no whole UDP datagram over IPv4. What is cut off is not read."""
+    if len(frame) < _ETHERNET + _IP.size or frame[12:14] != _ETHERTYPE_IPV4:
+        return None
+    first, _, length, _, fragment, _, protocol, _, source, _ = _IP.unpack_from(frame, _ETHERNET)
+    size = (first & 0x0F) * 4
+    at = _ETHERNET + size
+    if first >> 4 != 4 or protocol != _UDP_PROTOCOL or fragment & ~_DONT_FRAGMENT or len(frame) < _ETHERNET + length:
+        return None
+    if size < _IP.size or length < size + _UDP.size:
+        return None
+    source_port, destination_port, udp_length, _ = _UDP.unpack_from(frame, at)
+    if not _UDP.size <= udp_length <= length - size:
+        return None
+    payload = frame[at + _UDP.size : at + udp_length]
+    return Heard(frame[6:12], IPv4Address(source), source_port, destination_port, payload)
 
 
 def internet_checksum(data: bytes) -> int:

@@ -194,3 +194,18 @@ def sub_option(value: bytes, code: int) -> bytes | None:
 def encapsulate(options: Iterable[tuple[int, bytes]]) -> bytes:
     """Options inside an option, as 43 and 175 carry them (RFC 2132 section 8.4). Each value up to 255 bytes."""
     return b"".join(bytes((code, len(value))) + value for code, value in options) + bytes((END,))
+
+
+def encapsulated(data: bytes) -> dict[int, bytes]:
+    """The options inside an option. DhcpMalformed if one is longer than what holds it."""
+    found: dict[int, bytes] = {}
+    at = 0
+    while at < len(data) and data[at] != END:
+        if data[at] == PAD:
+            at += 1
+            continue
+        if at + 2 > len(data) or at + 2 + data[at + 1] > len(data):
+            raise DhcpMalformed(f"sub-option {data[at]} does not fit its option")
+        found[data[at]] = data[at + 2 : at + 2 + data[at + 1]]
+        at += 2 + data[at + 1]
+    return found

@@ -19,6 +19,8 @@ PXE_CLASS: Final = "PXEClient"  # PXE 2.1 section 2.2.1
 HTTP_CLASS: Final = "HTTPClient"  # UEFI 2.10 section 24.7.3.2
 LOADER_NAME: Final = re.compile(r"(?=.{1,48}\Z)[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 """A file in the loaders' folder, or in a folder there. As a URL, with its boot id, it must fit DHCP's `file` field."""
+PROBE_PREFIX: Final = b"\x02\x62\x6c"
+"""How the MAC address begins under which we look for other servers: locally administered, and no PC's."""
 VENDOR_CLASS_KEPT: Final = 255  # characters: one option's worth. RFC 3396 lets a packet carry one of nine kilobytes
 
 
@@ -85,6 +87,8 @@ class BootClient:
 
 def boot_client(packet: DhcpPacket) -> BootClient | None:
     """Who wants to boot; None for a packet of an operating system, which only wants an address."""
+    if packet.chaddr.startswith(PROBE_PREFIX):
+        return None  # another server of ours, which only looks for servers
     vendor_class = packet.get(opt.VENDOR_CLASS) or ""
     ipxe = (packet.get(opt.USER_CLASS) or b"").startswith(IPXE_USER_CLASSES)
     http = vendor_class.startswith(HTTP_CLASS)

@@ -44,6 +44,7 @@ class BootAsk:
     mac: str  # normalised
     client: BootClient
     now: float
+    proxied: bool = False  # another server gives out the addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,8 @@ class Boots:
         return self._files.candidates(ask.client, ask.mac, self._book.loader_rules(ask.mac))
 
     def _tracked(self, ask: BootAsk, candidates: tuple[str, ...]) -> Ask:
-        return Ask(ask.mac, ask.packet.xid, ask.client.ipxe, self._chain_rom_ipxe and bool(candidates))
+        chain = self._chain_rom_ipxe and bool(candidates)
+        return Ask(ask.mac, ask.packet.xid, ask.client.ipxe, chain, offered_is_used=ask.proxied)
 
     def _learned(self, ask: BootAsk, boot: BootPass, candidates: tuple[str, ...]) -> list[EventData]:
         """Learn from how the boot before this one ended, or from how this one goes. What is to be told of that."""

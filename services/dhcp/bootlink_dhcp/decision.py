@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Final, Protocol
 
 from bootlink_events import EventData
 from bootlink_wire.dhcp import DhcpPacket
@@ -40,3 +40,9 @@ class Decision:
     durable: bool = False  # do not send before everything recorded so far is on disk
     events: tuple[EventData, ...] = ()
     withheld: int = 0  # events of an unknown client that went beyond the allowance
+
+
+class Machine(Protocol):
+    """What decides about the packets of port 67."""
+
+    def handle(self, packet: DhcpPacket, now: float) -> Decision: ...

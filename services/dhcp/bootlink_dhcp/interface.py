@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import socket
@@ -25,6 +26,23 @@ _ETHERTYPE_IPV4: Final = 0x0800
 _ARPHRD_ETHER: Final = 1
 _IFF_UP: Final = 0x1  # linux/if.h
 _IFF_RUNNING: Final = 0x40  # there is a link
+_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
+_SOL_PACKET: Final = 263  # linux/socket.h
+_PACKET_IGNORE_OUTGOING: Final = 23  # linux/if_packet.h
+_FROM_SERVERS: Final = (
+    # A classic BPF program (linux/filter.h): code, jump if true, jump if false, operand.
+    (0x30, 0, 0, 23),  # the protocol of the IP header
+    (0x15, 0, 8, 17),  # UDP?
+    (0x28, 0, 0, 20),  # fragment offset
+    (0x45, 6, 0, 0x1FFF),  # a later fragment has no ports
+    (0xB1, 0, 0, 14),  # length of the IP header
+    (0x48, 0, 0, 14),  # source port
+    (0x15, 2, 0, 67),
+    (0x15, 1, 0, 4011),
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0x40000),  # pass
+    (0x06, 0, 0, 0),
+)
 _IP_PKTINFO: Final = 8  # linux/in.h
 RECEIVE_BUFFER: Final = 1 << 20  # bytes; a room that starts at once: some 1,500 packets wait here while we work
 _PRIVILEGE: Final = "run it as root, or give it CAP_NET_BIND_SERVICE and CAP_NET_RAW"
@@ -150,6 +168,25 @@ def open_frames(card: Card) -> socket.socket:
     try:
         # Protocol 0: it receives nothing.
         with _closing_on_error(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:
+            return sock
+    except PermissionError as error:
+        raise StartupError("raw Ethernet frames are not permitted", _PRIVILEGE) from error
+
+
+def open_taps(card: Card) -> socket.socket:
+    """A socket that hears what DHCP and PXE servers send over this card, as whole frames, and sends frames itself.
+
+    StartupError if it is forbidden. It hears nothing that leaves through the card.
+    """
+    try:
+        # Protocol 0: nothing is received before the filter is in place.
+        with _closing_on_error(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+            program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _FROM_SERVERS)
+            buffer = ctypes.create_string_buffer(program, len(program))
+            filter_ = struct.pack("HL", len(_FROM_SERVERS), ctypes.addressof(buffer))
+            sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
+            sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+            sock.bind((card.name, _ETHERTYPE_IPV4))
             return sock
     except PermissionError as error:
         raise StartupError("raw Ethernet frames are not permitted", _PRIVILEGE) from error

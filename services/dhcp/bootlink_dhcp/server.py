@@ -17,17 +17,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from bootlink_dhcp.decision import Decision, Reply, Via
+from bootlink_dhcp.decision import Decision, Machine, Reply, Via
 from bootlink_dhcp.interface import Card, frame_address, open_frames, open_udp, packet_info, reach
 from bootlink_dhcp.journal import Journal
-from bootlink_dhcp.machine import POOL_EXHAUSTED, DhcpMachine
+from bootlink_dhcp.machine import POOL_EXHAUSTED
 from bootlink_events import BootAddressed, BootFailed, BootLoaderChanged, EventData
 from bootlink_runtime import Chassis
 from bootlink_wire import dhcp
-from bootlink_wire.dhcp import DhcpMalformed
+from bootlink_wire.dhcp import DhcpMalformed, DhcpPacket
 from bootlink_wire.dhcp_frame import udp_datagram
 
 SERVER_PORT: Final = 67
@@ -36,6 +36,7 @@ PACKETS_AT_ONCE: Final = 64
 """Packets per turn of the event loop: some 10 ms of work, after which timers and other sockets have theirs."""
 MAX_WAITING: Final = 4096
 """ACKs that wait for the disk: a /20 full of PCs. About 8 MB."""
+OVERHEARD: Final = ("request_for_another_server", "proxy_overheard")  # as the machines count them
 TIDY_SECONDS: Final = 1.0
 """Longest that a change which nothing waits for stays in memory alone."""
 
@@ -43,11 +44,13 @@ TIDY_SECONDS: Final = 1.0
 class DhcpServer:
     """One machine on one card."""
 
-    def __init__(self, chassis: Chassis, card: Card, machine: DhcpMachine, journal: Journal, port: int) -> None:
+    def __init__(self, chassis: Chassis, card: Card, machine: Machine, journal: Journal, port: int) -> None:
         """Opens the sockets: StartupError if they cannot be had."""
         self._bus, self._telemetry = chassis.bus, chassis.telemetry
         self._log, self._health = chassis.log, chassis.health
         self._card, self._machine, self._journal = card, machine, journal
+        self.overheard: Callable[[DhcpPacket, float], None] = lambda packet, now: None
+        """Told of each request by which a client takes up another server's offer."""
         self._waiting: list[Decision] = []
         self._something_to_write = asyncio.Event()
         self._journal_error: str | None = None
@@ -110,6 +113,8 @@ class DhcpServer:
             return
         decision = self._machine.handle(packet, now)
         self._health.count(decision.count)
+        if decision.count in OVERHEARD:
+            self.overheard(packet, now)
         if decision.count.startswith("dropped"):
             self._log.debug("packet dropped", reason=decision.count, mac=packet.chaddr.hex(":"))
         elif decision.withheld:
@@ -122,6 +127,10 @@ class DhcpServer:
         elif decision.count == "pool_exhausted" and not decision.events:  # else the events' own line says it
             cause, remedy = POOL_EXHAUSTED
             self._log.warning("no address offered", mac=packet.chaddr.hex(":"), cause=cause, remedy=remedy)
+        self.decided(decision)
+
+    def decided(self, decision: Decision) -> None:
+        """Send a decision's reply, and tell its events; now, or once it is on disk."""
         if not decision.durable:
             self._send([decision])
         elif len(self._waiting) < MAX_WAITING:

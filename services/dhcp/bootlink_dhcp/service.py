@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootlink_dhcp.advertiser import Advertiser
+from bootlink_dhcp.binl import BINL_PORT, BinlEndpoint
 from bootlink_dhcp.bootfiles import BootFiles
 from bootlink_dhcp.boots import Boots
+from bootlink_dhcp.decision import Machine
 from bootlink_dhcp.firmware import FirmwareMemory
+from bootlink_dhcp.foreign import ForeignServers
 from bootlink_dhcp.interface import Card, find_card
 from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.leases import LeaseTable, restore
 from bootlink_dhcp.loaders import LOOK_SECONDS, LoaderShelf
 from bootlink_dhcp.machine import DhcpMachine
+from bootlink_dhcp.proxy import ProxyMachine
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.server import DhcpServer
 from bootlink_dhcp.settings import DhcpSettings
@@ -26,6 +30,7 @@ from bootlink_dhcp.subnet import Subnet
 from bootlink_dhcp.topology import Scope, Topology
 from bootlink_dhcp.tracker import BootTracker
 from bootlink_dhcp.waker import Waker
+from bootlink_dhcp.watch import Watch
 from bootlink_events import BootPlan, LoaderRule
 from bootlink_events.commands import WakeClient
 from bootlink_runtime import Chassis, Logger, PlanBook, Service, StartupError
@@ -91,24 +96,37 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
     shelf = LoaderShelf(settings.loader_folders, settings.loader_rules)
     await asyncio.to_thread(shelf.look)
     firmware = _firmware(chassis, settings, journal)
-    machine, leases = _machine(chassis, settings, subnets, journal, shelf, firmware)
-    server = DhcpServer(chassis, card, machine, journal, settings.port)
-    advertiser, promises, waker = None, None, None
+    servers = ForeignServers(card.own.ip, settings.known_servers, proxy=settings.mode == "proxy")
+    watch = Watch(chassis, card, servers)
+    server, advertiser, promises, waker, binl = None, None, None, None, None
     try:
+        if settings.mode == "auto":
+            servers.proxy = await watch.look()
+        machine, leases = _machine(chassis, settings, subnets, journal, shelf, firmware, proxy=servers.proxy)
+        server = DhcpServer(chassis, card, machine, journal, settings.port)
+        server.overheard = watch.chosen
         advertiser = _advertiser(chassis, settings, card)
         waker = Waker(card, health=chassis.health, log=chassis.log)
         chassis.serve_commands({WakeClient: waker.wake})
         await _first_write(journal, chassis.data)
         server.start()
+        if isinstance(machine, ProxyMachine):
+            binl = BinlEndpoint(card, machine, server.decided, health=chassis.health, log=chassis.log)
+            chassis.listening("binl", str(card.own.ip), BINL_PORT)
+        chassis.health.check("other servers", watch.report, required=False)
+        if settings.probe_seconds:
+            chassis.spawn(watch.keep_looking(settings.probe_seconds), name="watch for other servers")
         promises = chassis.spawn(server.keep_promises(), name="lease journal")
         chassis.spawn(_look_for_loaders(chassis, shelf, firmware), name="loaders")
-        chassis.health.check("leases", lambda: _lease_report(leases), required=False)
+        if leases:
+            chassis.health.check("leases", lambda: _lease_report(leases), required=False)
         chassis.health.check("loaders", lambda: _loader_report(shelf, settings), required=False)
         chassis.log.info(
             "serving",
+            mode="proxy" if servers.proxy else "server",
             card=card.name,
             subnets=[str(one.network) for one in subnets],
-            pools=[str(one.pool) for one in subnets],
+            pools=[str(table.subnet.pool) for table in leases],
             loaders=list(shelf),
         )
         if not shelf:
@@ -122,14 +140,14 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
         chassis.ready()
         await _watch_card(chassis, server)
     finally:
-        if advertiser is not None:
-            advertiser.close()
-        if waker is not None:
-            waker.close()
-        if promises is not None:
-            server.stop()
-            await asyncio.gather(promises, return_exceptions=True)
-        server.close()
+        for opened in (advertiser, waker, binl, watch):
+            if opened is not None:
+                opened.close()
+        if server is not None:
+            if promises is not None:
+                server.stop()
+                await asyncio.gather(promises, return_exceptions=True)
+            server.close()
 
 
 def _open_journal(path: Path) -> Journal:
@@ -158,8 +176,10 @@ def _machine(
     journal: Journal,
     shelf: LoaderShelf,
     firmware: FirmwareMemory,
-) -> tuple[DhcpMachine, tuple[LeaseTable, ...]]:
-    """The machines, as they were when the service last stopped."""
+    *,
+    proxy: bool,
+) -> tuple[Machine, tuple[LeaseTable, ...]]:
+    """The machines, as they were when the service last stopped; a proxy has no leases."""
 
     def record_lease(key: str, value: Mapping[str, Any] | None) -> None:
         journal.put(_LEASE, key, value)
@@ -178,6 +198,8 @@ def _machine(
     address = settings.tftp_address or subnets[0].server
     files = BootFiles(address, settings.tftp_port, shelf, settings.http_port, settings.loader_rules)
     boots = Boots(tracker, files, firmware, book, chain_rom_ipxe=settings.chain_rom_ipxe)
+    if proxy:
+        return ProxyMachine(subnets[0].server, boots, book), ()
     own, *relayed = (Scope(table.subnet, table) for table in leases)
     return DhcpMachine(Topology(own, relayed), boots, book), leases
 

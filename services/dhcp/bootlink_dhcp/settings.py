@@ -25,6 +25,7 @@ from bootlink_runtime import ServiceSettings, StartupError
 
 DEBIAN_LOADERS: Final = Path("/usr/lib/ipxe")
 MAX_RULES: Final = 64  # each is looked at for each boot
+MAX_KNOWN: Final = 32  # other servers on one network
 MAX_DNS: Final = 4
 """Name servers in one answer: resolvers use three, and every byte counts in a packet of 548."""
 
@@ -78,6 +79,17 @@ class DhcpSettings(ServiceSettings):
         validation_alias=_also("LOADERS", "loaders"),
         description="folders of boot loaders, separated by colons; unset: DATA/tftp/loaders, then Debian's",
     )
+    mode: Literal["server", "proxy", "auto"] = Field(
+        default="server",
+        description="server: give out addresses; proxy: another DHCP server does, we only tell PCs what to boot; "
+        "auto: look for one at the start, and be what is missing",
+    )
+    known_servers: Annotated[tuple[IPv4Address, ...], NoDecode] = Field(
+        default=(), max_length=MAX_KNOWN, description="other DHCP servers that belong here, separated by commas"
+    )
+    probe_seconds: int = Field(
+        default=60, ge=0, le=3600, description="how often to look for other DHCP servers; 0: only hear what passes by"
+    )
     http_port: int = Field(
         default=0,
         ge=0,
@@ -107,7 +119,7 @@ class DhcpSettings(ServiceSettings):
         "auto: while no other router was heard",
     )
 
-    @field_validator("dns", "ntp", "search", mode="before")
+    @field_validator("dns", "ntp", "search", "known_servers", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

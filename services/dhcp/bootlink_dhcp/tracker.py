@@ -133,6 +133,7 @@ class Ask:
     xid: int
     ipxe: bool
     chain: bool  # an iPXE that comes first is to be given our loader
+    offered_is_used: bool = False  # we only offer, and see no acknowledgement: a proxy's client
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,10 @@ class BootTracker:
         decision = Decision.NEW
         if state is not None:
             age = now - state.at
-            decision = decide(state.phase, _asker(state, ask, age, SAME_FOR[state.phase]), age)
+            asker = _asker(state, ask, age, SAME_FOR[state.phase])
+            decision = decide(state.phase, asker, age)
+            if ask.offered_is_used and state.phase is Phase.SCRIPT_OFFERED and asker != "same":
+                decision = Decision.NEW  # a disk may have been attached under this boot id
         if state is None or decision is Decision.NEW:
             state = self._begin(ask, now, state)
         elif decision is Decision.SECOND:

@@ -199,3 +199,15 @@ def test_trailing_nuls_of_a_text_are_dropped_and_what_is_not_printable_becomes_a
 
 def test_encapsulated_options_end_with_an_end_option() -> None:
     assert opt.encapsulate([(opt.PXE_DISCOVERY_CONTROL, b"\x08")]) == b"\x06\x01\x08\xff"
+
+
+@given(st.dictionaries(st.integers(1, 254), st.binary(max_size=255), max_size=5))
+def test_options_inside_an_option_are_read_as_they_were_written(found: dict[int, bytes]) -> None:
+    assert opt.encapsulated(opt.encapsulate(found.items())) == found
+    assert opt.encapsulated(b"\0\0" + opt.encapsulate(found.items()) + b"\x09\x09") == found
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_options_inside_an_option_or_malformed(data: bytes) -> None:
+    with contextlib.suppress(DhcpMalformed):
+        assert sum(map(len, opt.encapsulated(data).values())) <= len(data)

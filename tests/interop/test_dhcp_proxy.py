@@ -1,0 +1,210 @@
+"""The dhcp service beside other people's DHCP servers: real dnsmasq and real Kea on one LAN give out the addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from bootlink_wire import dhcp
+from bootlink_wire import dhcp_options as opt
+from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
+from guest.lan import Lan
+from lab.address_server import FIRST, LAST, Host, dnsmasq, kea
+from lab.dhcp_client import Firmware, discover, request, with_options
+from lab.loaders import put_loaders
+from lab.netns import entered, tool
+from lab.process import Process
+from lab.raw_pc import RawPc
+from lab.sniffer import Sniffer
+
+PC = "52:54:00:12:34:56"
+US, OTHER = IPv4Address("10.77.0.1"), "10.77.0.2/24"
+AddressServer = Callable[[Host, Path], AbstractContextManager[Process]]
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    with Lan() as made:
+        yield made
+
+
+class Service:
+    """`python -m bootlink_dhcp` on the LAN's bridge, or tftp."""
+
+    def __init__(self, lan: Lan, folder: Path, name: str = "dhcp", **settings: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / f"{name}.log"
+        environment = {
+            **os.environ,
+            "BOOTLINK_DATA": str(folder / "data"),
+            "BOOTLINK_NATS_URL": "nats://127.0.0.1:9",
+            "BOOTLINK_DHCP_INTERFACE": Lan.BRIDGE,
+            "BOOTLINK_LOG_FORMAT": "json",
+            **{f"BOOTLINK_DHCP_{key.upper()}": value for key, value in settings.items()},
+        }
+        self._process = Process(lan.command(sys.executable, "-m", f"bootlink_{name}"), log=self.log, env=environment)
+
+    def __enter__(self) -> Service:
+        self._process.start(lambda: '"ready"' in self.log.read_text())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stop()
+
+    async def logs(self, *words: str) -> None:
+        """Wait until one line of the log has all these words."""
+        async with asyncio.timeout(20):
+            while not any(all(word in line for word in words) for line in self.log.read_text().splitlines()):
+                await asyncio.sleep(0.05)
+
+
+def proxy(lan: Lan, folder: Path, **settings: str) -> Service:
+    return Service(lan, folder, mode="proxy", loaders=str(put_loaders(folder / "loaders")), **settings)
+
+
+async def boot_pass(pc: RawPc, firmware: Firmware, xid: int) -> tuple[DhcpPacket, DhcpPacket]:
+    """Both servers' OFFERs, put together as firmware does it, and the other's ACK. Returns our OFFER and the ACK."""
+    asked = discover(firmware, PC, xid)
+    offers = await pc.answers(asked)
+    (ours,) = [offer for offer in offers if offer.yiaddr == NO_ADDRESS]
+    (theirs,) = [offer for offer in offers if offer.yiaddr != NO_ADDRESS]
+    assert ours.get(opt.SERVER_ID) == US
+    assert not theirs.file
+    ack = await pc.ask(request(theirs, asked))
+    assert ack is not None
+    assert ack.message_type is MessageType.ACK
+    return ours, ack
+
+
+@pytest.mark.parametrize("server", [dnsmasq, kea])
+async def test_a_pc_gets_its_address_from_the_other_and_its_boot_files_from_us(
+    lan: Lan, tmp_path: Path, server: AddressServer
+) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(server(stack.enter_context(Host(lan, OTHER)), tmp_path / "other"))
+        ours = stack.enter_context(proxy(lan, tmp_path))
+        with RawPc(stack.enter_context(Host(lan)), PC) as pc:
+            loader, first = await boot_pass(pc, "ovmf", 1)
+            script, second = await boot_pass(pc, "ipxe", 2)
+            assert IPv4Address(FIRST) <= first.yiaddr == second.yiaddr <= IPv4Address(LAST)
+            boot_id = loader.file.decode().split("/")[1]
+            assert loader.file.decode() == f"boot/{boot_id}/snponly.efi"
+            assert script.file.decode() == f"tftp://10.77.0.1/boot/{boot_id}/52-54-00-12-34-56.ipxe"
+            await ours.logs('"another server"', "10.77.0.2", "gives out addresses", '"info"')
+            await ours.logs('"addressed"', str(first.yiaddr))
+
+
+async def test_an_operating_system_is_left_to_the_other_server(lan: Lan, tmp_path: Path) -> None:
+    with (
+        Host(lan, OTHER) as other,
+        Host(lan) as desk,
+        dnsmasq(other, tmp_path / "other"),
+        proxy(lan, tmp_path),
+        RawPc(desk, PC) as pc,
+    ):
+        offers = await pc.answers(discover("os", PC, 1))
+    assert [offer.get(opt.SERVER_ID) for offer in offers] == [IPv4Address("10.77.0.2")]
+
+
+@pytest.mark.parametrize("port", [68, 4011])
+async def test_port_4011_answers_to_the_port_that_asked(lan: Lan, tmp_path: Path, port: int) -> None:
+    with Host(lan, "10.77.0.50/24") as desk, proxy(lan, tmp_path):
+        with entered(desk.client):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        with sock:
+            sock.bind(("10.77.0.50", port))
+            asked = with_options(
+                replace(discover("ovmf", PC, 7), ciaddr=IPv4Address("10.77.0.50")),
+                opt.MESSAGE_TYPE.encode(MessageType.REQUEST),
+            )
+            sock.sendto(dhcp.encode(asked), ("10.77.0.1", 4011))
+            async with asyncio.timeout(10):
+                data, source = await asyncio.get_running_loop().sock_recvfrom(sock, 2000)
+    ack = dhcp.decode(data)
+    assert source == ("10.77.0.1", 4011)
+    assert (ack.message_type, ack.xid, ack.siaddr) == (MessageType.ACK, 7, US)
+    assert ack.file.endswith(b"/snponly.efi")
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_auto_is_what_is_missing(lan: Lan, tmp_path: Path, there: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        if there:
+            stack.enter_context(dnsmasq(stack.enter_context(Host(lan, OTHER)), tmp_path / "other"))
+        loaders = str(put_loaders(tmp_path / "loaders"))
+        ours = stack.enter_context(Service(lan, tmp_path, mode="auto", loaders=loaders))
+        pc = stack.enter_context(RawPc(stack.enter_context(Host(lan)), PC))
+        await ours.logs('"serving"', f'"mode": "{"proxy" if there else "server"}"')
+        offers = await pc.answers(discover("ovmf", PC, 1))
+        assert {(offer.get(opt.SERVER_ID), bool(offer.file), offer.yiaddr != NO_ADDRESS) for offer in offers} == (
+            {(US, True, False), (IPv4Address("10.77.0.2"), False, True)} if there else {(US, True, True)}
+        )
+
+
+async def test_a_second_server_that_comes_up_is_told_with_what_to_do_before_any_pc_asks(
+    lan: Lan, tmp_path: Path
+) -> None:
+    loaders = str(put_loaders(tmp_path / "loaders"))
+    with (
+        Service(lan, tmp_path, loaders=loaders, probe_seconds="1") as ours,
+        Host(lan, OTHER) as other,
+        dnsmasq(other, tmp_path / "other", "--dhcp-boot=pxelinux.0"),
+    ):
+        await ours.logs('"another server"', "10.77.0.2", "pxelinux.0", "BOOTLINK_DHCP_MODE=proxy", '"warning"')
+
+
+async def test_another_proxy_is_told_too(lan: Lan, tmp_path: Path) -> None:
+    with proxy(lan, tmp_path, probe_seconds="1") as ours, Host(lan, OTHER) as other:
+        pxe = ("--dhcp-range=10.77.0.0,proxy", "--pxe-service=x86PC,Rogue,evil")
+        with dnsmasq(other, tmp_path / "other", *pxe):
+            await ours.logs('"another server"', "10.77.0.2", "tells PCs what to boot", "options 66, 67 and 60")
+
+
+async def test_port_4011_that_is_taken_is_said_with_who_has_it(lan: Lan, tmp_path: Path) -> None:
+    with entered(lan.namespace):
+        holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with holder:
+        holder.bind(("", 4011))
+        with pytest.raises(RuntimeError, match="UDP port 4011 on br0 is taken by"):
+            proxy(lan, tmp_path).__enter__()
+
+
+async def test_the_rom_of_a_bios_pc_takes_both_servers_offers_and_asks_for_its_script(lan: Lan, tmp_path: Path) -> None:
+    """QEMU's PXE ROM, which is iPXE of 2019: loader and script come from us, the address from dnsmasq."""
+    with Host(lan, OTHER) as other, dnsmasq(other, tmp_path / "other"), contextlib.ExitStack() as stack:
+        stack.enter_context(Service(lan, tmp_path, mode="proxy"))
+        stack.enter_context(Service(lan, tmp_path, "tftp"))
+        card = lan.tap()
+        sniffer = stack.enter_context(Sniffer(lan.namespace, card))
+        process = await asyncio.create_subprocess_exec(
+            *lan.command(
+                *(tool("qemu-system-x86_64", "qemu-system-x86 ipxe-qemu seabios"), "-accel", "tcg", "-M", "q35"),
+                *("-m", "256", "-display", "none", "-serial", "none", "-monitor", "none"),
+                *("-netdev", f"tap,id=n0,ifname={card},script=no,downscript=no"),
+                *("-device", f"virtio-net-pci,netdev=n0,bootindex=1,mac={PC}"),
+            ),
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            asked = await sniffer.hears(lambda one: bool(one.file and one.file.endswith(".ipxe")), seconds=90)
+        finally:
+            process.kill()
+            await process.wait()
+        files = [one.file for one in sniffer.datagrams if one.file]
+        acks = sniffer.said(MessageType.ACK)
+    assert asked.file is not None
+    boot_id = asked.file.split("/")[1]
+    assert [name for name, _ in itertools.groupby(files)] == [f"boot/{boot_id}/undionly.kpxe", asked.file]
+    assert {str(ack.source) for ack in acks} == {"10.77.0.2"}
+    assert str(asked.source) in {str(ack.dhcp.yiaddr) for ack in acks if ack.dhcp is not None}
