@@ -59,9 +59,9 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Chassis]:
         yield chassis
 
 
-def address_of(chassis: Chassis) -> Address:
-    """Where it takes requests."""
-    (found,) = [address for address in chassis.health.addresses if address.what == "tftp"]
+def address_of(chassis: Chassis, what: str = "tftp") -> Address:
+    """Where it takes requests; "http": those over HTTP."""
+    (found,) = [address for address in chassis.health.addresses if address.what == what]
     return found.host, found.port
 
 

@@ -15,7 +15,7 @@ from bootlink_events import BootId, ClusterKey
 from bootlink_runtime import Logger
 from bootlink_tftp import names, scripts
 from bootlink_tftp.chronicle import Chronicle, Plans
-from bootlink_tftp.folders import FileMissing, FileRefused, Folders
+from bootlink_tftp.folders import FileMissing, FileRefused, Folders, OpenFile
 from bootlink_tftp.lan import OnLink
 from bootlink_tftp.scripts import Asker, Script
 
@@ -30,13 +30,27 @@ class Forbidden(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A file to send. `script` and `mac` are set for a client's script; `boot_id` where the name carried one."""
+    """A file to send. `script` and `mac` are set for a client's script; `boot_id` where the name carried one.
+
+    A file that is too large for memory is `opened`, and has no payload; whoever asked for it closes it.
+    """
 
     file: str
     payload: bytes = field(repr=False)
     boot_id: BootId | None = None
     mac: str | None = None
     script: Script | None = None
+    opened: OpenFile | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.payload) if self.opened is None else self.opened.size
+
+    @property
+    def name(self) -> str:
+        """A file name, whose ending says what it is."""
+        return self.file if self.script is None else "script.ipxe"
 
 
 class Answers:
@@ -54,8 +68,8 @@ class Answers:
         log: Logger,
         key: ClusterKey | None = None,
     ) -> None:
-        """`plans_read` tells whether `plans` is complete; `base` makes the URL of this server, without a last slash,
-        from the address that a PC has asked; CHAP secrets come from `key`."""
+        """`plans_read` tells whether `plans` is complete; `base` makes the URL that scripts name this server by,
+        without a last slash, from the address that a PC has asked; CHAP secrets come from `key`."""
         self._folders = folders
         self._plans = plans
         self._plans_read = plans_read
@@ -65,8 +79,9 @@ class Answers:
         self._log = log
         self._key = key
 
-    async def find(self, raw: bytes, *, peer: str, local: str) -> Answer:
-        """The answer to the name `raw`, asked by the address `peer` at our address `local`.
+    async def find(self, raw: bytes, *, peer: str, local: str, large: bool = False) -> Answer:
+        """The answer to the name `raw`, asked by the address `peer` at our address `local`. `large`: the protocol can
+        send a file piece by piece.
 
         Raises NotFound or Forbidden.
         """
@@ -82,7 +97,7 @@ class Answers:
                 text = scripts.autoexec(self._base(local), boot_id)
                 return Answer("autoexec.ipxe", text.encode("ascii"))
             case names.LoaderName():
-                return await self._loader(name, peer)
+                return await self._loader(name, peer, large=large)
 
     def _script(self, name: names.ScriptName, peer: str, local: str) -> Answer:
         boot_id = name.boot_id or self._chronicle.begin(name.mac, peer, datetime.now(UTC))
@@ -97,9 +112,10 @@ class Answers:
         )
         return Answer("script", script.text.encode("ascii"), boot_id, name.mac, script)
 
-    async def _loader(self, name: names.LoaderName, peer: str) -> Answer:
+    async def _loader(self, name: names.LoaderName, peer: str, *, large: bool) -> Answer:
+        read = self._folders.fetch if large else self._folders.read
         try:
-            payload = await asyncio.to_thread(self._folders.read, name.path)
+            found = await asyncio.to_thread(read, name.path)
         except FileRefused as error:
             self._log.warning("file refused", file=name.text, peer=peer, why=str(error))
             self._tell(name, peer, f"the loader {name.text} is not served: {error}", "Put a copy there")
@@ -109,10 +125,12 @@ class Answers:
             remedy = f"put it into {self._folders.roots[0]}, or, if it is one of Debian's: apt install ipxe"
             self._tell(name, peer, f"the loader {name.text} is missing on the boot server", remedy)
             raise NotFound(f"no file {name.text} here") from error
-        if not payload:
+        if isinstance(found, OpenFile):
+            return Answer(name.text, b"", name.boot_id, opened=found)
+        if not found:
             self._tell(name, peer, f"the loader {name.text} is empty", f"put a whole one into {self._folders.roots[0]}")
             raise Forbidden(f"{name.text} is empty")
-        return Answer(name.text, payload, name.boot_id)
+        return Answer(name.text, found, name.boot_id)
 
     def _tell(self, name: names.LoaderName, peer: str, cause: str, remedy: str) -> None:
         # A name without a boot id is somebody looking around, or a boot that is none of ours.

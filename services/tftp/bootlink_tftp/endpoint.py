@@ -19,19 +19,15 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from bootlink_runtime import Health, Logger
 from bootlink_tftp.answers import Answer, Answers, Forbidden, NotFound
+from bootlink_tftp.transfers import Capacity, OnEnd, Peer
 from bootlink_wire import tftp
 from bootlink_wire.tftp import ErrorCode, TftpMalformed
 from bootlink_wire.tftp_options import Limits, negotiate
-from bootlink_wire.tftp_transfer import Outcome, ReadTransfer, netascii
-
-Peer = tuple[str, int]
-OnEnd = Callable[[Answer, Peer, Outcome, float], None]
-"""Called at the end of each transfer with the seconds it took."""
+from bootlink_wire.tftp_transfer import ReadTransfer, netascii
 
 DATAGRAM_MAX: Final = 2_048  # octets read of one datagram: requests have 512 at most, and clients send no more
 REQUESTS_A_TURN: Final = 64  # taken from the socket before the loop serves others
@@ -47,14 +43,6 @@ RECEIVE_BUFFER: Final = 1 << 20  # octets of requests the kernel may hold for us
 # for the option.
 IP_PKTINFO: Final = getattr(socket, "IP_PKTINFO", 8)
 _PKTINFO: Final = struct.Struct("=i4s4s")
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """How many transfers run at once, in all and with one IP address."""
-
-    total: int
-    per_client: int
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -18,15 +18,17 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-FILE_MAX: Final = 64 << 20  # bytes of one file: ample for a loader or a kernel; an ISO image belongs on HTTP
+FILE_MAX: Final = 64 << 20  # bytes of one file in memory, ample for a kernel; what is larger is for HTTP alone
 CACHE_MAX: Final = 256 << 20  # bytes of all cached files: two folders of loaders fit many times over
 ENTRIES_MAX: Final = 4_096  # directory entries looked at for a name in other case
 
 _FOLLOW_NONE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_Taken = TypeVar("_Taken")
 _Stamp = tuple[int, int, int, int]  # device, inode, size, modification time
 
 
@@ -36,6 +38,21 @@ class FileMissing(Exception):
 
 class FileRefused(Exception):
     """There is something of this name, but it is not served; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file that is read piece by piece. It is as large as when it was opened."""
+
+    descriptor: int
+    size: int
+
+    def read(self, start: int, size: int) -> bytes:
+        """Up to `size` bytes from `start`; fewer where the file became shorter. Blocks. Raises OSError."""
+        return os.pread(self.descriptor, size, start)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
 
 
 class Folders:
@@ -63,17 +80,24 @@ class Folders:
 
     def read(self, path: Sequence[str]) -> bytes:
         """The contents of a file. `path` is what `names.parts` returns. Raises FileMissing or FileRefused. Blocks."""
+        return self._find(path, self._contents)
+
+    def fetch(self, path: Sequence[str]) -> bytes | OpenFile:
+        """As `read`; a file that is larger than one in memory may be is opened, and to be closed by the caller."""
+        return self._find(path, self._contents_or_open)
+
+    def _find(self, path: Sequence[str], take: Callable[[int, str], _Taken]) -> _Taken:
         refused: FileRefused | None = None
         for root in self.roots:
             try:
-                return self._read_below(root, path)
+                return self._take_below(root, path, take)
             except FileMissing:
                 continue
             except FileRefused as error:
                 refused = refused or error  # another folder may have it all the same
         raise refused or FileMissing("/".join(path))
 
-    def _read_below(self, root: Path, path: Sequence[str]) -> bytes:
+    def _take_below(self, root: Path, path: Sequence[str], take: Callable[[int, str], _Taken]) -> _Taken:
         opened: list[int] = []
         try:
             try:
@@ -86,17 +110,23 @@ class Folders:
                 opened.append(folder)
             file = _open_in(folder, path[-1], 0)
             opened.append(file)
-            return self._contents(file, path[-1])
+            return take(file, path[-1])
         finally:
             for descriptor in opened:
                 os.close(descriptor)
+
+    def _contents_or_open(self, file: int, name: str) -> bytes | OpenFile:
+        status = os.fstat(file)
+        if stat.S_ISREG(status.st_mode) and status.st_size > FILE_MAX:
+            return OpenFile(os.dup(file), status.st_size)
+        return self._contents(file, name)
 
     def _contents(self, file: int, name: str) -> bytes:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise FileRefused(f"{name} is no regular file")
         if status.st_size > FILE_MAX:
-            raise FileRefused(f"{name} is larger than the {FILE_MAX >> 20} MiB that one boot file may have")
+            raise FileRefused(f"{name} is larger than the {FILE_MAX >> 20} MiB that TFTP serves; fetch it over HTTP")
         stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         with self._lock:  # held while reading: a room that asks for one loader reads it once
             if (cached := self._cache.get(stamp)) is not None:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from bootlink_runtime import Chassis, PlanBook, Service, StartupError, address_error
+from bootlink_runtime import Chassis, PlanBook, Service, StartupError, address_error, listen
 from bootlink_tftp import endpoint, lan
 from bootlink_tftp.answers import Answer, Answers
 from bootlink_tftp.chronicle import Chronicle, StageName
-from bootlink_tftp.endpoint import Capacity, Endpoint, Peer
+from bootlink_tftp.endpoint import Endpoint
 from bootlink_tftp.folders import Folders
 from bootlink_tftp.lan import OnLink
 from bootlink_tftp.settings import DEBIAN_LOADERS, TftpSettings
+from bootlink_tftp.transfers import Capacity, Peer
+from bootlink_tftp.web import Web
 from bootlink_wire.tftp_options import Limits
 from bootlink_wire.tftp_transfer import Outcome
 
 DRAIN_SECONDS: Final = 3.0  # for transfers under way when the service stops: a loader takes well under one
 DRAIN_STEP: Final = 0.05
 TFTP_PORT: Final = 69
+HTTP_PORT: Final = 80
 
 
 async def run(chassis: Chassis, settings: TftpSettings) -> None:
@@ -43,39 +47,74 @@ async def run(chassis: Chassis, settings: TftpSettings) -> None:
         plans=plans,
         mac_of=lan.mac_of,
     )
-    answers = Answers(
-        folders=folders,
-        plans=plans,
-        plans_read=_complete(chassis, plans),
-        chronicle=chronicle,
-        on_link=OnLink(settings.on_link_networks),
-        base=lambda asked: _base(str(settings.advertise or asked), port),
-        log=chassis.log,
-        key=key,
+    complete, on_link, report = (
+        _complete(chassis, plans),
+        OnLink(settings.on_link_networks),
+        _Report(chassis, chronicle),
     )
+
+    def answers(base: Callable[[str], str]) -> Answers:
+        return Answers(
+            folders=folders,
+            plans=plans,
+            plans_read=complete,
+            chronicle=chronicle,
+            on_link=on_link,
+            base=lambda asked: base(str(settings.advertise or asked)),
+            log=chassis.log,
+            key=key,
+        )
+
+    over_http = answers(lambda address: _http_base(address, settings.http_port))
     server = Endpoint(
         sock,
-        answers,
+        over_http if settings.script_urls == "http" else answers(lambda address: _base(address, port)),
         limits=Limits(settings.blksize_max, settings.windowsize_max),
         capacity=Capacity(settings.transfers_max, settings.transfers_per_client_max),
-        on_end=_Report(chassis, chronicle),
+        on_end=report,
         health=chassis.health,
         log=chassis.log,
     )
+    web = None
+    if settings.http_port:
+        try:
+            listener = listen(host, settings.http_port, what="HTTP", variable="BOOTLINK_TFTP_HTTP_PORT")
+        except StartupError:
+            sock.close()
+            raise
+        web = Web(
+            listener,
+            over_http,
+            capacity=Capacity(settings.http_connections_max, settings.transfers_per_client_max),
+            on_end=report,
+            health=chassis.health,
+            log=chassis.log,
+        )
+        await web.start()
+        chassis.listening("http", host, settings.http_port)
     chassis.health.check("loaders", lambda: _loaders_found(folders))
-    chassis.health.check("transfers", lambda: (True, f"{server.busy} under way"), required=False)
+    chassis.health.check("transfers", lambda: (True, f"{_busy(server, web)} under way"), required=False)
     server.start()
     try:
         chassis.listening("tftp", host, port)
         chassis.ready()
         await chassis.stopping.wait()
         server.stop_taking()
+        if web is not None:
+            web.stop_taking()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                while server.busy:  # noqa: ASYNC110 - once per life of the service; an event would cost every transfer
+                while _busy(server, web):  # noqa: ASYNC110 - once per life of the service; an event would cost every transfer
                     await asyncio.sleep(DRAIN_STEP)
     finally:
         await server.close()
+        if web is not None:
+            await web.close()
+
+
+def _busy(server: Endpoint, web: Web | None) -> int:
+    """Transfers under way."""
+    return server.busy + (web.busy if web is not None else 0)
 
 
 class _Report:
@@ -89,7 +128,7 @@ class _Report:
         log, health = self._chassis.log, self._chassis.health
         ended = datetime.now(UTC)
         started = ended - timedelta(seconds=seconds)
-        facts = {"file": answer.file, "peer": peer[0], "bytes": len(answer.payload), "seconds": round(seconds, 3)}
+        facts = {"file": answer.file, "peer": peer[0], "bytes": answer.size, "seconds": round(seconds, 3)}
         if answer.boot_id is not None:
             facts["boot_id"] = str(answer.boot_id)
         if outcome.kind == "probe":
@@ -112,8 +151,7 @@ class _Report:
         if answer.script is not None and answer.mac is not None:
             self._chronicle.script_served(answer.mac, answer.boot_id, answer.script, peer[0], started, ended)
         else:
-            size = len(answer.payload)
-            self._chronicle.loader_sent(answer.boot_id, answer.file, size, peer[0], started, ended)
+            self._chronicle.loader_sent(answer.boot_id, answer.file, answer.size, peer[0], started, ended)
 
 
 def _complete(chassis: Chassis, plans: PlanBook) -> PlansRead:
@@ -166,6 +204,10 @@ def _loaders_found(folders: Folders) -> tuple[bool, str]:
 
 def _base(host: str, port: int) -> str:
     return f"tftp://{host}" if port == TFTP_PORT else f"tftp://{host}:{port}"
+
+
+def _http_base(host: str, port: int) -> str:
+    return f"http://{host}" if port == HTTP_PORT else f"http://{host}:{port}"
 
 
 SERVICE = Service("tftp", TftpSettings, run)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from bootlink_runtime import ClusterSettings
@@ -19,6 +19,8 @@ TRANSFERS_MAX: Final = 500
 # One PC has one transfer at a time, and for a moment two; VMs behind one address, as QEMU's user network puts
 # them, have some more.
 TRANSFERS_PER_CLIENT_MAX: Final = 16
+
+CONNECTIONS_MAX: Final = 400  # with the transfers below the 1,024 descriptors, too
 
 
 class TftpSettings(ClusterSettings):
@@ -47,6 +49,14 @@ class TftpSettings(ClusterSettings):
     transfers_per_client_max: int = Field(
         default=TRANSFERS_PER_CLIENT_MAX, ge=1, description="transfers at once with one IP address"
     )
+    http_port: int = Field(
+        default=0, ge=0, le=65535, description="TCP port of the same files over HTTP, for UEFI HTTP boot; 0: none"
+    )
+    http_connections_max: int = Field(default=CONNECTIONS_MAX, ge=1, description="connections over HTTP at once")
+    script_urls: Literal["tftp", "http"] = Field(
+        default="tftp",
+        description="the protocol that iPXE is sent to for its script, kernels and initrds; http needs the HTTP port",
+    )
     on_link: str = Field(
         default="auto",
         description="networks, separated by commas, in which a PC reaches a target on its own link (its gateway is "
@@ -60,6 +70,12 @@ class TftpSettings(ClusterSettings):
             for network in text.split(","):
                 IPv4Network(network.strip())
         return text
+
+    @model_validator(mode="after")
+    def _has_http(self) -> TftpSettings:
+        if self.script_urls == "http" and not self.http_port:
+            raise ValueError("script_urls is http, and there is no HTTP port: set BOOTLINK_TFTP_HTTP_PORT")
+        return self
 
     @property
     def on_link_networks(self) -> tuple[IPv4Network, ...] | None:
