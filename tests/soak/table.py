@@ -10,6 +10,7 @@ from typing import Final
 from rigs import (
     commits,
     crash_states,
+    dhcp_packets,
     disk_formats,
     drops,
     exports,
@@ -21,6 +22,7 @@ from rigs import (
     registry_kills,
     relay_kills,
     storm,
+    tftp_packets,
 )
 from rigs.figures import Figures
 
@@ -50,6 +52,10 @@ RIGS: Final = (
     Rig("drops", "power cuts while a super client's write-back is thrown away", 2_000, drops.run),
     Rig("storm", "a room restarts at once while a client reads on, all in one process", 200, storm.run),
     Rig("pdus", "iSCSI conversations broken in every way, in memory and over TCP", 100_000, pdus.run),
+    Rig(
+        "dhcp-packets", "rounds of a boot LAN whose PCs' DHCP packets are broken in every way", 8_000, dhcp_packets.run
+    ),
+    Rig("tftp-packets", "TFTP clients that ask and answer wrongly, beside one that boots", 20_000, tftp_packets.run),
     Rig(
         "disk-formats",
         "hostile VHD, VHDX and raw files, each refused or served from within the file, in 256 MB",

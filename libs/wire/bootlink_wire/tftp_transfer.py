@@ -17,8 +17,8 @@ to 16 bits, so 65535 rolls over to 0. At most one window (RFC 7440; one block wh
   request and not by the clock: a request with a forged source is no lever. The client's own repeat of its request is
   answered each time.
 
-What a client waits for is cut and numbered before it asks: `prepare`, which the caller calls once it has sent what there
-was to send, makes the next window ready, and the ACK that asks for it finds it made.
+What a client waits for is cut and numbered before it asks: `prepare`, which the caller calls once it has sent what
+there was to send, makes the next window ready, and the ACK that asks for it finds it made.
 
 It ends in one of these ways: *complete*; *unconfirmed*: all was sent and all but the last window acknowledged, then
 silence (firmware that jumps into the loader at once does not send its last ACK); *probe*: the client wanted to know

@@ -177,7 +177,7 @@ def boot_options(request: DhcpPacket, client: BootClient) -> list[tuple[int, byt
         control = bytes((opt.PXE_USE_OFFERED_FILE,))
         pairs.append(opt.VENDOR_SPECIFIC.encode(opt.encapsulate([(opt.PXE_DISCOVERY_CONTROL, control)])))
     uuid = request.get(opt.CLIENT_UUID)
-    if uuid is not None:
+    if uuid is not None and len(uuid) <= opt.OPTION_SIZE:  # 17 octets; what was split is no UUID, and may fill a packet
         pairs.append(opt.CLIENT_UUID.encode(uuid))
     if client.ipxe:
         # Without this iPXE waits 3 s for a proxyDHCP server to speak, at every pass.

@@ -252,7 +252,8 @@ class DhcpMachine:
         if selection is not None:
             pairs.append(opt.SUBNET_SELECTION.encode(selection))  # RFC 3011 section 3: it was heeded
         relay = packet.get(opt.RELAY_AGENT)
-        if relay is not None:
+        # One option, RFC 3046 section 2: what was split comes from no relay agent, and echoed may exceed a frame.
+        if relay is not None and len(relay) <= opt.OPTION_SIZE:
             pairs.append(opt.RELAY_AGENT.encode(relay))  # RFC 3046 section 2.2: verbatim
         return DhcpPacket(
             op=dhcp.BOOTREPLY,
