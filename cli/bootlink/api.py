@@ -18,6 +18,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from bootlink.errors import CommandError
 from bootlink.settings import API_TIMEOUT, CommandSettings
 
+PRECONDITION_FAILED: Final = 412
+UNPROCESSABLE: Final = 422
 VERSION: Final = "v1"
 PAGE_MOST: Final = 1_000  # items asked for at once; the API gives no more
 _LOOK_AT_LOG: Final = "look at the registry's log"
@@ -34,6 +36,7 @@ class Answer:
     url: str
     status: int
     body: bytes
+    etag: str = ""
 
     def json(self) -> Any:
         """Its JSON; None if it is empty. ValueError if it is none."""
@@ -68,6 +71,11 @@ class Api:
         """The JSON at `path`, whose parts are quoted. A query parameter that is None is left out."""
         return self._call("GET", path, query={k: v for k, v in query.items() if v is not None})
 
+    def get_to_change(self, *path: str) -> tuple[Any, str]:
+        """The JSON at `path`, and its ETag: for `match` of the request that changes it."""
+        answer = self._ask("GET", path)
+        return _json(answer), answer.etag
+
     def listing(self, *path: str, cursor: str = "after", most: int | None = None, **query: str | int | None) -> Any:
         """All items of a listing, page by page (`items` and `next`); at most `most` of them."""
         items: list[Any] = []
@@ -87,14 +95,15 @@ class Api:
     def post(self, *path: str, body: Mapping[str, Any], **query: str | int | None) -> Any:
         return self._call("POST", path, query={k: v for k, v in query.items() if v is not None}, body=body)
 
-    def put(self, *path: str, body: Mapping[str, Any]) -> Any:
-        return self._call("PUT", path, body=body)
+    def put(self, *path: str, body: Mapping[str, Any], match: str = "") -> Any:
+        """`match`: the ETag of what it takes the place of; CommandError if that is another by now."""
+        return self._call("PUT", path, body=body, match=match)
 
     def patch(self, *path: str, body: Mapping[str, Any]) -> Any:
         return self._call("PATCH", path, body=body)
 
-    def delete(self, *path: str, **query: str | int | None) -> Any:
-        return self._call("DELETE", path, query={k: v for k, v in query.items() if v is not None})
+    def delete(self, *path: str, match: str = "", **query: str | int | None) -> Any:
+        return self._call("DELETE", path, query={k: v for k, v in query.items() if v is not None}, match=match)
 
     def _call(
         self,
@@ -103,8 +112,9 @@ class Api:
         *,
         query: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
+        match: str = "",
     ) -> Any:
-        return _json(self._ask(method, path, query=query, body=body))
+        return _json(self._ask(method, path, query=query, body=body, match=match))
 
     def _ask(
         self,
@@ -113,18 +123,22 @@ class Api:
         *,
         query: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
+        match: str = "",
     ) -> Answer:
         target = "/".join((self._root, *(quote(part, safe="") for part in path)))
         if query:
             target += f"?{urlencode(query)}"
         headers, content = dict(self._headers), None
+        if match:
+            headers["If-Match"] = match
         if body is not None:
             headers["Content-Type"], content = "application/json", json.dumps(body).encode()
         try:
             self._drop_closed()
             self._connection.request(method, target, content, headers)
             response = self._connection.getresponse()
-            answer = Answer(self.url + target.removeprefix(urlsplit(self.url).path), response.status, response.read())
+            url = self.url + target.removeprefix(urlsplit(self.url).path)
+            answer = Answer(url, response.status, response.read(), response.headers.get("ETag", ""))
         except TimeoutError as error:
             self.close()
             raise CommandError(f"the registry at {self.url} does not answer in time", _LOOK_AT_LOG) from error
@@ -155,9 +169,23 @@ def _problem(answer: Answer) -> CommandError:
         problem = None
     if not isinstance(problem, dict) or not problem.get("detail"):
         return CommandError(f"{answer.url} answers with status {answer.status}", _LOOK_AT_LOG)
+    if answer.status == PRECONDITION_FAILED:
+        return CommandError(
+            "somebody else has changed it meanwhile, and nothing was done",
+            "look at how it is now, then give the command again",
+            status=answer.status,
+        )
+    if answer.status == UNPROCESSABLE and problem.get("fields"):  # of the request, which a command wrote for its user
+        wrong = "; ".join(_told(one) for one in problem["fields"])
+        return CommandError(wrong, "correct it; the command's --help says what it takes", status=answer.status)
     lines = [f"line {one['line']}: {one['problem']}" for one in problem.get("lines", ())]  # of a file that was sent
     remedy = str(problem.get("remedy") or _LOOK_AT_LOG)
     return CommandError(str(problem["detail"]), remedy, lines=lines, status=answer.status)
+
+
+def _told(wrong: Mapping[str, str]) -> str:
+    name = wrong["field"].replace("_", " ")
+    return f"{name}: {wrong['problem']}" if name else wrong["problem"]
 
 
 def from_environment() -> Api:

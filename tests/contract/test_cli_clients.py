@@ -128,6 +128,41 @@ async def test_a_menu_grows_entry_by_entry_and_goes_with_its_last(run: Run) -> N
     assert "name one of" in await run(*menu, "show", "--client", "pc-1", "--default", fails=2)
 
 
+async def test_of_two_who_change_a_menu_at_once_the_second_is_told_and_changes_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    menu = ("link", "menu")
+    await run("link", "set", "--default", "win11")
+    await run(*menu, "add", "--default", "play", "games")
+    read = api.Api.get_to_change
+    others = 0
+
+    def read_then_overtaken(registry: api.Api, *path: str) -> tuple[Any, str]:
+        nonlocal others
+        others += 1
+        held, etag = read(registry, *path)
+        other = {name: held[name] for name in ("entries", "default", "seconds")} | {"title": f"change {others}"}
+        registry.put(*path, body=other)
+        return held, etag
+
+    monkeypatch.setattr(api.Api, "get_to_change", read_then_overtaken)
+    for change in (("add", "old", "win11"), ("remove", "play"), ("set", "--seconds", "3")):
+        told = await run(*menu, *change, "--default", fails=1)
+        assert "somebody else has changed it meanwhile, and nothing was done" in told
+        assert "give the command again" in told
+    held = await query(run, *menu, "show", "--default")
+    assert (held["title"], held["seconds"], [one["name"] for one in held["entries"]]) == ("change 3", 10, ["play"])
+
+
+async def test_what_a_request_holds_that_is_wrong_is_told_in_the_words_of_the_command(run: Run) -> None:
+    told = await run("client", "add", "52:54:00:00:00:77", "--name", "p c/7", fails=1)
+    assert "error: name: " in told
+    assert "the command's --help says what it takes" in told
+    for word in ("openapi", "request", "body"):
+        assert word not in told
+    assert "bootlink client enable pc-1" in await run("client", "disable", "pc-1") + await run("client", "show", "pc-1")
+
+
 async def test_groups_are_listed_shown_renamed_and_joined(run: Run) -> None:
     await run("link", "set", "--group", "room-1", "win11")
     assert "room-1  2        win11 (production, discard)" in await run("group", "list")

@@ -61,21 +61,21 @@ def set_option(
     bootlink group option set room-1 42 addresses 10.77.0.5,10.77.0.6
     """
     registry = api.from_environment()
-    held = _held(registry, group)
+    held, etag = _held(registry, group)
     kept = [one for one in held["options"] if one["code"] != code]
     options = [*kept, {"code": code, "type": type_.value, "value": value}]
-    _print_options(_put(registry, group, held | {"options": options}), as_json=as_json)
+    _print_options(_put(registry, group, held | {"options": options}, etag), as_json=as_json)
 
 
 @option.command("remove")
 def remove_option(group: Group, code: Code, as_json: AsJson = False) -> None:
     """Send an option no more."""
     registry = api.from_environment()
-    held = _held(registry, group)
+    held, etag = _held(registry, group)
     kept = [one for one in held["options"] if one["code"] != code]
     if len(kept) == len(held["options"]):
         raise CommandError(f"{group} has no option {code}", f"bootlink group option list {group} shows those it has")
-    _print_options(_put(registry, group, held | {"options": kept}), as_json=as_json)
+    _print_options(_put(registry, group, held | {"options": kept}, etag), as_json=as_json)
 
 
 @loader.command("list")
@@ -98,12 +98,12 @@ def set_loader(
     bootlink group loader set room-1 snponly-shimx64.efi --arch uefi-x64
     """
     registry = api.from_environment()
-    held = _held(registry, group)
+    held, etag = _held(registry, group)
     wanted = {**_fits(arch, vendor_class, model), "loaders": files}
     rules = [wanted if _same(rule, wanted) else rule for rule in held["loaders"]]
     if wanted not in rules:
         rules.append(wanted)
-    _print_loaders(_put(registry, group, held | {"loaders": rules}), as_json=as_json)
+    _print_loaders(_put(registry, group, held | {"loaders": rules}, etag), as_json=as_json)
 
 
 @loader.command("remove")
@@ -112,7 +112,7 @@ def remove_loader(
 ) -> None:
     """Take the rule for this firmware away."""
     registry = api.from_environment()
-    held = _held(registry, group)
+    held, etag = _held(registry, group)
     unwanted = _fits(arch, vendor_class, model)
     kept = [rule for rule in held["loaders"] if not _same(rule, unwanted)]
     if len(kept) == len(held["loaders"]):
@@ -120,7 +120,7 @@ def remove_loader(
             f"{group} has no loader rule for {describe(unwanted)}",
             f"bootlink group loader list {group} shows those it has",
         )
-    _print_loaders(_put(registry, group, held | {"loaders": kept}), as_json=as_json)
+    _print_loaders(_put(registry, group, held | {"loaders": kept}, etag), as_json=as_json)
 
 
 def _fits(arch: str, vendor_class: str, model: str) -> dict[str, str]:
@@ -131,14 +131,14 @@ def _same(rule: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(rule[field] == other[field] for field in ("arch", "vendor_class", "model"))
 
 
-def _held(registry: api.Api, group: str) -> Settings:
-    """What the group has, as a wish. CommandError if there is no such group."""
-    found = registry.get("groups", group, "dhcp")
-    return {field: found[field] for field in ("options", "loaders")}
+def _held(registry: api.Api, group: str) -> tuple[Settings, str]:
+    """What the group has, as a wish, and its ETag. CommandError if there is no such group."""
+    found, etag = registry.get_to_change("groups", group, "dhcp")
+    return {field: found[field] for field in ("options", "loaders")}, etag
 
 
-def _put(registry: api.Api, group: str, wanted: Settings) -> Settings:
-    done: Settings = registry.put("groups", group, "dhcp", body=wanted)
+def _put(registry: api.Api, group: str, wanted: Settings, etag: str) -> Settings:
+    done: Settings = registry.put("groups", group, "dhcp", body=wanted, match=etag)
     return done
 
 

@@ -65,11 +65,11 @@ def add(
         wanted |= {"image": linked.image, **linked.wish()}
     path = _path(client, group, default=default)
     registry = api.from_environment()
-    held = _held(registry, path)
+    held, etag = _held(registry, path)
     entries = [wanted if one["name"] == entry else one for one in held["entries"]]
     if wanted not in entries:
         entries.append(wanted)
-    _print(path, registry.put(*path, body=held | {"entries": entries}), as_json=as_json)
+    _print(path, registry.put(*path, body=held | {"entries": entries}, match=etag), as_json=as_json)
 
 
 @menu.command()
@@ -79,17 +79,18 @@ def remove(
     """Take an entry out of the menu; with the last one, the menu goes."""
     path = _path(client, group, default=default)
     registry = api.from_environment()
-    held = registry.get(*path)
+    held, etag = registry.get_to_change(*path)
     entries = [one for one in held["entries"] if one["name"] != entry]
     if len(entries) == len(held["entries"]):
         there = ", ".join(one["name"] for one in entries)
         raise CommandError(f"the menu has no entry {entry}; there are: {there}", "name one of them")
     if not entries:
-        registry.delete(*path)
+        registry.delete(*path, match=etag)
         print_facts({"removed": "the menu; the link itself is booted without a question"})
         return
     chosen = OWN_ENTRY if held["default"] == entry else held["default"]
-    _print(path, registry.put(*path, body=_wish(held) | {"entries": entries, "default": chosen}), as_json=as_json)
+    wanted = _wish(held) | {"entries": entries, "default": chosen}
+    _print(path, registry.put(*path, body=wanted, match=etag), as_json=as_json)
 
 
 @menu.command("set")
@@ -111,7 +112,8 @@ def set_menu(
         raise typer.BadParameter("nothing to change: give --entry, --seconds or --title")
     path = _path(client, group, default=default)
     registry = api.from_environment()
-    _print(path, registry.put(*path, body=_wish(registry.get(*path)) | changes), as_json=as_json)
+    held, etag = registry.get_to_change(*path)
+    _print(path, registry.put(*path, body=_wish(held) | changes, match=etag), as_json=as_json)
 
 
 @menu.command()
@@ -128,15 +130,16 @@ def _path(client: str | None, group: str | None, *, default: bool) -> tuple[str,
     return path_to("menus", [client] if client is not None else None, group, default=default)
 
 
-def _held(registry: api.Api, path: tuple[str, ...]) -> dict[str, Any]:
-    """The menu as it is, as a wish; an empty one where there is none."""
+def _held(registry: api.Api, path: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    """The menu as it is, as a wish, and its ETag; an empty one where there is none, which has none."""
     registry.get("links", *path[1:])  # a menu without a link is the link's error to tell
     try:
-        return _wish(registry.get(*path))
+        held, etag = registry.get_to_change(*path)
     except CommandError as error:
         if error.status != NOT_FOUND:
             raise
-        return dict(NO_MENU)
+        return dict(NO_MENU), ""
+    return _wish(held), etag
 
 
 def _wish(held: dict[str, Any]) -> dict[str, Any]:

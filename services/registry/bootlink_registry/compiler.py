@@ -258,7 +258,7 @@ def _disabled(client: Client) -> Refusal:
     return Refusal(
         cause="disabled",
         detail=f"{client.name} is switched off in the registry",
-        remedy=f"switch it on again: PATCH /v1/clients/{client.name} with disabled = false",
+        remedy=f"switch it on again: bootlink client enable {client.name}",
     )
 
 

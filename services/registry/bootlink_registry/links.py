@@ -149,7 +149,9 @@ async def choices_of(connection: Connection, scope: Scope, key: str) -> tuple[Ch
 def no_such_link(scope: Scope, name: str, lun: int = 0) -> Problem:
     whose = {"client": f"client {name} has no link of its own", "group": f"group {name} has no link"}
     disk = f" for LUN {lun}" if lun else ""
-    return not_found(whose.get(scope, "there is no default link") + disk, "GET /v1/links lists the links there are")
+    return not_found(
+        whose.get(scope, "there is no default link") + disk, "bootlink link list shows the links there are"
+    )
 
 
 def pointer(channel: str | None, version: int | None) -> str | None:

@@ -49,8 +49,10 @@ def install(app: FastAPI, *, log: Any) -> None:
         is_json = "json" in request.headers.get("content-type", "json")
         if not is_json and any(one["loc"] == ("body",) for one in error.errors()):
             return answer(415, "the body is not sent as JSON", "send it with the header Content-Type: application/json")
-        wrong = "; ".join(_told(one) for one in error.errors()[:ERRORS_SHOWN])
-        return answer(422, wrong, "correct it and send the request again; /openapi.json says what is expected")
+        fields = [_wrong(one) for one in error.errors()[:ERRORS_SHOWN]]
+        wrong = "; ".join(f"{one['field']}: {one['problem']}" if one["field"] else one["problem"] for one in fields)
+        remedy = "correct it and send the request again; /openapi.json says what is expected"
+        return answer(422, wrong, remedy, fields=fields)
 
     @app.exception_handler(asyncpg.DataError)
     async def unstorable(_: Request, error: asyncpg.DataError) -> JSONResponse:
@@ -72,9 +74,11 @@ def install(app: FastAPI, *, log: Any) -> None:
         return answer(500, "the registry failed to answer; its log says why", "report it, with that part of the log")
 
 
-def _told(error: Any) -> str:
+def _wrong(error: Any) -> dict[str, str]:
+    """Which field of a request is wrong (none: it as a whole), and what is."""
     if error["type"] == "json_invalid":
-        return f"the body is no JSON: {error['ctx']['error']} (character {error['loc'][-1]})"
-    where = ".".join(str(part) for part in error["loc"][1:])  # the first says body, query or path
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+        where, message = "", f"the body is no JSON: {error['ctx']['error']} (character {error['loc'][-1]})"
+    else:
+        where = ".".join(str(part) for part in error["loc"][1:])  # the first says body, query or path
+        message = str(error["msg"]).removeprefix("Value error, ")
+    return {"field": where, "problem": message}
