@@ -1,4 +1,5 @@
-"""The load client and its servers agree on what is read and written, so that `make bench` compares like with like."""
+"""The load client and its servers agree on what is read and written, so that `make bench` compares like with like; and
+the measure of the registry measures what its rows say, of a small one."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import servers
+from bench import registry, servers
 from bench.load import Work, measured
 from bench.servers import Server
 from lab.blockstore import digest
@@ -61,3 +62,15 @@ def test_a_trace_is_read_once_by_each_client_and_leaves_the_image_as_it_was(imag
         work = Work("trace", depth=2, seconds=20, warm=0, trace=trace)
         assert measured(server.pid, server.logins(5), work).ops == 15
     assert digest(image) == before
+
+
+def test_the_measure_of_the_registry_sees_each_change_arrive_and_each_list_whole(tmp_path: Path) -> None:
+    scale = registry.Scale(clients=130, images=13, rounds=2, singles=2, asked=20, listed=1, import_bytes=4 << 20)
+    section = registry.registry(tmp_path, scale)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.text.splitlines() if "|" in line][2:]
+    assert [row[1] for row in rows[:5]] == ["2", "2", "1", "1", "20"], "times that each was measured"
+    assert int(rows[5][1]) > 0, "GET /clients was answered while an image was imported"
+    for _, _, *figures in rows:
+        p50, p99, longest = (int(figure.replace(",", "")) for figure in figures)
+        assert p50 <= p99 <= longest
+    assert len(section.goals) == 4

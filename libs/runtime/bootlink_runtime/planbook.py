@@ -46,9 +46,12 @@ class PlanBook:
     def __init__(self, bus: Bus, *, folder: Path, log: Logger, health: Health) -> None:
         self._held: dict[str, BootPlan | ClientPart] = {}  # by MAC address; what a part shares is in `_shared`
         self._shared: dict[str, SharedPart] = {}  # by its key
+        self._sharing: dict[str, set[str]] = {}  # by that key: MAC addresses of those that are held
         self._waiting: dict[str, ClientPart] = {}  # parts whose shared part has not come yet, by MAC address
+        self._awaited: dict[str, set[str]] = {}  # by the shared part's key: who may be waiting for it
         self._untold: dict[str, None] = {}  # whose shared part changed
         self._to_tell = asyncio.Event()
+        self._revisions: tuple[int, int] | None = None  # the oldest and the newest, until something changes
         self._subscribers: list[OnPlan] = []
         self._log = log
         self._health = health
@@ -65,17 +68,15 @@ class PlanBook:
 
     def report(self) -> dict[str, Any]:
         """How many plans there are, and how new: each has a revision, and a change of many gives each a newer one."""
-        shared = {key: part.revision for key, part in self._shared.items()}
-        revisions = [
-            max(held.revision, shared[held.shares]) if isinstance(held, ClientPart) else held.revision
-            for held in self._held.values()
-        ]
-        return {
-            "plans": len(revisions),
-            "oldest": min(revisions, default=0),
-            "newest": max(revisions, default=0),
-            "synced": self._replica.synced.is_set(),
-        }
+        if self._revisions is None:
+            shared = {key: part.revision for key, part in self._shared.items()}
+            revisions = [
+                max(held.revision, shared[held.shares]) if isinstance(held, ClientPart) else held.revision
+                for held in self._held.values()
+            ]
+            self._revisions = min(revisions, default=0), max(revisions, default=0)
+        oldest, newest = self._revisions
+        return {"plans": len(self), "oldest": oldest, "newest": newest, "synced": self._replica.synced.is_set()}
 
     def get(self, mac: str) -> BootPlan | None:
         """The plan of the client with this normalised MAC address; None if the registry does not know it."""
@@ -115,27 +116,37 @@ class PlanBook:
             self._log.error("plan unreadable", key=key, error=str(error), remedy="is the registry newer than this?")
             return
         self._waiting.pop(mac, None)
-        if plan is None:
-            self._held.pop(mac, None)
-        elif isinstance(plan, ClientPart) and plan.shares not in self._shared:
+        if isinstance(plan, ClientPart) and plan.shares not in self._shared:
             self._waiting[mac] = plan
-            return
+            self._awaited.setdefault(plan.shares, set()).add(mac)
         else:
+            self._hold(mac, plan)
+            self._tell(mac)
+
+    def _hold(self, mac: str, plan: BootPlan | ClientPart | None) -> None:
+        former = self._held.pop(mac, None)
+        if isinstance(former, ClientPart):
+            self._sharing[former.shares].discard(mac)
+        if plan is not None:
             self._held[mac] = plan
-        self._tell(mac)
+        if isinstance(plan, ClientPart):
+            self._sharing.setdefault(plan.shares, set()).add(mac)
+        self._revisions = None
 
     def _shared_changed(self, key: str, part: SharedPart | None) -> None:
-        sharing = [mac for mac, held in self._held.items() if isinstance(held, ClientPart) and held.shares == key]
         if part is None:
-            if not sharing:  # otherwise they keep what they had, as with an unreadable one
+            if not self._sharing.get(key):  # otherwise they keep what they had, as with an unreadable one
                 self._shared.pop(key, None)
+                self._sharing.pop(key, None)
             return
         self._shared[key] = part
-        for mac in [mac for mac, waiting in self._waiting.items() if waiting.shares == key]:
-            self._held[mac] = self._waiting.pop(mac)
-            sharing.append(mac)
+        self._revisions = None
+        for mac in self._awaited.pop(key, ()):
+            waiting = self._waiting.get(mac)
+            if waiting is not None and waiting.shares == key:
+                self._hold(mac, self._waiting.pop(mac))
         if self._subscribers:
-            self._untold |= dict.fromkeys(sharing)
+            self._untold |= dict.fromkeys(self._sharing.get(key, ()))
             self._to_tell.set()
 
     def _tell(self, mac: str) -> None:
