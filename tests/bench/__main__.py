@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import dhcp, fairness, idle, machine, reads, registry, replacement, report, storm, tftp, writes
+from bench import dhcp, fairness, idle, machine, power_on, reads, registry, replacement, report, storm, tftp, writes
 from bench.report import Section
 
 MEASURES: Final[dict[str, Callable[[Path], Section]]] = {
@@ -24,6 +24,7 @@ MEASURES: Final[dict[str, Callable[[Path], Section]]] = {
     "registry": registry.registry,
     "dhcp": dhcp.exchanges,
     "tftp": tftp.transfers,
+    "power-on": power_on.room,
 }
 
 

@@ -6,18 +6,22 @@ that they do in production: a nats-server beside them takes their events, and ev
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from bench.machine import CLIENT_CORE, SERVER_CORE, pinned
 from bootlink.engines import NatsEngine
+from bootlink_events import PLANS_BUCKET, BootPlan, mac_token
+from lab.chassis import bus_on
+from lab.loaders import NBP
 from lab.netns import Cable, entered, tool
 from lab.process import Process
 
@@ -43,9 +47,9 @@ def lan() -> Cable:
 
 
 @contextlib.contextmanager
-def nats(folder: Path, cable: Cable) -> Iterator[str]:
-    """A nats-server on the loopback of the server's namespace. It has the load client's core: it is no part of what is
-    measured, and must not slow it down."""
+def nats(folder: Path, cable: Cable, plans: Iterable[BootPlan] = ()) -> Iterator[str]:
+    """A nats-server on the loopback of the server's namespace, with the registry's streams and these plans. It has the
+    load client's core: it is no part of what is measured, and must not slow it down."""
     with entered(cable.server):
         engine = NatsEngine(folder / "nats", host="127.0.0.1", port=0)
         engine.prepare()
@@ -57,9 +61,17 @@ def nats(folder: Path, cable: Cable) -> Iterator[str]:
 
     process.start(answers)
     try:
+        with entered(cable.server):
+            asyncio.run(_provide(engine.url, plans))
         yield engine.url
     finally:
         process.stop()
+
+
+async def _provide(url: str, plans: Iterable[BootPlan]) -> None:
+    async with bus_on(url) as bus:
+        for one in plans:
+            await bus.put(PLANS_BUCKET, mac_token(one.mac), one.model_dump_json().encode())
 
 
 @contextlib.contextmanager
@@ -162,7 +174,7 @@ def hpa(folder: Path, cable: Cable) -> Iterator[Server]:
 
 
 def loaders(folder: Path) -> Path:
-    """Files to fetch: one of a loader's size, and a large one. Their bytes tell where they belong."""
+    """Files to fetch: one of a loader's size, and a large one. dhcp takes them for loaders by how they begin."""
     made = folder / "loaders"
     made.mkdir(exist_ok=True)
     for name, size in LOADERS.items():
@@ -172,7 +184,7 @@ def loaders(folder: Path) -> Path:
 
 def content(size: int) -> bytes:
     block = bytes(index * 7 % 251 for index in range(251))
-    return (block * (size // len(block) + 1))[:size]
+    return (NBP + block * (size // len(block) + 1))[:size]
 
 
 def _bound(cable: Cable, port: int) -> bool:

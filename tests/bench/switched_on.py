@@ -1,0 +1,191 @@
+"""`python -m bench.switched_on CARD SERVER COUNT`: a room of PCs without disks is switched on at one moment.
+
+Runs at the PCs' end of the cable. Each PC has a MAC address of its own and behaves as the iPXE ROM of a network card,
+as captured: DISCOVER, REQUEST, the loader over TFTP, and then, as the loader, both again and its script. DHCP goes
+through one raw socket; for TFTP each PC uses the address that it was given, which the namespace has as a whole network.
+
+Prints a line of JSON for each PC: the seconds until its loader was there, and until its script was; the longest that it
+waited for one answer; how often it had to ask again; and what went wrong, if anything did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+import uvloop
+
+from bootlink_wire import dhcp, tftp
+from bootlink_wire.dhcp import DhcpPacket
+from bootlink_wire.dhcp_frame import udp_datagram
+from lab.dhcp_client import discover, request
+from lab.raw_pc import BROADCAST, ETHERTYPE_ALL, EVERYONE
+from lab.tftp import Address
+
+FIRMWARE_PATIENCE: Final = 4.0  # seconds until PXE firmware asks again for the first time (PXE 2.1 section 2.2.4)
+TRIES: Final = 4
+BLOCK: Final = 1432  # what iPXE asks for
+_SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
+RECEIVE_BUFFER: Final = 8 << 20  # octets: a room's answers all come to one socket here
+
+
+class Failed(Exception):
+    """This PC does not boot."""
+
+
+@dataclass
+class Boot:
+    """One PC's way to its script. Seconds since the switch was thrown."""
+
+    mac: str
+    loader: float = 0.0
+    script: float = 0.0
+    longest_wait: float = 0.0
+    asked_again: int = 0
+    problem: str = ""
+
+
+class Lan:
+    """The PCs' end of the cable: who waits for which transaction."""
+
+    def __init__(self, card: str) -> None:
+        self._sock = socket.socket(
+            socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETHERTYPE_ALL)
+        )
+        self._sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        self._sock.bind((card, 0))
+        self._waiting: dict[int, asyncio.Future[DhcpPacket]] = {}
+        asyncio.get_running_loop().add_reader(self._sock, self._readable)
+
+    def send(self, mac: bytes, packet: DhcpPacket) -> asyncio.Future[DhcpPacket]:
+        """Broadcast it; the future is its answer."""
+        answer = self._waiting[packet.xid] = asyncio.get_running_loop().create_future()
+        datagram = udp_datagram(IPv4Address(0), 68, EVERYONE, 67, dhcp.encode(packet))
+        self._sock.send(BROADCAST + mac + b"\x08\x00" + datagram)
+        return answer
+
+    def _readable(self) -> None:
+        for _ in range(64):
+            try:
+                frame = self._sock.recv(2048)
+            except BlockingIOError:
+                return
+            if frame[12:14] != b"\x08\x00" or frame[23] != 17 or frame[36:38] != b"\x00\x44":
+                continue
+            answer = self._waiting.pop(int.from_bytes(frame[46:50]), None)
+            if answer is not None and not answer.done():
+                answer.set_result(dhcp.decode(frame[42 : 34 + int.from_bytes(frame[38:40])]))
+
+
+class Pc:
+    """One PC."""
+
+    def __init__(self, lan: Lan, server: str, number: int) -> None:
+        self.boot = Boot(f"52:54:00:00:{number >> 8:02x}:{number & 255:02x}")
+        self._mac = bytes.fromhex(self.boot.mac.replace(":", ""))
+        self._lan, self._server, self._number = lan, server, number
+
+    async def switch_on(self) -> None:
+        began = time.monotonic()
+        try:
+            ack = await self._addressed(2 * self._number)
+            loader = await self._fetched(ack.file.decode(), ack.yiaddr)
+            if len(loader) < BLOCK:
+                raise Failed(f"a loader of {len(loader)} octets")
+            self.boot.loader = time.monotonic() - began
+            ack = await self._addressed(2 * self._number + 1)
+            script = await self._fetched(ack.file.decode().removeprefix(f"tftp://{self._server}/"), ack.yiaddr)
+            if not script.startswith(b"#!ipxe") or b"sanboot" not in script:
+                raise Failed(f"a script that starts no disk: {script[:200]!r}")
+            self.boot.script = time.monotonic() - began
+        except (Failed, OSError, tftp.TftpMalformed) as error:
+            self.boot.problem = repr(error)
+
+    async def _addressed(self, number: int) -> DhcpPacket:
+        """Four packets; the last of them."""
+        asked = discover("ipxe", self.boot.mac, 0x1000_0000 + 2 * number)
+        offer = await self._exchanged(asked)
+        return await self._exchanged(request(offer, asked))
+
+    async def _exchanged(self, packet: DhcpPacket) -> DhcpPacket:
+        for _ in range(TRIES):
+            asked = time.monotonic()
+            try:
+                async with asyncio.timeout(FIRMWARE_PATIENCE):
+                    return await self._lan.send(self._mac, packet)
+            except TimeoutError:
+                self.boot.asked_again += 1
+            finally:
+                self._waited(asked)
+        raise Failed(f"no answer to {packet.message_type!r}")
+
+    async def _fetched(self, file: str, own: IPv4Address) -> bytes:
+        loop = asyncio.get_running_loop()
+        options = (("blksize", str(BLOCK)), ("tsize", "0"))
+        last, to = tftp.encode(tftp.ReadRequest(file.encode(), "octet", options)), (self._server, 69)
+        found: list[bytes] = []
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.bind((str(own), 0))
+            while True:
+                packet, to = await self._answered(loop, sock, last, to)
+                match packet:
+                    case tftp.Error(_, message):
+                        raise Failed(f"{file}: {message}")
+                    case tftp.OptionAck():
+                        last = tftp.encode(tftp.Ack(0))
+                    case tftp.Data(block, payload):
+                        if block == (len(found) + 1) & 0xFFFF:
+                            found.append(payload)
+                        last = tftp.encode(tftp.Ack(len(found) & 0xFFFF))
+                        if len(payload) < BLOCK:
+                            sock.sendto(last, to)
+                            return b"".join(found)
+
+    async def _answered(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, datagram: bytes, to: Address
+    ) -> tuple[tftp.Packet, Address]:
+        for _ in range(TRIES):
+            asked = time.monotonic()
+            sock.sendto(datagram, to)
+            try:
+                async with asyncio.timeout(FIRMWARE_PATIENCE):
+                    await _something(loop, sock)
+                answer, peer = sock.recvfrom(2048)
+                return tftp.decode(answer), peer
+            except TimeoutError:
+                self.boot.asked_again += 1
+            finally:
+                self._waited(asked)
+        raise Failed("no answer over TFTP")
+
+    def _waited(self, since: float) -> None:
+        self.boot.longest_wait = max(self.boot.longest_wait, time.monotonic() - since)
+
+
+async def _something(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    """Wait until there is something to read."""
+    there = asyncio.Event()
+    loop.add_reader(sock, there.set)
+    try:
+        await there.wait()
+    finally:
+        loop.remove_reader(sock)
+
+
+async def main(card: str, server: str, count: int) -> None:
+    lan = Lan(card)
+    pcs = [Pc(lan, server, number) for number in range(1, count + 1)]
+    await asyncio.gather(*(pc.switch_on() for pc in pcs))
+    for pc in pcs:
+        print(json.dumps(asdict(pc.boot)))
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
