@@ -118,6 +118,7 @@ class BootFiles:
     loaders: Loaders
     http_port: int = 0  # 0: no HTTP
     rules: tuple[LoaderRule, ...] = ()
+    http_scripts: bool = False  # iPXE is sent to HTTP for its script
 
     TFTP_PORT = 69  # the only port that PXE firmware asks at
     HTTP_PORT = 80  # what a URL without a port means
@@ -147,7 +148,8 @@ class BootFiles:
 
     def script_file(self, boot_id: BootId, mac: str) -> str:
         """The URL of the client's script."""
-        return f"{self._root()}/boot/{boot_id}/{mac_token(mac)}.ipxe"
+        root = self._http_root() if self.http_scripts and self.http_port else self._root()
+        return f"{root}/boot/{boot_id}/{mac_token(mac)}.ipxe"
 
     def _root(self) -> str:
         port = "" if self.port == self.TFTP_PORT else f":{self.port}"

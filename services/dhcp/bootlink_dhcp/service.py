@@ -196,7 +196,14 @@ def _machine(
     if unfit or unread:
         chassis.log.warning("parts of the lease file were left out", leases_that_fit_no_more=unfit, unreadable=unread)
     address = settings.tftp_address or subnets[0].server
-    files = BootFiles(address, settings.tftp_port, shelf, settings.http_port, settings.loader_rules)
+    files = BootFiles(
+        address,
+        settings.tftp_port,
+        shelf,
+        settings.http_port,
+        settings.loader_rules,
+        http_scripts=settings.script_urls == "http",
+    )
     boots = Boots(tracker, files, firmware, book, chain_rom_ipxe=settings.chain_rom_ipxe)
     if proxy:
         return ProxyMachine(subnets[0].server, boots, book), ()

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from bootlink_dhcp.bootfiles import ARCHITECTURE_NAMES, LOADER_NAME
@@ -97,6 +97,11 @@ class DhcpSettings(ServiceSettings):
         validation_alias=_also("TFTP_HTTP_PORT", "http_port"),
         description="TCP port of the same files over HTTP, which UEFI HTTP boot asks for; 0: none",
     )
+    script_urls: Literal["tftp", "http"] = Field(
+        default="tftp",
+        validation_alias=_also("TFTP_SCRIPT_URLS", "script_urls"),
+        description="the protocol that iPXE is sent to for its script; http needs the HTTP port",
+    )
     loader_rules: tuple[LoaderRule, ...] = Field(
         default=(),
         max_length=MAX_RULES,
@@ -123,6 +128,12 @@ class DhcpSettings(ServiceSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _has_http(self) -> DhcpSettings:
+        if self.script_urls == "http" and not self.http_port:
+            raise ValueError("script_urls is http, and there is no HTTP port: set BOOTLINK_TFTP_HTTP_PORT")
+        return self
 
     @field_validator("loader_rules")
     @classmethod

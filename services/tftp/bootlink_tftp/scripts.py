@@ -164,8 +164,9 @@ def render(
 
 _AUTOEXEC: Final = (
     ":again",
-    # Newer iPXE runs autoexec.ipxe before it has asked DHCP itself.
-    "isset ${netX/ip} || dhcp ||",
+    # Newer iPXE runs autoexec.ipxe with the address that its firmware got, and would never ask DHCP itself. Where the
+    # dhcp service does not hear it, it takes its loader for one that never came up, and tries another.
+    "dhcp netX || dhcp ||",
     "chain --autofree --replace {folder}/${netX/mac:hexhyp}.ipxe ||",
     "prompt --timeout 10000 Bootlink: no script from {folder}. Trying again in 10 s. || goto again",
     "goto again",

@@ -181,6 +181,12 @@ def test_http_boot_is_a_whole_url_and_needs_a_port() -> None:
         assert files.loader_file(boot_id, loader, client) == f"{root}/boot/{boot_id}/snponly.efi"
 
 
+def test_scripts_come_over_http_where_that_is_set() -> None:
+    boot_id = BootId.mint()
+    files = BootFiles(IPv4Address("10.0.0.1"), 69, AtHand(), 8080, http_scripts=True)
+    assert files.script_file(boot_id, MAC) == f"http://10.0.0.1:8080/boot/{boot_id}/00-1b-21-aa-bb-cc.ipxe"
+
+
 def test_every_boot_file_fits_its_field() -> None:
     files = BootFiles(IPv4Address("255.255.255.255"), 65535, AtHand(), 65535)
     for http, ipxe in ((False, False), (False, True), (True, False)):

@@ -126,6 +126,8 @@ def test_what_the_tftp_service_is_told_holds_here_too_unless_told_otherwise(monk
         ("LEASE_SECONDS", "5"),
         ("ROUTER", "x"),
         ("PORT", "70000"),
+        ("KNOWN_SERVERS", "10.77.0.2,x"),
+        ("MODE", "both"),
         ("LOADER_RULES", '[{"arch": "pdp11", "loaders": ["a"]}]'),
         ("LOADER_RULES", '[{"arch": "bios", "loaders": ["../a"]}]'),
         ("LOADER_RULES", '[{"arch": "bios", "loaders": []}]'),
