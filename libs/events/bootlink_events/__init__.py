@@ -50,6 +50,7 @@ from bootlink_events.names import (
     target_iqn,
 )
 from bootlink_events.plans import (
+    LEASES_BUCKET,
     NODES_BUCKET,
     PLANS_BUCKET,
     BootPlan,
@@ -90,6 +91,7 @@ __all__ = [
     "ALL_EVENTS",
     "EVENTS",
     "EVENTS_STREAM",
+    "LEASES_BUCKET",
     "NODES_BUCKET",
     "PLANS_BUCKET",
     "PREFIX",

@@ -23,6 +23,8 @@ from bootlink_events.names import Mac
 
 PLANS_BUCKET: Final = "bootlink_plans"
 NODES_BUCKET: Final = "bootlink_nodes"
+LEASES_BUCKET: Final = "bootlink_leases"
+"""What the dhcp servers of one pool tell one another. Theirs alone; rebuilt from their journals."""
 
 LayerFormat = Literal["raw", "vhd-fixed", "vhd-dynamic", "vhd-differencing", "vhdx", "vhdx-differencing"]
 Policy = Literal["discard", "keep", "super"]

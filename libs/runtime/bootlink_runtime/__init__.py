@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bootlink_runtime.chassis import Chassis, Service, running
     from bootlink_runtime.consumer import consume, follow
     from bootlink_runtime.discovery import ask, survey
-    from bootlink_runtime.errors import BusUnavailable, CommandError, StartupError
+    from bootlink_runtime.errors import BusUnavailable, CommandError, CompareFailed, StartupError
     from bootlink_runtime.health import Health
     from bootlink_runtime.http import address_error, listen, serving
     from bootlink_runtime.lifecycle import main
@@ -33,6 +33,7 @@ __all__ = [
     "Chassis",
     "ClusterSettings",
     "CommandError",
+    "CompareFailed",
     "Health",
     "Logger",
     "PlanBook",
@@ -67,7 +68,7 @@ _MODULES = {
     "chassis": ("Chassis", "Service", "running"),
     "consumer": ("consume", "follow"),
     "discovery": ("ask", "survey"),
-    "errors": ("BusUnavailable", "CommandError", "StartupError"),
+    "errors": ("BusUnavailable", "CommandError", "CompareFailed", "StartupError"),
     "health": ("Health",),
     "http": ("address_error", "listen", "serving"),
     "lifecycle": ("main",),

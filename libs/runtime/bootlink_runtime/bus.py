@@ -25,12 +25,13 @@ from nats.aio.client import Client
 from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
+from nats.js.api import Header
+from nats.js.errors import BadRequestError, NotFoundError
 from nats.js.kv import KV_DEL, KV_OP, KeyValue
 
 from bootlink_events import CloudEvent, EventData
 from bootlink_events.cloudevent import CONTENT_TYPE
-from bootlink_runtime.errors import BusUnavailable
+from bootlink_runtime.errors import BusUnavailable, CompareFailed
 from bootlink_runtime.health import Health
 from bootlink_runtime.logs import Logger
 from bootlink_runtime.tasks import ended
@@ -44,6 +45,7 @@ PINGS_OUTSTANDING: Final = 2
 CLOSED_LOOK: Final = 1.0  # seconds between looks whether nats-py has given up without a word
 PUBLISH_TIMEOUT: Final = 2.0  # seconds until a publish counts as unknown and is repeated
 RETRY_LONGEST: Final = 5.0  # seconds between repeats of one publish
+WRONG_LAST_SEQUENCE: Final = 10071  # JSStreamWrongLastSequenceErrF of nats-server's errors.json
 DRAIN_SECONDS: Final = 2.0  # given to the backlog when the service stops
 
 
@@ -66,6 +68,7 @@ class Bus:
         self._drained.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self._tried = asyncio.Event()
         self._told = ""  # why there is no connection, as it was logged last
         health.check("nats", self._check, required=False)
 
@@ -125,6 +128,7 @@ class Bus:
 
     def _tell(self, error: Exception) -> None:
         """Say why there is no connection, once for each reason."""
+        self._tried.set()
         refused = "authorization violation" in str(error).lower()
         if str(error) != self._told:
             self._told = str(error)
@@ -175,8 +179,13 @@ class Bus:
 
     def _next_epoch(self) -> None:
         self.epoch += 1
+        self._tried.set()
         self._epoch_changed.set()
         self._epoch_changed = asyncio.Event()
+
+    async def tried(self) -> None:
+        """Wait until a first try to connect has ended, one way or the other."""
+        await self._tried.wait()
 
     async def epoch_after(self, epoch: int) -> int:
         """Wait until a connection newer than `epoch` is made; returns its number."""
@@ -215,6 +224,25 @@ class Bus:
             await self.jetstream.publish(f"$KV.{bucket}.{key}", value or b"", timeout=PUBLISH_TIMEOUT, headers=headers)
         except (NatsError, OSError, TimeoutError) as error:
             raise BusUnavailable(f"{bucket}/{key}: {error or type(error).__name__}") from error
+
+    async def compare_and_set(self, bucket: str, key: str, value: bytes, revision: int) -> int:
+        """Set a key if it is at this revision (0: it never was set). Returns its new one, once that is stored.
+
+        CompareFailed if it is at another. BusUnavailable when nothing was confirmed; it may have been stored all the
+        same, and then is at a newer revision.
+        """
+        headers = {Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(revision)}
+        try:
+            ack = await self.jetstream.publish(
+                f"$KV.{bucket}.{key}", value, timeout=PUBLISH_TIMEOUT, headers=dict(headers)
+            )
+        except BadRequestError as error:
+            if error.err_code != WRONG_LAST_SEQUENCE:
+                raise BusUnavailable(f"{bucket}/{key}: {error.description}") from error
+            raise CompareFailed(f"{bucket}/{key} is not at revision {revision}") from error
+        except (NatsError, OSError, TimeoutError) as error:
+            raise BusUnavailable(f"{bucket}/{key}: {error or type(error).__name__}") from error
+        return ack.seq
 
     # -- events -------------------------------------------------------------------------------------------------
 

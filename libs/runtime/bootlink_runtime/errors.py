@@ -21,6 +21,10 @@ class BusUnavailable(Exception):
     """NATS did not take a message or answer in time. It may have been stored all the same."""
 
 
+class CompareFailed(Exception):
+    """A key of a bucket was not at the revision that a compare-and-set named: somebody else has set it."""
+
+
 class CommandError(Exception):
     """A command was not carried out: raised by its handler, and again where it was asked."""
 

@@ -77,6 +77,7 @@ class Replica:
         self.bucket = bucket
         self.synced = asyncio.Event()  # set once the bucket was read whole from NATS
         self.entries: dict[str, bytes] = {}
+        self.revisions: dict[str, int] = {}  # of the keys that were read from NATS, for a compare-and-set
         self._bus = bus
         self._snapshot = snapshot
         self._on_change = on_change
@@ -191,6 +192,7 @@ class Replica:
             self._seen = max(self._seen, stored)
             key = message.subject.removeprefix(f"$KV.{self.bucket}.")
             reading.seen.add(key)
+            self.revisions[key] = stored
             if KV_OP in headers or KV_MARKER_REASON in headers:  # deleted, purged or expired
                 self._remove(key)
             else:

@@ -12,7 +12,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError
 
-from bootlink_events import ALL_EVENTS, EVENTS_STREAM, NODES_BUCKET, PLANS_BUCKET
+from bootlink_events import ALL_EVENTS, EVENTS_STREAM, LEASES_BUCKET, NODES_BUCKET, PLANS_BUCKET
 from bootlink_runtime.bus import Bus
 from bootlink_runtime.errors import BusUnavailable
 
@@ -54,6 +54,7 @@ async def provision(bus: Bus) -> bool:
         for bucket in (
             KeyValueConfig(bucket=PLANS_BUCKET, history=1, storage=StorageType.FILE, max_value_size=PLAN_BYTES),
             KeyValueConfig(bucket=NODES_BUCKET, history=1, storage=StorageType.FILE, ttl=NODE_TTL_SECONDS),
+            KeyValueConfig(bucket=LEASES_BUCKET, history=1, storage=StorageType.FILE),
         ):
             try:
                 await js.key_value(str(bucket.bucket))

@@ -32,12 +32,22 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Promise:
+    """A lease."""
+
+    address: IPv4Address
+    client: str
+    until: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What to do about a packet."""
 
     count: str  # what it was, for the counters
     reply: Reply | None = None
     durable: bool = False  # do not send before everything recorded so far is on disk
+    promised: Promise | None = None  # the lease that the reply promises
     events: tuple[EventData, ...] = ()
     withheld: int = 0  # events of an unknown client that went beyond the allowance
 

@@ -25,11 +25,11 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from bootlink_dhcp.subnet import Subnet
 from bootlink_events import normalise_mac
@@ -45,6 +45,14 @@ MAX_DECLINED_SHARE: Final = 4
 """At most one in so many of the pool's addresses rests; beyond that the one declined first returns."""
 MAX_STEPS: Final = 1024
 """Addresses looked at for one DISCOVER, when most of the pool is reserved; the next one goes on from there."""
+
+
+class Permit(Protocol):
+    """What other servers on the same pool leave to this one (`Sharing`)."""
+
+    def unused(self, address: IPv4Address) -> bool: ...
+    def another(self) -> bool: ...
+    def again(self, address: IPv4Address, client: str, now: float) -> bool: ...
 
 
 class State(StrEnum):
@@ -70,11 +78,12 @@ class Lease:
 class LeaseTable:
     """The leases of one subnet. Not for use by several threads."""
 
-    def __init__(self, subnet: Subnet, owner: Owner, record: Record) -> None:
-        """`owner` tells whose reservation an address is, if it is one."""
+    def __init__(self, subnet: Subnet, owner: Owner, record: Record, permit: Permit | None = None) -> None:
+        """`owner` tells whose reservation an address is, if it is one. Without a permit everything is permitted."""
         self.subnet = subnet
         self._owner = owner
         self._record = record
+        self._permit = permit
         self._by_address: dict[IPv4Address, Lease] = {}
         self._by_client: dict[str, IPv4Address] = {}
         self._free = OrderedDict.fromkeys(subnet.pool)
@@ -96,9 +105,13 @@ class LeaseTable:
             return False
         if lease is not None and lease.state is State.DECLINED:
             return False
+        if self._permit is not None and lease is not None and lease.client != client and not self._permit.another():
+            return False
         owner = self._owner(address)
         if owner is not None:
             return owner == client and self.subnet.assignable(address)
+        if self._permit is not None and (lease is None or (lease.state is State.OFFERED and not lease.returning)):
+            return address in self.subnet.pool and self._permit.unused(address)
         return address in self.subnet.pool
 
     def choose(
@@ -110,7 +123,7 @@ class LeaseTable:
         if wanted in self._by_address:  # another client's, maybe idle: not while there are free ones
             wanted = None
         for address in (reserved, had, wanted):
-            if address is not None and self.may_use(client, address, now):
+            if address is not None and self.may_use(client, address, now) and self._again(client, address, now):
                 return address
         # Reserved addresses lie in the pool too: each that is met moves to the end, so that it is met once.
         for addresses in (self._free, self._idle):
@@ -120,6 +133,43 @@ class LeaseTable:
                     return address
                 addresses.move_to_end(address)
         return None
+
+    def _again(self, client: str, address: IPv4Address, now: float) -> bool:
+        """Our offer of an address that is the client's already can become a lease."""
+        return self._permit is None or self.spare(address) or self._permit.again(address, client, now)
+
+    def spare(self, address: IPv4Address) -> bool:
+        """Nobody has a lease of this address."""
+        lease = self._by_address.get(address)
+        return lease is None or (lease.state is State.OFFERED and not lease.returning)
+
+    def at(self, address: IPv4Address) -> Lease | None:
+        """What this address is."""
+        return self._by_address.get(address)
+
+    def leased(self) -> Iterator[IPv4Address]:
+        """The addresses that are, or were, somebody's."""
+        return iter(tuple(self._by_address))
+
+    def lapsed(self, address: IPv4Address, now: float) -> bool:
+        """Nobody uses this address any more, as far as we know."""
+        self._expire(now)
+        lease = self._by_address.get(address)
+        return lease is None or lease.state is State.IDLE
+
+    def absorb(self, address: IPv4Address, lease: Lease | None) -> None:
+        """Another server says what this address is: a lease, or nobody's."""
+        held = self._by_address.get(address)
+        if lease is None:
+            if held is not None and held.state is not State.OFFERED:
+                self._free_again(address)
+            return
+        if not self.subnet.assignable(address):
+            return
+        if held is not None and held.client != lease.client:
+            self._forget(held)
+        self._place(lease)
+        self._record(str(address), _as_record(lease))
 
     def offer(self, client: str, address: IPv4Address, now: float) -> None:
         """Hold the address, which `may_use` allowed, for this client. A lease that it is bound to stays bound."""
@@ -212,7 +262,10 @@ class LeaseTable:
                 del self._by_client[lease.client]
             self._declined[address] = None
         else:
-            self._by_client[lease.client] = address
+            # Two servers may have given one client an address each: the lease that ends later is the one it uses.
+            other = self._by_client.get(lease.client)
+            if other is None or other not in self._by_address or self._by_address[other].expires <= lease.expires:
+                self._by_client[lease.client] = address
         if lease.state is State.IDLE:
             self._idle[address] = None
         else:

@@ -39,7 +39,7 @@ from typing import Final, Protocol
 from bootlink_dhcp.allowance import Allowance
 from bootlink_dhcp.bootfiles import boot_client, boot_options
 from bootlink_dhcp.boots import BootAnswer, BootAsk, Boots
-from bootlink_dhcp.decision import LIMITED_BROADCAST, Decision, Reply, Via
+from bootlink_dhcp.decision import LIMITED_BROADCAST, Decision, Promise, Reply, Via
 from bootlink_dhcp.leases import LeaseTable
 from bootlink_dhcp.replies import lease_times, size_limit, subnet_options, with_optional
 from bootlink_dhcp.subnet import Subnet
@@ -151,11 +151,12 @@ class DhcpMachine:
         refusal = self._refusal(asked, address, selecting=server is not None, beginning=beginning)
         if refusal is not None:
             return self._nak(asked, refusal)
-        asked.leases.bind(asked.mac, address, asked.now)
+        lease = asked.leases.bind(asked.mac, address, asked.now)
         boot = self._boots.acknowledged(asked.boot, address) if asked.boot is not None and beginning else None
         reply = self._answer(asked, MessageType.ACK, address, boot)
         events = boot.events if boot is not None else ()
-        return Decision("request", self._to_client(asked, reply), durable=True, events=events)
+        promise = Promise(address, asked.mac, lease.expires)
+        return Decision("request", self._to_client(asked, reply), durable=True, promised=promise, events=events)
 
     def _refusal(self, asked: _Asked, address: IPv4Address, *, selecting: bool, beginning: bool) -> str | None:
         """Why this client may not have this address; None if it may."""

@@ -20,9 +20,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from bootlink_dhcp.decision import Decision, Machine, Reply, Via
+from bootlink_dhcp.decision import Decision, Machine, Promise, Reply, Via
 from bootlink_dhcp.interface import Card, frame_address, open_frames, open_udp, packet_info, reach
 from bootlink_dhcp.journal import Journal
+from bootlink_dhcp.ledger import LeaseLedger
 from bootlink_dhcp.machine import POOL_EXHAUSTED
 from bootlink_events import BootAddressed, BootFailed, BootLoaderChanged, EventData
 from bootlink_runtime import Chassis
@@ -44,8 +45,12 @@ TIDY_SECONDS: Final = 1.0
 class DhcpServer:
     """One machine on one card."""
 
-    def __init__(self, chassis: Chassis, card: Card, machine: Machine, journal: Journal, port: int) -> None:
+    def __init__(
+        self, chassis: Chassis, card: Card, machine: Machine, journal: Journal, ledger: LeaseLedger | None, port: int
+    ) -> None:
         """Opens the sockets: StartupError if they cannot be had."""
+        self._ledger = ledger
+        self._confirming: set[asyncio.Task[None]] = set()
         self._bus, self._telemetry = chassis.bus, chassis.telemetry
         self._log, self._health = chassis.log, chassis.health
         self._card, self._machine, self._journal = card, machine, journal
@@ -208,6 +213,7 @@ class DhcpServer:
             self._something_to_write.clear()
             await self._flush()
         await self._flush()
+        await asyncio.gather(*self._confirming)
 
     async def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -231,4 +237,31 @@ class DhcpServer:
         if self._journal_error is not None:
             self._journal_error = None
             self._log.info("leases are written again")
-        self._send(waiting)
+        self._send(decision for decision in waiting if self._ours(decision))
+
+    def _ours(self, decision: Decision) -> bool:
+        """Whether to send this now. What other servers must agree to first is sent when they have."""
+        promise = decision.promised
+        if promise is None or self._ledger is None:
+            return True
+        if self._ledger.silent(promise.until):
+            self._health.count("silent_while_cut_off")
+            return False
+        if not self._ledger.must_confirm(promise.address):
+            return True
+        if len(self._confirming) >= MAX_WAITING:
+            self._health.count("dropped_bus_too_slow")
+            return False
+        task = asyncio.create_task(
+            self._send_confirmed(self._ledger, decision, promise), name=f"confirm {promise.address}"
+        )
+        self._confirming.add(task)
+        task.add_done_callback(self._confirming.discard)
+        return False
+
+    async def _send_confirmed(self, ledger: LeaseLedger, decision: Decision, promise: Promise) -> None:
+        if await ledger.confirm(promise.address, promise.client, promise.until):
+            self._send([decision])
+        else:
+            self._health.count("not_confirmed")
+            self._log.debug("no answer: another server has the lease", mac=promise.client, address=str(promise.address))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import Mapping
 from ipaddress import IPv4Address
@@ -20,12 +21,14 @@ from bootlink_dhcp.foreign import ForeignServers
 from bootlink_dhcp.interface import Card, find_card
 from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.leases import LeaseTable, restore
+from bootlink_dhcp.ledger import LeaseLedger
 from bootlink_dhcp.loaders import LOOK_SECONDS, LoaderShelf
 from bootlink_dhcp.machine import DhcpMachine
 from bootlink_dhcp.proxy import ProxyMachine
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.server import DhcpServer
 from bootlink_dhcp.settings import DhcpSettings
+from bootlink_dhcp.sharing import Sharing, server_name
 from bootlink_dhcp.subnet import Subnet
 from bootlink_dhcp.topology import Scope, Topology
 from bootlink_dhcp.tracker import BootTracker
@@ -38,9 +41,13 @@ from bootlink_wire.dhcp_values import check_code, encode_value
 
 JOURNAL_NAME: Final = "leases.jsonl"
 _REPLACE: Final = "put the right file there, or take it away"
+CONNECT_SECONDS: Final = 2.0  # at the start, until NATS counts as away
+READ_SECONDS: Final = 5.0  # and then, until we have read which leases there are
 CARD_SECONDS: Final = 2.0  # between looks at the card
 _LEASE: Final = "lease"
 _BOOT: Final = "boot"
+_SERVER: Final = "server"
+_IDENTITY: Final = "identity"
 _FIRMWARE: Final = "firmware"
 
 
@@ -102,13 +109,16 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
     try:
         if settings.mode == "auto":
             servers.proxy = await watch.look()
-        machine, leases = _machine(chassis, settings, subnets, journal, shelf, firmware, proxy=servers.proxy)
-        server = DhcpServer(chassis, card, machine, journal, settings.port)
+        machine, leases, ledger = _machine(chassis, settings, subnets, journal, shelf, firmware, proxy=servers.proxy)
+        server = DhcpServer(chassis, card, machine, journal, ledger, settings.port)
         server.overheard = watch.chosen
         advertiser = _advertiser(chassis, settings, card)
         waker = Waker(card, health=chassis.health, log=chassis.log)
         chassis.serve_commands({WakeClient: waker.wake})
         await _first_write(journal, chassis.data)
+        if ledger is not None:
+            chassis.spawn(ledger.run(), name="lease ledger")
+            await ledger.first_look(CONNECT_SECONDS, READ_SECONDS)
         server.start()
         if isinstance(machine, ProxyMachine):
             binl = BinlEndpoint(card, machine, server.decided, health=chassis.health, log=chassis.log)
@@ -178,17 +188,21 @@ def _machine(
     firmware: FirmwareMemory,
     *,
     proxy: bool,
-) -> tuple[Machine, tuple[LeaseTable, ...]]:
+) -> tuple[Machine, tuple[LeaseTable, ...], LeaseLedger | None]:
     """The machines, as they were when the service last stopped; a proxy has no leases."""
 
     def record_lease(key: str, value: Mapping[str, Any] | None) -> None:
         journal.put(_LEASE, key, value)
+        if ledgers:  # not yet, while the tables are filled from the journal
+            ledgers[0].changed(key, value)
 
     def record_boot(key: str, value: Mapping[str, Any] | None) -> None:
         journal.put(_BOOT, key, value)
 
     reservations = Reservations(*subnets)
-    leases = tuple(LeaseTable(subnet, reservations.owner, record_lease) for subnet in subnets)
+    ledgers: list[LeaseLedger] = []
+    sharing = Sharing(_identity(chassis, journal))
+    leases = tuple(LeaseTable(subnet, reservations.owner, record_lease, sharing) for subnet in subnets)
     tracker = BootTracker(record_boot)
     book = PlannedClients(chassis.plan_book(), reservations, chassis.log)
     unfit = restore(leases, list(journal.of_kind(_LEASE)), time.time())
@@ -206,9 +220,29 @@ def _machine(
     )
     boots = Boots(tracker, files, firmware, book, chain_rom_ipxe=settings.chain_rom_ipxe)
     if proxy:
-        return ProxyMachine(subnets[0].server, boots, book), ()
+        return ProxyMachine(subnets[0].server, boots, book), (), None
     own, *relayed = (Scope(table.subnet, table) for table in leases)
-    return DhcpMachine(Topology(own, relayed), boots, book), leases
+    ledger = LeaseLedger(
+        chassis.bus,
+        sharing,
+        leases,
+        chassis.data,
+        gone=settings.gone_servers,
+        log=chassis.log,
+        health=chassis.health,
+    )
+    ledgers.append(ledger)
+    return DhcpMachine(Topology(own, relayed), boots, book), leases, ledger
+
+
+def _identity(chassis: Chassis, journal: Journal) -> str:
+    """What this server is called among several; the same for as long as its folder lasts."""
+    held = next((value for key, value in journal.of_kind(_SERVER) if key == _IDENTITY), None)
+    identity = held.get("id") if held is not None else None
+    if not isinstance(identity, str):
+        identity = secrets.token_hex(4)
+        journal.put(_SERVER, _IDENTITY, {"id": identity})
+    return server_name(chassis.node, identity)
 
 
 def _advertiser(chassis: Chassis, settings: DhcpSettings, card: Card) -> Advertiser | None:

@@ -68,6 +68,11 @@ class DhcpSettings(ServiceSettings):
         default=(), max_length=MAX_DNS, description="domains in which names are looked up, separated by commas"
     )
     lease_seconds: int = Field(default=3600, ge=60, le=30 * 86_400, description="how long a lease lasts")
+    gone_servers: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="other dhcp servers on the same pools that are gone for good, as the health check names them, "
+        "separated by commas: their addresses are taken over at once, else after a day",
+    )
     tftp_address: IPv4Address | None = Field(
         default=None, description="where loaders and scripts come from; unset: our own address"
     )
@@ -124,7 +129,7 @@ class DhcpSettings(ServiceSettings):
         "auto: while no other router was heard",
     )
 
-    @field_validator("dns", "ntp", "search", "known_servers", mode="before")
+    @field_validator("dns", "ntp", "search", "known_servers", "gone_servers", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
