@@ -14,7 +14,7 @@ import pytest
 
 from bootlink_events import BootId
 from bootlink_runtime import StartupError
-from bootlink_tftp import endpoint
+from bootlink_tftp import endpoint, sending
 from bootlink_tftp import service as module
 from bootlink_wire import tftp
 from bootlink_wire.tftp import ErrorCode
@@ -239,8 +239,8 @@ async def test_a_pc_that_answers_keeps_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "answers", "again", "silence"),
     [
-        (b"snponly.efi", 1, b"tiny", endpoint.SILENT_SECONDS),  # reset in the middle of a transfer
-        (b"snponly.efi", 1, b"snponly.efi", endpoint.STALE_SECONDS),  # the same, where names carry no boot id
+        (b"snponly.efi", 1, b"tiny", sending.SILENT_SECONDS),  # reset in the middle of a transfer
+        (b"snponly.efi", 1, b"snponly.efi", sending.STALE_SECONDS),  # the same, where names carry no boot id
         (b"snponly.efi", 0, b"tiny", 0.0),  # nothing had come of it yet
         (b"tiny", 0, b"snponly.efi", 0.0),  # it had all of it, and does not confirm
     ],
@@ -418,3 +418,35 @@ async def test_no_descriptor_is_left_behind(tmp_path: Path) -> None:
             with pytest.raises(Refused):
                 await get(address_of(chassis), "missing")
         await until(lambda: len(os.listdir("/proc/self/fd")) <= before)  # noqa: PTH208
+
+
+async def test_with_a_single_port_everything_comes_from_the_request_port(tmp_path: Path) -> None:
+    async with serving(tmp_path, single_port=True) as chassis:
+        server = address_of(chassis)
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as rom:
+            rom.setblocking(False)
+            rom.connect(server)  # as a ROM that takes answers from this port alone
+            got, last = b"", tftp.encode(tftp.ReadRequest(b"snponly.efi", "octet", (("blksize", "1468"),)))
+            async with asyncio.timeout(WAIT):
+                while True:
+                    await loop.sock_sendall(rom, last)
+                    packet = tftp.decode(await loop.sock_recv(rom, 65_536))
+                    if isinstance(packet, tftp.OptionAck):
+                        last = tftp.encode(tftp.Ack(0))
+                        continue
+                    assert isinstance(packet, tftp.Data)
+                    got += packet.payload
+                    last = tftp.encode(tftp.Ack(packet.block))
+                    if len(packet.payload) < 1468:
+                        await loop.sock_sendall(rom, last)
+                        break
+        assert got == loader_bytes(146_800)
+        await until(lambda: chassis.health.counters["tftp_sent"] == 1)
+        # Many at once, and a stranger's ACK.
+        rooms = [f"127.0.0.{n}" for n in range(2, 52)]
+        many = await asyncio.gather(*(get(server, "undionly.kpxe", options=IPXE, source=pc) for pc in rooms))
+        assert all(content == loader_bytes(74_213) for content in many)
+        assert await ask(server, tftp.encode(tftp.Ack(7))) is None
+        assert chassis.health.counters["tftp_stray"] >= 1
+        assert chassis.health.counters["tftp_internal_errors"] == 0

@@ -1,8 +1,8 @@
 """A kernel of a kilobyte and a half in Linux' bzImage format, which shows its command line on the PC's console.
 
 It has the header that a boot loader reads and fills in (Linux: Documentation/arch/x86/boot.rst, protocol 2.03), and
-16-bit code that prints what `cmd_line_ptr` points at, then a plus if it was given an initrd, and ends the line: SeaBIOS
-sends a character to the serial line when the next one comes.
+16-bit code that prints what `cmd_line_ptr` points at, a plus if it was given an initrd, and a full stop: SeaBIOS sends
+a character to the serial line when the next one comes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _CODE_AT = 0x240
 # mov eax,[228h]; shr eax,4; mov es,ax; mov si,[228h]; and si,15
 # next: es lodsb; test al,al; jz end; mov ah,14; mov bx,7; int 10h; jmp next
 # end: cmp dword [21Ch],0; jz over; mov al,'+'; mov ah,14; mov bx,7; int 10h
-# over: mov al,13; mov ah,14; int 10h; mov al,10; mov ah,14; int 10h; halt: hlt; jmp halt
+# over: mov al,32; mov ah,14; int 10h; mov al,46; mov ah,14; int 10h; halt: hlt; jmp halt
 _CODE = bytes.fromhex(
     "66a12802 66c1e804 8ec0 8b362802 83e60f26ac 84c0 7409 b40e bb0700 cd10 ebf1"
     "66833e1c0200 7409 b02b b40e bb0700 cd10"
-    "b00d b40e cd10 b00a b40e cd10 f4 ebfd"
+    "b020 b40e cd10 b02e b40e cd10 f4 ebfd"
 )
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "data",
     "decode",
     "encode",
+    "is_request",
 ]
 
 REQUEST_MAX: Final = 512  # octets of a request, RFC 2347 section 3
@@ -140,6 +141,11 @@ class TftpMalformed(ValueError):
     def __init__(self, problem: str, *, answered: bool = True) -> None:
         super().__init__(problem)
         self.answer = Error(ErrorCode.ILLEGAL_OPERATION, problem) if answered else None
+
+
+def is_request(datagram: bytes) -> bool:
+    """Whether a datagram begins as RRQ or WRQ does: what belongs to no transfer."""
+    return datagram[:2] in (b"\0\1", b"\0\2")
 
 
 def decode(datagram: bytes) -> Packet:

@@ -5,11 +5,13 @@ the address that the PC has asked, so that the answer of a machine with several 
 and connected to the PC, so that the kernel lets nobody else into it. RFC 1350 would answer strangers with error 5; a
 connected socket answers them with ICMP "port unreachable", and tells us when the PC sends one.
 
+Some old ROMs take answers from port 69 alone, and some firewalls let no other through: with `single_port` everything
+goes through the request socket, and a datagram belongs to the transfer of the address and port it comes from.
+
 Places are limited, in all and for each IP address. Anybody can take some with requests whose source is forged; so
 where none is left, the oldest transfer that has not had one answer yet gives way, after a fraction of a second.
 
-Everything that a packet causes happens in one callback; only finding the file is a task of its own. A transfer keeps
-one timer that is not set anew for each packet: when it rings early it is set to what the deadline has become.
+Everything that a packet causes happens in one callback; only finding the file is a task of its own.
 """
 
 from __future__ import annotations
@@ -19,23 +21,20 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from bootlink_runtime import Health, Logger
 from bootlink_tftp.answers import Answer, Answers, Forbidden, NotFound
+from bootlink_tftp.sending import DATAGRAM_MAX, Transfer, connected
 from bootlink_tftp.transfers import Capacity, OnEnd, Peer
 from bootlink_wire import tftp
 from bootlink_wire.tftp import ErrorCode, TftpMalformed
 from bootlink_wire.tftp_options import Limits, negotiate
 from bootlink_wire.tftp_transfer import ReadTransfer, netascii
 
-DATAGRAM_MAX: Final = 2_048  # octets read of one datagram: requests have 512 at most, and clients send no more
 REQUESTS_A_TURN: Final = 64  # taken from the socket before the loop serves others
 UNANSWERED_YIELDS: Final = 0.25  # seconds; a PC that is there answers our first packet within a few milliseconds
-# Some PXE ROMs send all their requests from one port. A request for another file than is being sent there is one of a
-# PC that has been reset, unless the PC has answered within the first time; one for the same file may be a late copy.
-SILENT_SECONDS: Final = 0.25
-STALE_SECONDS: Final = 2.0  # longer than any client waits before it repeats its ACK
 NETASCII_MAX: Final = 256 << 10  # octets of a text; each transfer holds its own translated copy of it
 RECEIVE_BUFFER: Final = 1 << 20  # octets of requests the kernel may hold for us: a room that is switched on at once
 
@@ -69,6 +68,7 @@ class Endpoint:
         *,
         limits: Limits,
         capacity: Capacity,
+        single_port: bool = False,
         on_end: OnEnd,
         health: Health,
         log: Logger,
@@ -77,11 +77,12 @@ class Endpoint:
         self._answers = answers
         self._limits = limits
         self._capacity = capacity
+        self._single_port = single_port
         self._on_end = on_end
         self._health = health
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._transfers: dict[Peer, _Transfer] = {}
+        self._transfers: dict[Peer, Transfer] = {}
         self._finding: dict[Peer, asyncio.Task[None]] = {}
         self._per_client: Counter[str] = Counter()
 
@@ -120,6 +121,9 @@ class Endpoint:
             self._request(datagram, peer, _asked_address(ancillary) or self._sock.getsockname()[0])
 
     def _request(self, datagram: bytes, peer: Peer, local: str) -> None:
+        if self._single_port and not tftp.is_request(datagram) and (running := self._transfers.get(peer)):
+            running.hear(datagram)
+            return
         try:
             packet = tftp.decode(datagram)
         except TftpMalformed as error:
@@ -202,20 +206,24 @@ class Endpoint:
                 raise Forbidden(f"netascii is for text: {answer.file} has {len(payload)} bytes, ask for mode octet")
             payload = netascii(payload)
         machine = ReadTransfer(payload, negotiate(request.options, size=len(payload), limits=self._limits))
-        try:
-            sock = _connected(local, peer)
-        except OSError as error:
-            self._health.count("tftp_no_socket")
-            self._log.error("no socket for a transfer", peer=peer[0], error=str(error), remedy="raise `ulimit -n`?")
-            return False
-        transfer = _Transfer(
-            self._loop, sock, request, machine, self._health, lambda ended: self._ended(ended, answer, peer)
+        sock: socket.socket | None = None
+        send: Callable[[bytes], object] = partial(self._send_from, local, peer)
+        if not self._single_port:
+            try:
+                sock = connected(local, peer)
+            except OSError as error:
+                self._health.count("tftp_no_socket")
+                self._log.error("no socket for a transfer", peer=peer[0], error=str(error), remedy="raise `ulimit -n`?")
+                return False
+            send = sock.send
+        transfer = Transfer(
+            self._loop, sock, send, request, machine, self._health, lambda ended: self._ended(ended, answer, peer)
         )
         self._transfers[peer] = transfer
         transfer.start()
         return True
 
-    def _ended(self, transfer: _Transfer, answer: Answer, peer: Peer) -> None:
+    def _ended(self, transfer: Transfer, answer: Answer, peer: Peer) -> None:
         self._transfers.pop(peer, None)
         self._leave(peer)
         outcome = transfer.machine.outcome
@@ -229,116 +237,14 @@ class Endpoint:
 
     def _reply(self, error: tftp.Error, peer: Peer, local: str) -> None:
         """An ERROR from the request port, out of the address that was asked."""
-        info = _PKTINFO.pack(0, socket.inet_aton(local), bytes(4))
         try:
-            self._sock.sendmsg([tftp.encode(error)], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, peer)
+            self._send_from(local, peer, tftp.encode(error))
         except OSError as failure:
             self._log.debug("reply not sent", peer=peer[0], error=str(failure))
 
-
-class _Transfer:
-    """A `ReadTransfer` with its socket and its timer."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        sock: socket.socket,
-        request: tftp.ReadRequest,
-        machine: ReadTransfer,
-        health: Health,
-        on_end: Callable[[_Transfer], None],
-    ) -> None:
-        self.machine = machine
-        self.started = self._heard = loop.time()
-        self._loop = loop
-        self._sock = sock
-        self._request = request
-        self._health = health
-        self._on_end = on_end
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        self._loop.add_reader(self._sock, self._readable)
-        self._send(self.machine.start(self._loop.time()))
-        self._timer = self._loop.call_at(self.machine.deadline, self._rings)
-
-    def repeated(self) -> None:
-        self._send(self.machine.repeat(self._loop.time()))
-
-    def left_behind(self, request: tftp.ReadRequest) -> bool:
-        """This request, from the client's port, shows that it no longer follows this transfer."""
-        if not self.machine.answered:
-            return request != self._request
-        silent = self._loop.time() - self._heard
-        return silent >= (STALE_SECONDS if request == self._request else SILENT_SECONDS)
-
-    def end(self, why: str) -> None:
-        """The client has turned away."""
-        self.machine.gone(why)
-        self._finish()
-
-    def close(self, reason: str) -> None:
-        """Break off: the client is sent an ERROR."""
-        self._send([tftp.encode(tftp.Error(ErrorCode.UNDEFINED, reason))])
-        self._finish()
-
-    def drop(self) -> None:
-        """End without an outcome: nobody has ever answered."""
-        self._finish()
-
-    def _readable(self) -> None:
-        try:
-            datagram = self._sock.recv(DATAGRAM_MAX)
-        except (BlockingIOError, InterruptedError):
-            return
-        except ConnectionError:
-            self.machine.gone()
-        except OSError:  # no route, cable out: the deadline decides
-            return
-        else:
-            self._heard = self._loop.time()
-            try:
-                self._send(self.machine.receive(datagram, self._heard))
-                self.machine.prepare()
-            except TftpMalformed:
-                self._health.count("tftp_malformed")
-        if self.machine.outcome is not None:
-            self._finish()
-
-    def _rings(self) -> None:
-        self._send(self.machine.expire(self._loop.time()))
-        if self.machine.outcome is not None:
-            self._finish()
-        else:
-            self._timer = self._loop.call_at(self.machine.deadline, self._rings)
-
-    def _send(self, packets: list[bytes]) -> None:
-        for packet in packets:
-            try:
-                self._sock.send(packet)
-            except OSError:
-                # A full queue, or an ICMP error of the packet before. Either is a packet lost, which the deadline
-                # mends; a port that is closed is seen by the next read.
-                self._health.count("tftp_sends_failed")
-
-    def _finish(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._loop.remove_reader(self._sock)
-        self._sock.close()
-        self._on_end(self)
-
-
-def _connected(local: str, peer: Peer) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)
-        sock.bind((local, 0))
-        sock.connect(peer)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+    def _send_from(self, local: str, peer: Peer, packet: bytes) -> int:
+        info = _PKTINFO.pack(0, socket.inet_aton(local), bytes(4))
+        return self._sock.sendmsg([packet], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, peer)
 
 
 def _asked_address(ancillary: list[tuple[int, int, bytes]]) -> str | None:

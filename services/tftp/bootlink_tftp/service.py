@@ -71,6 +71,7 @@ async def run(chassis: Chassis, settings: TftpSettings) -> None:
         over_http if settings.script_urls == "http" else answers(lambda address: _base(address, port)),
         limits=Limits(settings.blksize_max, settings.windowsize_max),
         capacity=Capacity(settings.transfers_max, settings.transfers_per_client_max),
+        single_port=settings.single_port,
         on_end=report,
         health=chassis.health,
         log=chassis.log,

@@ -45,6 +45,9 @@ class TftpSettings(ClusterSettings):
     windowsize_max: int = Field(
         default=WINDOW_GRANTED, ge=1, le=WINDOW_MAX, description="most blocks granted to be in flight"
     )
+    single_port: bool = Field(
+        default=False, description="send everything from the request port, for old ROMs and strict firewalls"
+    )
     transfers_max: int = Field(default=TRANSFERS_MAX, ge=1, description="transfers at once")
     transfers_per_client_max: int = Field(
         default=TRANSFERS_PER_CLIENT_MAX, ge=1, description="transfers at once with one IP address"

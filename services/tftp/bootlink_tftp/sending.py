@@ -1,0 +1,139 @@
+"""One TFTP transfer under way: the machine, what it sends and hears through, and its timer.
+
+A transfer keeps one timer that is not set anew for each packet: when it rings early it is set to what the deadline has
+become. Usually it has a socket of its own (see `endpoint`). Where all of TFTP goes through the request port, what the
+client sends is handed to `hear`, and the kernel cannot tell that the client's port is closed: then the deadline does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from bootlink_runtime import Health
+from bootlink_tftp.transfers import Peer
+from bootlink_wire import tftp
+from bootlink_wire.tftp import ErrorCode, TftpMalformed
+from bootlink_wire.tftp_transfer import ReadTransfer
+
+DATAGRAM_MAX: Final = 2_048  # octets read of one datagram: requests have 512 at most, and clients send no more
+# Some PXE ROMs send all their requests from one port. A request for another file than is being sent there is one of a
+# PC that has been reset, unless the PC has answered within the first time; one for the same file may be a late copy.
+SILENT_SECONDS: Final = 0.25
+STALE_SECONDS: Final = 2.0  # longer than any client waits before it repeats its ACK
+
+
+class Transfer:
+    """A `ReadTransfer` with its timer. `sock` is its own, or None where `send` goes through the request port."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket | None,
+        send: Callable[[bytes], object],
+        request: tftp.ReadRequest,
+        machine: ReadTransfer,
+        health: Health,
+        on_end: Callable[[Transfer], None],
+    ) -> None:
+        self.machine = machine
+        self.started = self._heard = loop.time()
+        self._loop = loop
+        self._sock = sock
+        self._send_one = send
+        self._request = request
+        self._health = health
+        self._on_end = on_end
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        if self._sock is not None:
+            self._loop.add_reader(self._sock, self._readable, self._sock)
+        self._send(self.machine.start(self._loop.time()))
+        self._timer = self._loop.call_at(self.machine.deadline, self._rings)
+
+    def repeated(self) -> None:
+        self._send(self.machine.repeat(self._loop.time()))
+
+    def left_behind(self, request: tftp.ReadRequest) -> bool:
+        """This request, from the client's port, shows that it no longer follows this transfer."""
+        if not self.machine.answered:
+            return request != self._request
+        silent = self._loop.time() - self._heard
+        return silent >= (STALE_SECONDS if request == self._request else SILENT_SECONDS)
+
+    def end(self, why: str) -> None:
+        """The client has turned away."""
+        self.machine.gone(why)
+        self._finish()
+
+    def close(self, reason: str) -> None:
+        """Break off: the client is sent an ERROR."""
+        self._send([tftp.encode(tftp.Error(ErrorCode.UNDEFINED, reason))])
+        self._finish()
+
+    def drop(self) -> None:
+        """End without an outcome: nobody has ever answered."""
+        self._finish()
+
+    def hear(self, datagram: bytes) -> None:
+        """The client has sent this."""
+        self._heard = self._loop.time()
+        try:
+            self._send(self.machine.receive(datagram, self._heard))
+            self.machine.prepare()
+        except TftpMalformed:
+            self._health.count("tftp_malformed")
+        if self.machine.outcome is not None:
+            self._finish()
+
+    def _readable(self, sock: socket.socket) -> None:
+        try:
+            datagram = sock.recv(DATAGRAM_MAX)
+        except (BlockingIOError, InterruptedError):
+            return
+        except ConnectionError:
+            self.end("the client closed its port")
+        except OSError:  # no route, cable out: the deadline decides
+            return
+        else:
+            self.hear(datagram)
+
+    def _rings(self) -> None:
+        self._send(self.machine.expire(self._loop.time()))
+        if self.machine.outcome is not None:
+            self._finish()
+        else:
+            self._timer = self._loop.call_at(self.machine.deadline, self._rings)
+
+    def _send(self, packets: list[bytes]) -> None:
+        for packet in packets:
+            try:
+                self._send_one(packet)
+            except OSError:
+                # A full queue, or an ICMP error of the packet before. Either is a packet lost, which the deadline
+                # mends; a port that is closed is seen by the next read.
+                self._health.count("tftp_sends_failed")
+
+    def _finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._sock is not None:
+            self._loop.remove_reader(self._sock)
+            self._sock.close()
+        self._on_end(self)
+
+
+def connected(local: str, peer: Peer) -> socket.socket:
+    """A socket of a transfer's own. Raises OSError."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.bind((local, 0))
+        sock.connect(peer)
+    except OSError:
+        sock.close()
+        raise
+    return sock
