@@ -2,6 +2,7 @@
 
     BIOS        SeaBIOS, with the network card's own PXE ROM, which is iPXE
     UEFI        OVMF, with its own PXE client and without the card's ROM, as most PCs of today
+    UEFI_HTTP   the same, set to HTTP boot
 
 OVMF is told through fw_cfg to leave out IPv6, as an administrator does in a PC's setup: it would be tried where IPv4
 failed, and hide that. It keeps its variables in a file of each PC's own, since it writes to them.
@@ -58,6 +59,19 @@ def _no_arguments(folder: Path, name: str) -> list[str]:
     return []
 
 
+def _pxe(folder: Path, name: str) -> list[str]:
+    return [*_ovmf(folder, name), *_without("IPv6PXESupport")]
+
+
+def _http(folder: Path, name: str) -> list[str]:
+    return [*_ovmf(folder, name), *_without("IPv4PXESupport"), *_without("IPv6PXESupport")]
+
+
+def _without(what: str) -> list[str]:
+    """OVMF's own switch. Without it PXE comes first, and HTTP boot when that has given up, after two minutes."""
+    return ["-fw_cfg", f"name=opt/org.tianocore/{what},string=n"]
+
+
 def _ovmf(folder: Path, name: str) -> list[str]:
     variables = folder / f"{name}.vars"
     if not OVMF.is_dir():
@@ -67,7 +81,6 @@ def _ovmf(folder: Path, name: str) -> list[str]:
     return [
         *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"),
         *("-drive", f"if=pflash,format=raw,file={variables}"),
-        *("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"),
     ]
 
 
@@ -83,6 +96,7 @@ BIOS = Firmware(
     ),
     _no_arguments,
 )
+IPXE = Milestone("iPXE", r"iPXE initialising devices", 90)
 UEFI = Firmware(
     "UEFI",
     ",romfile=",
@@ -90,9 +104,22 @@ UEFI = Firmware(
         Milestone("PXE client", r">>Start PXE over IPv4", 120),
         Milestone("address", r"Station IP address is [\d.]+", 120),
         Milestone("loader", r"NBP file downloaded successfully", 120),
-        Milestone("iPXE", r"iPXE initialising devices", 90),
+        IPXE,
         SCRIPT,
         *FROM_THE_DISK,
     ),
-    _ovmf,
+    _pxe,
+)
+UEFI_HTTP = Firmware(
+    "UEFI with HTTP boot",
+    ",romfile=",
+    (
+        Milestone("HTTP client", r">>Start HTTP Boot over IPv4", 120),
+        Milestone("address", r"Station IP address is [\d.]+", 120),
+        Milestone("loader", r"Downloading\.\.\.100%", 120),
+        IPXE,
+        SCRIPT,
+        *FROM_THE_DISK,
+    ),
+    _http,
 )

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from bootlink_events import BootId
+from bootlink_wire.dhcp import MessageType
 from guest.lan import Lan
+from lab.golden import differs
 from lab.netns import tool
 from lab.process import Process
 from lab.sniffer import Sniffer, datagram
@@ -94,5 +96,10 @@ async def test_the_rom_is_led_to_its_script_under_one_boot_id_and_a_power_cycle_
             ]
             assert seen.count("ACK") >= 2
             assert "router advertisement" in passed
+            asked = {one.message: one.payload for one in sniffer.said(MessageType.DISCOVER, MessageType.REQUEST)[:2]}
+            assert differs(asked[MessageType.DISCOVER], "ipxe-rom-discover.hex") == []
+            assert differs(asked[MessageType.REQUEST], "ipxe-rom-request.hex") == []
+            second = [one for one in sniffer.said(MessageType.DISCOVER) if one.dhcp and one.dhcp.broadcast]
+            assert differs(second[0].payload, "undionly-discover.hex") == []
             boots.append(BootId.parse(boot_id))
     assert boots[1] > boots[0]

@@ -13,6 +13,7 @@ from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
 from lab.golden import dhcp_capture
 
 Firmware = Literal["ovmf", "ipxe", "os", "http"]
+CAPTURES = {"ovmf": "ovmf-x64-discover.hex", "ipxe": "ipxe-rom-discover.hex", "http": "ovmf-http-discover.hex"}
 
 
 def discover(firmware: Firmware, mac: str, xid: int) -> DhcpPacket:
@@ -26,13 +27,9 @@ def discover(firmware: Firmware, mac: str, xid: int) -> DhcpPacket:
             options=dhcp.options(opt.MESSAGE_TYPE.encode(MessageType.DISCOVER), opt.HOST_NAME.encode("pc")),
         )
     else:
-        name = "ipxe-rom-discover.hex" if firmware == "ipxe" else "ovmf-x64-discover.hex"
-        packet = replace(dhcp.decode(dhcp_capture(name)), xid=xid, chaddr=chaddr)
+        packet = replace(dhcp.decode(dhcp_capture(CAPTURES[firmware])), xid=xid, chaddr=chaddr)
         if opt.CLIENT_ID.code in packet.options:
             packet = with_options(packet, opt.CLIENT_ID.encode(b"\1" + chaddr))
-        if firmware == "http":
-            vendor_class = opt.VENDOR_CLASS.encode("HTTPClient:Arch:00016:UNDI:003000")
-            packet = with_options(packet, vendor_class, opt.CLIENT_ARCHITECTURE.encode((16,)))
     return packet
 
 

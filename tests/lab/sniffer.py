@@ -17,6 +17,7 @@ from lab.netns import entered
 ETHERTYPE_ALL = 3
 FRAME_MAX = 65_535
 POLL_SECONDS = 0.02
+SHOWN = 20  # messages, where what was waited for did not come
 BUFFER = 8 << 20  # bytes: a boot's worth of small frames while the test looks elsewhere
 
 
@@ -117,10 +118,11 @@ class Sniffer:
                 if what(one):
                     return one
             if time.monotonic() > deadline:
-                raise AssertionError(f"not heard within {seconds:g} s, but {[_short(one) for one in self.datagrams]}")
+                heard = [_short(one) for one in self.datagrams if one.message or one.file]
+                raise AssertionError(f"not heard within {seconds:g} s, but at last {heard[-SHOWN:]}")
             await asyncio.sleep(POLL_SECONDS)
 
 
 def _short(one: Datagram) -> str:
-    what = one.message.name if one.message else one.file or f"{len(one.payload)} bytes"
+    what = one.message.name if one.message else one.file
     return f"{one.source}:{one.source_port} > {one.target}:{one.target_port} {what}"
