@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import IPv4Address
@@ -17,9 +18,11 @@ from bootlink_events import (
     PLANS_BUCKET,
     BootAddressed,
     BootId,
+    BootLoaderChanged,
     BootStarted,
     ClientSeen,
     CloudEvent,
+    DhcpForeignServer,
     mac_token,
 )
 from bootlink_runtime import Chassis, follow, running
@@ -182,3 +185,47 @@ async def _solicit(sock: socket.socket, card: int, *, seconds: float) -> RouterA
                     if isinstance(message, RouterAdvertisement):
                         return message
     return None
+
+
+@pytest.mark.usefixtures("in_namespace")
+async def test_a_server_that_does_not_belong_here_is_told_and_fails_a_check(
+    nats: NatsServer, cable: Cable, tmp_path: Path
+) -> None:
+    rogue, another = IPv4Address("10.77.0.66"), IPv4Address("10.77.0.67")
+    async with bus_on(nats.url) as bus, serving(nats, tmp_path, cable, probe_seconds=0) as chassis:
+        with RawPc(cable, "52:54:00:66:66:66") as server, RawPc(cable, PC) as pc:
+            asked = discover("ovmf", PC, 1)
+            offer = await pc.ask(asked)
+            assert offer is not None
+            for _ in range(3):
+                server.answer(dataclasses.replace(offer, xid=2, options={**offer.options, 54: rogue.packed}), rogue)
+            # And one whose answers reach its client alone: that shows in whom the client chooses.
+            chosen = dataclasses.replace(offer, options={**offer.options, 54: another.packed})
+            assert await pc.ask(request(chosen, asked), seconds=0.5) is None
+        told = [event for event in await _events(bus, count=4) if event.type.endswith("foreign_server")]
+    first, second = (DhcpForeignServer.model_validate(event.data) for event in told)
+    assert (first.server, first.server_mac, first.client_mac) == (rogue, "52:54:00:66:66:66", PC)
+    assert (first.addresses, first.boot_files, first.expected) == (True, True, False)
+    assert first.boot_file == offer.file.decode()
+    assert (second.server, second.server_mac, second.addresses, second.boot_files) == (another, None, True, False)
+    check = chassis.health.report()["checks"]["other servers"]
+    assert not check["ok"]
+    assert not check["required"]
+    assert f"{rogue} (52:54:00:66:66:66) gives out addresses and tells PCs what to boot" in check["detail"]
+    assert "BOOTLINK_DHCP_MODE=proxy" in check["detail"]
+
+
+@pytest.mark.usefixtures("in_namespace")
+async def test_a_loader_that_never_comes_up_gives_way_and_that_is_told(
+    nats: NatsServer, cable: Cable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bootlink_dhcp.tracker.DUPLICATE", 0.0)
+    put_loaders(tmp_path / "loaders", ["ipxe.efi"])
+    async with bus_on(nats.url) as bus, serving(nats, tmp_path, cable, loader_patience=2):
+        with RawPc(cable, PC) as pc:
+            files = [(await pc.boot_pass("ovmf")).file for _ in range(3)]
+        told = [event for event in await _events(bus, count=8) if event.type.endswith("loader_changed")]
+    assert [file.decode().rpartition("/")[2] for file in files] == ["snponly.efi", "snponly.efi", "ipxe.efi"]
+    (changed,) = (BootLoaderChanged.model_validate(event.data) for event in told)
+    assert (changed.former, changed.loader, changed.boots) == ("snponly.efi", "ipxe.efi", 2)
+    assert changed.boot_id == boot_id_of(files[2])

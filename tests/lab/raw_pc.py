@@ -50,7 +50,13 @@ class RawPc:
 
     def send(self, payload: bytes) -> None:
         """A UDP payload from 0.0.0.0:68 to everybody's port 67."""
-        packet = udp_datagram(IPv4Address(0), 68, EVERYONE, 67, payload)
+        self._broadcast(udp_datagram(IPv4Address(0), 68, EVERYONE, 67, payload))
+
+    def answer(self, packet: DhcpPacket, server: IPv4Address) -> None:
+        """What a DHCP server on this PC, with this address, tells everybody."""
+        self._broadcast(udp_datagram(server, 67, EVERYONE, 68, dhcp.encode(packet)))
+
+    def _broadcast(self, packet: bytes) -> None:
         self._sock.send(BROADCAST + self._address + b"\x08\x00" + packet)
 
     async def ask(self, packet: DhcpPacket, *, seconds: float = 2.0) -> DhcpPacket | None:
