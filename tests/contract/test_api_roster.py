@@ -73,6 +73,24 @@ async def test_a_file_adds_and_changes_clients_and_their_links_and_exports_as_it
     assert [link["name"] for link in (await state(registry))[1]] == ["pc-001"]
 
 
+async def test_what_pcs_start_with_is_exported_and_imported(registry: Registry) -> None:
+    kernel = '"{""mode"": ""kernel"", ""kernel"": ""vmlinuz"", ""initrds"": [""a"", ""b""]}"'
+    keeping = '"{""keep_san"": true}"'
+    text = f"mac,image,policy,boot\n{A},,,local\n{B},,,{kernel}\n{C},win11,keep,{keeping}\n"
+    assert (await take_in(registry, text))["added"] == 3
+    links = (await state(registry))[1]
+    assert [(k["image"], k["start"]["mode"], k["start"]["initrds"], k["start"]["keep_san"]) for k in links] == [
+        (None, "local", [], False),
+        (None, "kernel", ["a", "b"], False),
+        ("win11", "disk", [], True),
+    ]
+    for form in ("csv", "yaml"):
+        exported = await registry.http.get("/v1/roster", params={"format": form})
+        assert (await take_in(registry, exported.text, form))["unchanged"] == 3
+    assert (await state(registry))[1] == links
+    assert "boot" in (await refused(registry, f"mac,image,boot\n{A},,nowhere\n"))["detail"]
+
+
 async def test_of_a_file_with_bad_rows_all_are_named_and_none_is_applied(registry: Registry) -> None:
     await registry.add_client(A, "pc-1")
     before = await state(registry)

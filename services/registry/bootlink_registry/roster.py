@@ -13,7 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bootlink_registry import clients, links, outbox, rows
+from bootlink_events import Start, from_disk
+from bootlink_registry import clients, links, outbox, rows, starts
 from bootlink_registry.catalogue import DEFAULT_CHANNEL, Client, Link
 from bootlink_registry.clients import Change, ClientRow
 from bootlink_registry.database import Connection
@@ -81,12 +82,13 @@ async def export_rows(connection: Connection) -> list[dict[str, Any]]:
     found = await connection.fetch(
         """
         SELECT c.mac, c.name, c.group_name AS "group", c.address, c.disabled, c.note,
-            l.image, l.channel, l.version, l.policy, l.chap
+            l.image, l.channel, l.version, l.policy, l.chap,
+            l.boot, l.boot_file, l.keep_san, l.kernel, l.initrds, l.arguments
         FROM clients c LEFT JOIN links l ON l.scope = 'client' AND l.key = c.mac AND l.lun = 0
         ORDER BY c.name
         """
     )
-    return [dict(row) for row in found]
+    return [{**row, "boot": starts.written(starts.start_of(row)) if row["boot"] is not None else ""} for row in found]
 
 
 def make_plan(lines: Sequence[Line], known: Known) -> Plan:
@@ -140,25 +142,29 @@ def _plan_link(plan: Plan, line: Line, known: Known) -> bool:
     if "image" not in row.model_fields_set:
         return False
     held = known.links.get(row.mac)
-    if row.image is None:
+    if row.image is None and row.boot is None:
         if held is not None:
             plan.unlinked.append(held)
         return held is not None
-    channel = row.channel if row.channel or row.version else DEFAULT_CHANNEL
+    image = row.image or ""
+    channel = row.channel if row.channel or row.version or not image else DEFAULT_CHANNEL
     given = {name: getattr(row, name) for name in row.model_fields_set & {"policy", "chap"}}
-    base = held or Link("client", row.mac, row.image, channel, row.version)
-    link = dataclasses.replace(base, image=row.image, channel=channel, version=row.version, **given)
+    base = held or Link("client", row.mac, image, channel, row.version)
+    start = row.boot if "boot" in row.model_fields_set or not from_disk(base.start) else base.start
+    link = dataclasses.replace(base, image=image, channel=channel, version=row.version, start=start, **given)
     if link == held:
         return False
     if held is not None and held.own_layer:
         plan.wrong.append(
             Wrong(line.number, f"image: {row.mac} has a layer of its own: change that by `bootlink link rebase`")
         )
-    elif row.image not in known.images:
+    elif (wrong := starts.problem_with(start, image=image, lun=0, policy=link.policy, chap=link.chap)) is not None:
+        plan.wrong.append(Wrong(line.number, f"boot: {wrong[0]}; {wrong[1]}"))
+    elif image and image not in known.images:
         plan.wrong.append(Wrong(line.number, f"image: there is no image {row.image!r}"))
-    elif channel is not None and (row.image, channel) not in known.channels:
+    elif channel is not None and (image, channel) not in known.channels:
         plan.wrong.append(Wrong(line.number, f"channel: image {row.image} has no channel {channel!r}"))
-    elif row.version is not None and (row.image, row.version) not in known.versions:
+    elif row.version is not None and (image, row.version) not in known.versions:
         plan.wrong.append(Wrong(line.number, f"version: image {row.image} has no version {row.version}"))
     else:
         plan.linked.append(link)
@@ -251,6 +257,12 @@ async def _tell_clients(
         await clients.tell_all(connection, told[at : at + EVENTS_AT_ONCE], author=author, source=source)
 
 
+def _start_columns(wanted: Sequence[Start | None]) -> list[list[Any]]:
+    """The columns of `starts.values_of`, with initrds as one text each."""
+    held = [starts.values_of(start) for start in wanted]
+    return [[" ".join(row[at]) if isinstance(row[at], list) else row[at] for row in held] for at in range(6)]
+
+
 async def _write_links(connection: Connection, plan: Plan, called: Mapping[str, str], author: str, source: str) -> None:
     """Write own links, and tell of them; their boot menus stay, or go with them."""
     await connection.execute(
@@ -259,17 +271,26 @@ async def _write_links(connection: Connection, plan: Plan, called: Mapping[str, 
     )
     await connection.execute(
         """
-        INSERT INTO links (scope, key, image, channel, version, policy, chap)
-        SELECT 'client', * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[])
+        INSERT INTO links (scope, key, image, channel, version, policy, chap,
+            boot, boot_file, keep_san, kernel, initrds, arguments)
+        SELECT 'client', key, image, channel, version, policy, chap, boot, boot_file, keep_san, kernel,
+            -- arrays of arrays must be square: the initrds travel as text
+            coalesce(string_to_array(nullif(initrds, ''), ' '), '{}'), arguments
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[],
+            $7::text[], $8::text[], $9::boolean[], $10::text[], $11::text[], $12::text[])
+            AS new (key, image, channel, version, policy, chap, boot, boot_file, keep_san, kernel, initrds, arguments)
         ON CONFLICT (scope, key, lun) DO UPDATE SET image = excluded.image, channel = excluded.channel,
-            version = excluded.version, policy = excluded.policy, chap = excluded.chap, changed = now()
+            version = excluded.version, policy = excluded.policy, chap = excluded.chap, boot = excluded.boot,
+            boot_file = excluded.boot_file, keep_san = excluded.keep_san, kernel = excluded.kernel,
+            initrds = excluded.initrds, arguments = excluded.arguments, changed = now()
         """,
         [link.key for link in plan.linked],
-        [link.image for link in plan.linked],
+        [link.image or None for link in plan.linked],
         [link.channel for link in plan.linked],
         [link.version for link in plan.linked],
         [link.policy for link in plan.linked],
         [link.chap for link in plan.linked],
+        *_start_columns([link.start for link in plan.linked]),
     )
     changed = [(link, False) for link in plan.linked] + [(link, True) for link in plan.unlinked]
     await outbox.recompile_clients(connection, [link.key for link, _ in changed])

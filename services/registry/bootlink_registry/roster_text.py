@@ -5,7 +5,7 @@ the header has no comma, as spreadsheets write it in half of Europe. A byte orde
 mappings of the same names.
 
     mac, name, group, address, disabled, note     the client
-    image, channel, version, policy, chap         its own link for LUN 0
+    image, channel, version, policy, chap, boot   its own link for LUN 0; boot: how it starts (see `starts.written`)
 
 A column that is not there leaves that of every client as it is; an empty cell takes it away (a name it leaves, or takes
 the next of the enrolment pattern). In YAML, nothing, `~` and `null` are empty.
@@ -29,9 +29,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bootlink_events import Chap, Mac
+from bootlink_events import Chap, Mac, Start
+from bootlink_registry import starts
 from bootlink_registry.names import ClientAddress, Name, Note
 from bootlink_registry.problems import Problem, invalid, listed
 
@@ -40,10 +41,10 @@ Format = Literal["csv", "yaml"]
 
 COLUMNS: Final = (
     *("mac", "name", "group", "address", "disabled", "note"),
-    *("image", "channel", "version", "policy", "chap"),
+    *("image", "channel", "version", "policy", "chap", "boot"),
 )
-LINK_COLUMNS: Final = frozenset({"channel", "version", "policy", "chap"})  # say how `image` is linked
-_NULLABLE: Final = frozenset({"group", "address", "image", "channel", "version"})
+LINK_COLUMNS: Final = frozenset({"channel", "version", "policy", "chap", "boot"})  # say how `image` is linked
+_NULLABLE: Final = frozenset({"group", "address", "image", "channel", "version", "boot"})
 _YAML_NOTHING: Final = frozenset({"", "~", "null"})
 _FORMULA: Final = re.compile(r"'*[=+@\t\r\uff0b\uff0d\uff1d\uff20-]")  # or one that was made text before
 _REMEDY: Final = f"the columns are {', '.join(COLUMNS)}; `bootlink client export` writes such a file"
@@ -65,6 +66,7 @@ class RosterRow(BaseModel):
     version: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     policy: Literal["discard", "keep"] = "discard"
     chap: Chap = "off"
+    boot: Annotated[Start | None, BeforeValidator(lambda text: text and starts.read(text))] = None
 
     @field_validator("disabled", mode="before")
     @classmethod
@@ -245,7 +247,7 @@ def _meant_cell(cell: str) -> str:
 def _write_yaml(rows: Iterable[Mapping[str, Any]]) -> str:
     # An empty own link is told by an empty image alone: the other columns would have nothing to say.
     shown = [
-        {name: _cell(row[name]) for name in COLUMNS if row["image"] is not None or name not in LINK_COLUMNS}
+        {name: _cell(row[name]) for name in COLUMNS if row["image"] or row["boot"] or name not in LINK_COLUMNS}
         for row in rows
     ]
     return yaml.dump(shown, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True) if shown else ""

@@ -7,6 +7,7 @@ what could mean something there is refused where it is set, and never changed on
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
 
@@ -74,6 +75,39 @@ def values_of(start: Start | None) -> tuple[Any, ...]:
     """The values of the columns boot, boot_file, keep_san, kernel, initrds and arguments."""
     held = start or PLAIN
     return (held.mode, held.file, held.keep_san, held.kernel, list(held.initrds), held.arguments)
+
+
+def written(start: Start | None) -> str:
+    """As one cell of a table: empty for the usual way, one word where that says all, or else JSON."""
+    if start is None:
+        return ""
+    told = start.model_dump(mode="json", exclude_defaults=True)
+    return str(told["mode"]) if set(told) == {"mode"} else json.dumps(told)
+
+
+def read(text: str) -> Start | None:
+    """What `written` wrote. ValueError where it is nothing that a link can say."""
+    if text in ("", "disk"):
+        return None
+    if text in ("local", "shell"):
+        return Start(mode=text)
+    try:
+        told = json.loads(text)
+        if not isinstance(told, dict) or set(told) - set(Start.model_fields):
+            raise ValueError(text)
+        start = Start.model_validate(told)
+    except (ValueError, RecursionError) as error:
+        fields = ", ".join(Start.model_fields)
+        raise ValueError(
+            f"{text!r} is neither local nor shell nor a JSON object of {fields}; `bootlink client export` writes some"
+        ) from error
+    for name in (start.kernel, *start.initrds):
+        if name:
+            check_file(name)
+    if start.file:
+        check_efi_file(start.file)
+    check_arguments(start.arguments)
+    return None if start == PLAIN else start
 
 
 def problem_with(start: Start | None, *, image: str, lun: int, policy: str, chap: str) -> tuple[str, str] | None:

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bootlink_events import Start
+from bootlink_registry import starts
 from bootlink_registry.catalogue import Client, Link
 from bootlink_registry.clients import ClientRow
 from bootlink_registry.problems import Problem
@@ -77,13 +79,14 @@ def test_what_is_written_is_read_again(form: Format) -> None:
     written = [
         full | {"mac": f"52:54:00:00:01:{n:02x}", "name": f"pc-{n}", "note": note} for n, note in enumerate(notes)
     ]
-    linked = {"image": "win11", "version": 3, "policy": "keep", "chap": "mutual"}
+    linked = {"image": "win11", "version": 3, "policy": "keep", "chap": "mutual", "boot": '{"file": "EFI/a.efi"}'}
     written.append(full | {"mac": A, "name": "null", "address": IPv4Address("10.0.0.9"), "disabled": True} | linked)
     back = rows(write(written, form), form)
     assert [row.note for row in back] == [*notes, ""]
     last = back[-1]
     assert (last.name, last.address, last.disabled) == ("null", IPv4Address("10.0.0.9"), True)
     assert (last.image, last.channel, last.version, last.policy, last.chap) == ("win11", None, 3, "keep", "mutual")
+    assert last.boot == Start(file="EFI/a.efi")
 
 
 @pytest.mark.parametrize("note", ["=cmd|'/c calc'!A1", "+1", "-1", "@SUM(1)", "\uff1d1"])
@@ -253,6 +256,31 @@ def test_own_links_are_set_changed_and_taken_away() -> None:
     other = make_plan(wants({"mac": A, "image": None}, {"mac": B, "image": "win11", "version": 1}), there)
     assert other.unlinked == [held]
     assert other.linked == [Link("client", B, "win11", None, 1)]
+
+
+def test_how_a_pc_starts_is_a_word_or_what_is_to_be_said_of_it() -> None:
+    kernel = Start(mode="kernel", kernel="linux/vmlinuz", initrds=("a", "b"), arguments="quiet host={client}")
+    for start in (None, Start(mode="local"), Start(mode="shell"), kernel, Start(file="EFI/a.efi", keep_san=True)):
+        assert starts.read(starts.written(start)) == start
+    assert starts.written(Start(mode="local")) == "local"
+    wrong = ('{"mode": "kernel", "kernel": "../x"}', '{"arguments": "a || b"}', '{"x": 1}')
+    for text in ("nowhere", "{", "[]", *wrong, "[" * 9999):
+        with pytest.raises(ValueError, match=r"neither local|no boot file|means something"):
+            starts.read(text)
+
+
+def test_an_own_link_without_an_image_is_set_kept_and_taken_away() -> None:
+    own = Link("client", A, "", None, None, start=Start(mode="local"))
+    there = known(Client(A, "pc-1"), Client(B, "pc-2"), links=(own,))
+    local = "local"
+    same = make_plan(wants({"mac": A, "image": None, "boot": local}, {"mac": B, "image": None, "boot": local}), there)
+    assert same.unchanged == 1
+    assert same.linked == [Link("client", B, "", None, None, start=Start(mode="local"))]
+    changed = make_plan(wants({"mac": A, "image": "win11"}), there)
+    assert changed.linked == [Link("client", A, "win11", "production", None)]
+    assert make_plan(wants({"mac": A, "image": None}), there).unlinked == [own]
+    wrong = make_plan(wants({"mac": A, "image": "win11", "boot": local}), there).wrong
+    assert "no disk to boot" in wrong[0].problem
 
 
 def test_a_link_to_what_is_not_there_is_named() -> None:
