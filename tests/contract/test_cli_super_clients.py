@@ -44,6 +44,13 @@ def test_a_super_client_is_made_shown_and_abandoned(room: Up) -> None:
     assert remedy == "make it one: bootlink client super desk-2 --image IMAGE"
 
 
+def test_what_a_client_keeps_is_given_up_only_where_its_block_store_is_silent(room: Up) -> None:
+    room.query("client", "add", "52:54:00:aa:00:03", "--name", "desk-3")
+    problem, remedy = error_of(room.bootlink("client", "leave-node", "desk-3"))
+    assert problem == "desk-3 keeps nothing on a block store"
+    assert remedy == "bootlink client show desk-3 tells where its disk comes from"
+
+
 def test_a_reboot_of_which_nothing_is_held_cannot_be_undone(room: Up) -> None:
     problem, remedy = error_of(room.bootlink("client", "undo-reboot", "desk-2"))
     assert problem == "nothing that desk-2 wrote and lost at a restart is held any more"

@@ -17,6 +17,7 @@ METHODS = ("get", "put", "post", "patch", "delete")
 # Operations that change something and need no If-Match, and why.
 NO_LOST_UPDATE: dict[str, str] = {
     "drop_own_layer": "thrown away whole, and only with `accept_loss` where it holds something",
+    "leave_node": "only while that block store is silent; who finds it moved already is told so",
     "throw_away": "what one boot wrote; it is thrown away whole or not at all",
     "forget_sighting": "nobody changes one; the PC comes back by itself when it asks again",
 }

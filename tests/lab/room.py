@@ -128,18 +128,21 @@ async def room_on(nats_url: str, database_url: str, folder: Path) -> AsyncIterat
 
 
 @contextlib.asynccontextmanager
-async def store_on(nats_url: str, folder: Path) -> AsyncIterator[Chassis]:
-    """A block store on free ports, ready."""
+async def store_on(
+    nats_url: str, folder: Path, *, node: str = "store", images: Path | None = None
+) -> AsyncIterator[Chassis]:
+    """A block store on free ports, ready, with its data below `folder`; `images`: the image store, if not there."""
     settings = Settings.model_validate(
         {
             "nats_url": nats_url,
             "data": folder / "data",
-            "node": "store",
+            "node": node,
             "host": "127.0.0.1",
             "port": 0,
             "cache": 16 * MIB,
             "space_reserve": 0,
         }
+        | ({} if images is None else {"store": images})
     )
     async with running(SERVICE, settings) as store:
         yield store

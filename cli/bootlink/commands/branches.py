@@ -128,6 +128,16 @@ def writebacks(client: Client, as_json: AsJson = False) -> None:
     )
 
 
+@app.command("leave-node")
+def leave_node(client: Client) -> None:
+    """Give up what a client keeps on a block store that is gone: it begins empty on another one.
+
+    Refused while that block store runs. What lies there stays there, should it come back.
+    """
+    api.from_environment().delete("clients", client, "home")
+    print_facts({"given up": f"what {client} keeps", "next": "its next boot begins empty, on another block store"})
+
+
 @app.command("undo-reboot")
 def undo_reboot(client: Client, boot: Boot = None, as_json: AsJson = False) -> None:
     """Give a client's next boot back what it wrote before its last restart threw that away."""

@@ -171,6 +171,7 @@ def _plan(client: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
         "may choose": [entry["title"] for entry in plan["menu"]["entries"]] if plan["menu"] else None,
         "target": plan["target"],
         "portals": plan["portals"],
+        "keeps on": plan["home"],
         "cannot boot": f"{refusal['detail']}; what to do: {refusal['remedy']}" if refusal else None,
     }
 

@@ -19,6 +19,7 @@ from bootlink_events.names import Mac
 from bootlink_events.plans import LayerFormat, LayerPlan, Policy
 
 COMMAND_PREFIX: Final = "bootlink.command"  # outside `bootlink.v1.>`, which a stream stores
+LASTING_LIMIT: Final = 5_000  # clients in one answer, of some 90 bytes each; NATS carries 1 MiB
 STACK_LIMIT: Final = 256  # layers below a write-back; a chain is merged long before
 
 Lun = Annotated[int, Field(ge=0, le=255)]
@@ -83,6 +84,31 @@ class ListWritebacks(Command[WritebackList]):
     answer = WritebackList
 
     mac: Mac
+
+
+class Lasting(_Message):
+    """A client of which a block store holds something that outlives its boots."""
+
+    mac: Mac
+    boot_id: BootId = Field(description="the newest boot that wrote such a thing")
+
+
+class LastingClients(Answer):
+    """Some of the clients of which a block store holds something that lasts, by MAC address."""
+
+    clients: tuple[Lasting, ...]
+    next: Mac | None = Field(default=None, description="ask for those after this one; null: that was all")
+
+
+class ListLasting(Command[LastingClients]):
+    """Of which clients do you hold something that outlives their boots: kept, super or own write-backs?"""
+
+    service = "blockstore"
+    verb = "list_lasting"
+    answer = LastingClients
+
+    after: str = Field(default="", description="only those with a greater MAC address")
+    limit: int = Field(default=LASTING_LIMIT, ge=1, le=LASTING_LIMIT)
 
 
 class ExportedLayer(_Message):
@@ -231,6 +257,7 @@ class WakeClient(Command[ClientWoken]):
 
 COMMANDS: Final[tuple[type[Command[Answer]], ...]] = (
     ListWritebacks,
+    ListLasting,
     ExportWriteback,
     CancelExport,
     DropWriteback,

@@ -29,7 +29,9 @@ LEASES_BUCKET: Final = "bootlink_leases"
 LayerFormat = Literal["raw", "vhd-fixed", "vhd-dynamic", "vhd-differencing", "vhdx", "vhdx-differencing"]
 Policy = Literal["discard", "keep", "super"]
 Chap = Literal["off", "one-way", "mutual"]
-RefusalCause = Literal["no_link", "image_missing", "no_blockstore", "disabled", "shared_spindle", "disk_full"]
+RefusalCause = Literal[
+    "no_link", "image_missing", "no_blockstore", "disabled", "shared_spindle", "disk_full", "home_away"
+]
 StartMode = Literal["disk", "local", "shell", "kernel"]
 
 
@@ -131,6 +133,11 @@ class OwnFields(_Plan):
     address: IPv4Address | None = Field(default=None, description="its reserved address, if it has one")
     revision: int = Field(ge=1, description="grows with every change of this plan")
     target: str = Field(description="IQN of the client's target")
+    home: str | None = Field(
+        default=None,
+        description="the block store that holds what lasts of this client, and that alone may begin a boot of which "
+        "something lasts; None: there is nothing",
+    )
 
 
 class SharedFields(_Plan):

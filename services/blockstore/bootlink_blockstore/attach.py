@@ -8,7 +8,8 @@ Theory of operation. A client has at most one current boot here, known by its bo
     the fence's, not open   resumed from the manifests (the service was restarted, or the client was away for long);
                             refused if the machine was restarted since
     newer                   a new boot begins by the plan; the former one is fenced, and its sessions end. Where a
-                            discarded boot was asked back, its write-backs and what they lie upon take the plan's place
+                            discarded boot was asked back, its write-backs and what they lie upon take the plan's place.
+                            Refused where the plan says that another block store holds what lasts of the client
     none in the name        joins the current boot, or begins one under an id minted here
 
 What was chosen at a boot menu is in the target's name. A PC whose choice did not start goes back to its menu, in the
@@ -79,9 +80,12 @@ class Attachments:
         journal: Journal,
         access: Access | None = None,
         *,
+        node: str = "",
         limit: int = 0,
     ) -> None:
-        """`limit`: bytes that one client may write; 0 for no limit."""
+        """`node`: the name that plans call this block store; `limit`: bytes that one client may write, 0 for no
+        limit."""
+        self._node = node
         self._access = access or Access()
         self._plans = plans
         self.holdings = holdings
@@ -318,6 +322,12 @@ class Attachments:
                 LoginStatus.NOT_FOUND,
                 f"the boot plan of client {plan.client} names no disk",
                 f"link it to an image: bootlink link set {plan.client} IMAGE",
+            )
+        if plan.home not in (None, self._node) and any(disk.policy != "discard" for disk in plan.disks):
+            raise NotAdmitted(
+                LoginStatus.AUTHORIZATION_FAILURE,
+                f"what client {plan.client} keeps lies on block store {plan.home}, and would be missing on this one",
+                "restart the PC: it is sent there",
             )
         back = self.holdings.returning(mac, None if whole.menu is None else entry)
         if back:

@@ -24,6 +24,9 @@ from bootlink_events.commands import (
     DropWriteback,
     ExportState,
     ExportWriteback,
+    Lasting,
+    LastingClients,
+    ListLasting,
     ListWritebacks,
     RestoreWriteback,
     WritebackDropped,
@@ -48,6 +51,7 @@ class Commands:
     def handlers(self) -> rpc.Handlers:
         return {
             ListWritebacks: self.listed,
+            ListLasting: self.lasting,
             ExportWriteback: self.export,
             CancelExport: self.cancel,
             DropWriteback: self.drop,
@@ -58,6 +62,13 @@ class Commands:
     async def listed(self, command: ListWritebacks) -> WritebackList:
         manifests = sorted(self._holdings.of(command.mac), key=lambda m: (-m.boot_id.int, m.lun, m.file))
         return WritebackList(items=await self._items(manifests))
+
+    async def lasting(self, command: ListLasting) -> LastingClients:
+        found = self._holdings.lasting()
+        macs = sorted(mac for mac in found if mac > command.after)
+        page = macs[: command.limit]
+        more = page[-1] if len(macs) > len(page) else None
+        return LastingClients(clients=tuple(Lasting(mac=mac, boot_id=found[mac]) for mac in page), next=more)
 
     async def export(self, command: ExportWriteback) -> ExportState:
         known = self._exports.known(command.job)

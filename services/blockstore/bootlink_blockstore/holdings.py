@@ -73,6 +73,11 @@ class Holdings:
         """The MAC addresses of all clients that something is held of."""
         return list(self._manifests)
 
+    def lasting(self) -> dict[str, BootId]:
+        """The clients of which something outlives their boots, and the newest boot that wrote such a thing."""
+        found = ((mac, [m.boot_id for m in held if m.lasts]) for mac, held in self._manifests.items())
+        return {mac: max(boots) for mac, boots in found if boots}
+
     def of(self, mac: str) -> Sequence[Manifest]:
         return self._manifests.get(mac, ())
 

@@ -55,8 +55,10 @@ class BlockStore:
         access: Access | None = None,
         limit: int = 0,
         images: Path | None = None,
+        node: str = "",
     ) -> None:
-        """`folder`: of the service's own; `images`: the image store, beside it if not given."""
+        """`folder`: of the service's own; `images`: the image store, beside it if not given; `node`: what plans call
+        this block store."""
         self.root = folder / "writebacks"
         self.cache = Cache(cache)
         self._readers = ThreadPoolExecutor(READERS, "layer")
@@ -66,7 +68,9 @@ class BlockStore:
         self.library = Library(self.cache, self._readers, self._ahead, store=images, unsealed=journal.unsealed)
         self._writebacks = Writebacks(self.root)
         self.holdings = Holdings(self._writebacks, self._writers)
-        self.attachments = Attachments(plans, self.holdings, self.library, self._writers, journal, access, limit=limit)
+        self.attachments = Attachments(
+            plans, self.holdings, self.library, self._writers, journal, access, node=node, limit=limit
+        )
         self.exports = Exports(self.attachments, self.holdings, images, self._writers, journal)
         self.commands = Commands(self.attachments, self.holdings, self.exports, journal)
         self.portal = Portal(self.attachments, journal, advertise)
@@ -130,6 +134,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
         access=access,
         limit=limit,
         images=settings.image_store,
+        node=chassis.node,
     )
     await store.open()
     try:

@@ -132,6 +132,8 @@ class Catalogue:
     branches: Mapping[str, Branch] = field(default_factory=dict)  # by MAC address
     own_layers: Mapping[tuple[str, int], OwnLayer] = field(default_factory=dict)  # by MAC address and logical unit
     groups: Mapping[str, GroupSettings] = field(default_factory=dict)  # of those that have some
+    homes: Mapping[str, str] = field(default_factory=dict)  # by MAC address: the node that holds what lasts of a client
+    nodes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the portals of each node that serves
     portals: tuple[str, ...] = ()
     unfit: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by layer: portals that must not serve it
     full: Mapping[str, str] = field(default_factory=dict)  # portals where no boot may begin, and why, in words

@@ -39,6 +39,7 @@ from bootlink_registry.catalogue import Client
 from bootlink_registry.clients import find_client
 from bootlink_registry.database import Connection
 from bootlink_registry.exports import export, layers_below
+from bootlink_registry.homes import home_of
 from bootlink_registry.jobs import JobKind, Work
 from bootlink_registry.problems import Problem, conflict, listed, not_found
 from bootlink_registry.writebacks import Held
@@ -58,6 +59,7 @@ class _Source:
     top: uuid.UUID  # the layer that the base is read from; of a boot of the past, its client's own layer, perhaps
     parent: tuple[LayerPlan, ...]
     branch: BranchRow | None  # None for a boot of the past
+    home: str | None  # the node that must be heard of it, where it is a branch's
 
 
 async def submit_commit(
@@ -115,7 +117,7 @@ async def _commit(work: Work) -> dict[str, Any]:
     )
     # Looked at again: a client that has been at work since has a write-back that holds more than the version. So has
     # one that lies on another node, too; and of a node that does not answer nobody knows.
-    held = [one.item for one in await writebacks.held_of(work.bus, origin.client.mac)]
+    held = [one.item for one in await writebacks.held_of(work.bus, origin.client.mac, home=origin.home)]
     now = [item for item in held if (item.content, item.policy) == (content, origin.held.item.policy)]
     is_at_work = any(item.state == AT_WORK for item in now)
     is_over = bool(now) and not is_at_work and all(writebacks.holds_all(made, item) for item in now)
@@ -128,7 +130,9 @@ async def _commit(work: Work) -> dict[str, Any]:
 async def _find_source(work: Work) -> _Source:
     """What this job is to commit. Raises Problem."""
     mac, lun, boot_id = work.request["mac"], work.request["lun"], work.request["boot_id"]
-    held = [one for one in await writebacks.held_of(work.bus, mac) if one.item.lun == lun]
+    async with work.database.transaction() as connection:
+        home = await home_of(connection, mac) if boot_id is None else None
+    held = [one for one in await writebacks.held_of(work.bus, mac, home=home) if one.item.lun == lun]
     async with work.database.transaction() as connection:
         client = (await find_client(connection, mac)).client
         branch = await branches.get_branch(connection, client) if boot_id is None else None
@@ -149,7 +153,7 @@ async def _find_source(work: Work) -> _Source:
                 raise no_such_boot(client.name, boot_id)
             base, top = await _lies_on(connection, found[0])
         return _Source(
-            client, found[0], base["image"], base["number"], top, await layers_below(connection, top), branch
+            client, found[0], base["image"], base["number"], top, await layers_below(connection, top), branch, home
         )
 
 

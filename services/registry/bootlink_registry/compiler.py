@@ -11,9 +11,9 @@ A super client boots its branch, whatever its links say, and is shown no menu. A
 version of its link, as one layer more. Both have a content of their own, to which what they write is bound.
 
 Where something stands in the way of a boot the plan carries a refusal, whose words reach the PC's own screen; the first
-that applies, in this order: disabled, no_link, image_missing, no_blockstore, shared_spindle, disk_full. A refused plan
-names no disk, so that no block store serves it; only `no_blockstore` and `disk_full` leave the disks in, as they pass
-by themselves when a block store announces itself, or has room again.
+that applies, in this order: disabled, no_link, image_missing, no_blockstore, home_away, shared_spindle, disk_full. A
+refused plan names no disk, so that no block store serves it; only `no_blockstore` and `disk_full` leave the disks in,
+as they pass by themselves when a block store announces itself, or has room again.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def version_of(catalogue: Catalogue, link: Link | Choice) -> int | None:
 
 def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> BootPlan:
     """The boot plan of one client."""
-    return BootPlan(**own_fields(client), **shared_fields(catalogue, client), revision=revision)
+    return BootPlan(**own_fields(catalogue, client), **shared_fields(catalogue, client), revision=revision)
 
 
-def own_fields(client: Client) -> dict[str, Any]:
+def own_fields(catalogue: Catalogue, client: Client) -> dict[str, Any]:
     """Of the boot plan of one client what no other has: OwnFields but the revision, by name."""
     return {
         "mac": client.mac,
@@ -88,6 +88,7 @@ def own_fields(client: Client) -> dict[str, Any]:
         "group": client.group,
         "address": client.address,
         "target": target_iqn(client.mac),
+        "home": catalogue.homes.get(client.mac),
     }
 
 
@@ -99,6 +100,12 @@ def shared_fields(catalogue: Catalogue, client: Client) -> dict[str, Any]:
     start = _start(catalogue, client, link)
     refusal, disks, menu = _decide(catalogue, client, links)
     portals = _fit_portals(catalogue, disks, menu)
+    home = catalogue.homes.get(client.mac) if _lasts(disks, menu) else None
+    if home is not None:
+        at_home = catalogue.nodes.get(home, ())
+        portals = tuple(portal for portal in portals if portal in at_home)
+        if refusal is None and not at_home:
+            refusal, disks, menu = _home_away(client, home) if from_disk(start) else None, (), None
     if refusal is None and not portals:
         refusal = _shared_spindle(disks) if from_disk(start) else None
         disks, menu = (), None  # of a menu that hangs on no disk, what is left is the link itself
@@ -229,6 +236,12 @@ def _fit_portals(catalogue: Catalogue, disks: tuple[DiskPlan, ...], menu: Menu |
     return tuple(portal for portal in catalogue.portals if portal not in bad)
 
 
+def _lasts(disks: tuple[DiskPlan, ...], menu: Menu | None) -> bool:
+    """Whether something of what the client writes outlives its boot, whatever it chooses."""
+    offered = [disk for entry in menu.entries for disk in entry.disks] if menu is not None else []
+    return any(disk.policy != "discard" for disk in (*disks, *offered))
+
+
 def chain_of(layers: Mapping[str, Layer], top: str) -> tuple[Layer, ...]:
     """The layer and those below it, top first; empty if one of them is not known, or they go round in a circle."""
     chain: list[Layer] = []
@@ -303,6 +316,14 @@ def _no_blockstore() -> Refusal:
         cause="no_blockstore",
         detail="no block store has announced itself, so there is nothing to read the disk from",
         remedy="start the blockstore service; `bootlink status` shows whether it runs",
+    )
+
+
+def _home_away(client: Client, home: str) -> Refusal:
+    return Refusal(
+        cause="home_away",
+        detail=f"what {client.name} keeps lies on block store {home}, which is silent",
+        remedy=f"start blockstore on {home}; if what lies there is lost: bootlink client leave-node {client.name}",
     )
 
 

@@ -25,9 +25,12 @@ import contextlib
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final
 
+import asyncpg
+
 from bootlink_events import PLANS_BUCKET, BootPlan, is_shared, mac_token, read_plan
 from bootlink_registry import outbox, plans, rows
 from bootlink_registry.database import Connection, Database, DatabaseAway
+from bootlink_registry.homes import Homes
 from bootlink_registry.locks import Whole
 from bootlink_registry.names import as_mac
 from bootlink_registry.nodes import NodeWatch
@@ -46,12 +49,21 @@ class Delivery:
     """Compiles plans and publishes events, for ever."""
 
     def __init__(
-        self, database: Database, bus: Bus, nodes: NodeWatch, spindles: Spindles, *, health: Health, log: Logger
+        self,
+        database: Database,
+        bus: Bus,
+        nodes: NodeWatch,
+        homes: Homes,
+        spindles: Spindles,
+        *,
+        health: Health,
+        log: Logger,
     ) -> None:
         self.active = False  # this registry holds the lock
         self._database = database
         self._bus = bus
         self._nodes = nodes
+        self._homes = homes
         self._spindles = spindles
         self._health = health
         self._log = log
@@ -75,7 +87,8 @@ class Delivery:
     @property
     def serving(self) -> rows.Serving:
         """Who serves now, for the compiler."""
-        return rows.Serving(self._nodes.portals, self._spindles.unfit, self._nodes.nodes.full)
+        nodes = {info.node: info.portals for info in self._nodes.nodes.all}
+        return rows.Serving(self._nodes.portals, nodes, self._spindles.unfit, self._nodes.nodes.full)
 
     def delivered(self, plan: BootPlan) -> bool:
         """Whether this very plan is in the bucket."""
@@ -130,6 +143,8 @@ class Delivery:
                 self._waits(str(error))
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            except asyncpg.SerializationError:  # an administrator moved a client's home in this very moment
+                continue
             self._held_up = ""
             if not again:
                 with contextlib.suppress(TimeoutError):
@@ -148,6 +163,7 @@ class Delivery:
 
     async def _round(self, connection: Connection) -> bool:
         """One round. True if more is waiting already. BusUnavailable if NATS did not take all of it."""
+        await self._homes.settled()  # or a client could be sent to a node, and what it keeps lies on another
         events = await outbox.oldest_events(connection)
         full, self._full = self._full, False
         suspects, self._suspects = self._suspects, set()
@@ -156,6 +172,7 @@ class Delivery:
                 work = await outbox.oldest_recompiles(connection)
                 everybody = full or work.everybody or any(map(is_shared, suspects))
                 shown, ownerless = await self._compile(connection, work, suspects, everybody=everybody)
+            self._homes.taken_in()
             await self._put(shown, ownerless)
         except BaseException:
             self._full |= full
@@ -179,6 +196,7 @@ class Delivery:
         macs = work.macs | {mac for key in suspects if (mac := as_mac(key)) is not None}
         if not (everybody or macs or work.groups or suspects):
             return {}, set()
+        await self._homes.settle(connection, everybody=everybody, macs=macs, groups=work.groups)
         shown = await plans.compile_all(connection, self.serving, everybody=everybody, macs=macs, groups=work.groups)
         asked = set(self._bucket.entries) if everybody else suspects | {mac_token(mac) for mac in macs}
         ownerless = asked - shown.keys()

@@ -28,6 +28,7 @@ from bootlink_registry.catalogue import Client
 from bootlink_registry.clients import find_client
 from bootlink_registry.database import Connection
 from bootlink_registry.exports import export, layers_below
+from bootlink_registry.homes import home_of
 from bootlink_registry.jobs import JobKind, Work
 from bootlink_registry.links import NamedLink
 from bootlink_registry.problems import Problem, conflict, invalid, not_found
@@ -263,12 +264,14 @@ async def _look(work: Work) -> _Sealing:
         client = (await find_client(connection, mac)).client
         own = await get_own_layer(connection, client, lun)
         below = await layers_below(connection, own.top)
+        home = await home_of(connection, mac)
     if len(below) >= CHAIN_LIMIT:
         raise conflict(
             f"{client.name} reads from {len(below)} layers, and {CHAIN_LIMIT} is the most",
             f"merge those of the version first: bootlink image merge {own.image}:{own.version}",
         )
-    held = [one for one in await writebacks.held_of(work.bus, mac) if one.item.content == str(own.content)]
+    found = await writebacks.held_of(work.bus, mac, home=home)
+    held = [one for one in found if one.item.content == str(own.content)]
     kept = [one for one in held if one.item.lun == lun and one.item.policy == "keep"]
     return _Sealing(client, own, kept[0] if kept else None, below)
 

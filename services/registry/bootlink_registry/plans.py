@@ -36,7 +36,7 @@ class Compiler:
 
     def body(self, client: Client) -> str:
         """The JSON of this client's entry."""
-        own, fields = own_fields(client), shared_fields(self._catalogue, client)
+        own, fields = own_fields(self._catalogue, client), shared_fields(self._catalogue, client)
         if fields == self._of_group(client.group):
             return _body(ClientPart(**own, revision=1, shares=shared_key(client.group)))
         return _body(BootPlan(**own, **fields, revision=1))

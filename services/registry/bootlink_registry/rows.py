@@ -35,6 +35,8 @@ _LOADERS: Final = TypeAdapter(tuple[LoaderRule, ...])
 _BRANCHES: Final = "SELECT * FROM branches WHERE $1::text[] IS NULL OR mac = ANY($1)"
 _OWN_LAYERS: Final = "SELECT * FROM own_layers WHERE $1::text[] IS NULL OR mac = ANY($1)"
 
+_HOMES: Final = "SELECT mac, node FROM homes WHERE $1::text[] IS NULL OR mac = ANY($1)"
+
 
 def client_of(row: Any) -> Client:
     return Client(
@@ -116,9 +118,11 @@ def group_settings_of(row: Any) -> GroupSettings:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Who serves: the portals there are, and which of them must not serve a layer (a function of all layers)."""
+    """Who serves: the portals there are, of which node each is, and which of them must not serve a layer (a function of
+    all layers)."""
 
     portals: tuple[str, ...]
+    nodes: Mapping[str, tuple[str, ...]]  # the same, by node
     unfit: Callable[[Mapping[str, Layer]], Mapping[str, frozenset[str]]]
     full: Mapping[str, str] = field(default_factory=dict)  # portals whose node has no room for more, and why
 
@@ -150,6 +154,8 @@ async def read_catalogue(connection: Connection, serving: Serving, macs: Collect
         branches={branch.mac: branch for branch in branches},
         own_layers={(own.mac, own.lun): own for own in own_layers},
         groups={row["name"]: group_settings_of(row) for row in groups},
+        homes={row["mac"]: row["node"] for row in await connection.fetch(_HOMES, some)},
+        nodes=serving.nodes,
         portals=serving.portals,
         unfit=serving.unfit(by_id),
         full=serving.full,

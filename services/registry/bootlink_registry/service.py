@@ -14,6 +14,7 @@ from bootlink_registry.api.context import Context
 from bootlink_registry.database import Database
 from bootlink_registry.delivery import Delivery
 from bootlink_registry.enrolment import first_rule
+from bootlink_registry.homes import Homes
 from bootlink_registry.intake import Intake
 from bootlink_registry.jobs import Runner
 from bootlink_registry.jobs.kinds import KINDS
@@ -47,7 +48,8 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
         health=health,
         log=log,
     )
-    delivery = Delivery(database, bus, nodes, spindles, health=health, log=log)
+    homes = Homes(bus, nodes, lambda: delivery.full_round(), log)
+    delivery = Delivery(database, bus, nodes, homes, spindles, health=health, log=log)
     provisioning = Provisioning(bus, delivery.full_round, log)
     intake = Intake(
         database,
@@ -76,6 +78,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
                     "provisioning": provisioning.run(),
                     **nodes.work(),
                     **delivery.work(),
+                    "census": homes.run(),
                     "tokens": tokens.watch(),
                     "intake": intake.run(bus),
                     "sweep": intake.sweep(),

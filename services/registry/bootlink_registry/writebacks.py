@@ -18,7 +18,14 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from bootlink_events import BootId, WritebackLeft
-from bootlink_events.commands import DropWriteback, ExportedLayer, ListWritebacks, RestoreWriteback, WritebackItem
+from bootlink_events.commands import (
+    Answer,
+    DropWriteback,
+    ExportedLayer,
+    ListWritebacks,
+    RestoreWriteback,
+    WritebackItem,
+)
 from bootlink_registry import outbox, removal
 from bootlink_registry.database import Connection, Database, DatabaseAway
 from bootlink_registry.problems import Problem, conflict, not_found
@@ -38,8 +45,9 @@ class Held:
     item: WritebackItem
 
 
-async def held_of(bus: Bus, mac: str) -> list[Held]:
-    """What the block stores hold of this client, the newest boot first. Problem if none of them answers."""
+async def held_of(bus: Bus, mac: str, *, home: str | None = None) -> list[Held]:
+    """What the block stores hold of this client, the newest boot first. Problem if none of them answers, or not that
+    one which is its `home`."""
     try:
         answers = await rpc.call_all(bus, BLOCKSTORE, ListWritebacks(mac=mac))
     except BusUnavailable as error:
@@ -53,7 +61,14 @@ async def held_of(bus: Bus, mac: str) -> list[Held]:
     silent = [answer for answer in answers.values() if isinstance(answer, CommandError)]
     if not held and (silent or not answers):
         raise _away(silent[0].detail if silent else "none has announced itself")
-    return sorted(held, key=lambda one: (one.item.boot_id, one.item.since), reverse=True)
+    if home is not None and not isinstance(answers.get(home), Answer):
+        raise Problem(
+            503,
+            f"block store {home}, which holds what this client keeps, does not answer",
+            f"start blockstore on {home}, then repeat; nothing is lost",
+        )
+    newest = sorted(held, key=lambda one: (one.item.boot_id, one.item.since), reverse=True)
+    return sorted(newest, key=lambda one: home not in (None, one.node))
 
 
 def _away(why: str) -> Problem:

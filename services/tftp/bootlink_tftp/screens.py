@@ -70,6 +70,11 @@ SCREENS: Final[Mapping[str, Screen]] = {
         "A system that runs out of it fails in the middle of its work, so no further PC is started.",
         "Free space where the block store keeps its data. See on the server: bootlink status",
     ),
+    "home_away": Screen(
+        "the server that keeps this PC's disk is away",
+        "What this PC has written and keeps lies on one block store, which is silent.",
+        "Start it. See on the server: bootlink status",
+    ),
     "shared_spindle": Screen(
         "image and write-backs share one rotating disk",
         "The administrator refuses boots where reads and writes would fight over one disk.",

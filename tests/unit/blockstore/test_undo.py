@@ -13,10 +13,10 @@ from bootlink_blockstore.holdings import Holdings
 from bootlink_blockstore.reclaim import NOTHING, Retention, due
 from bootlink_blockstore.writeback import Manifest, Writebacks, write_manifest
 from bootlink_events import BootId, WritebackDiscarded, WritebackRestored
-from bootlink_events.commands import DropWriteback, ListWritebacks, RestoreWriteback
+from bootlink_events.commands import DropWriteback, ListLasting, ListWritebacks, RestoreWriteback
 from bootlink_runtime import CommandError
 from bootlink_wire.iscsi_pdu import LoginStatus
-from lab.blockstore import MAC, Plans, identity, make_image, plan
+from lab.blockstore import MAC, Plans, Policy, identity, make_image, plan
 from lab.house import House, Someone, boot_id, house, read, write
 from lab.menu import with_menu
 
@@ -338,6 +338,42 @@ async def test_what_was_dropped_is_gone_and_its_boot_is_over(tmp_path: Path) -> 
         fresh = await home.login("iqn.2004-01.org.example:someone")
         assert fresh.boot_id > current
         assert await read(fresh) == base.read_bytes()[:512]
+
+
+async def test_of_whom_something_lasts_is_told_in_pages(tmp_path: Path) -> None:
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    macs = [f"52:54:00:00:00:{number:02x}" for number in range(1, 6)]
+    policies: list[Policy] = ["keep", "discard", "super", "keep", "discard"]
+    plans = Plans({mac: plan(base, mac=mac, policy=policy) for mac, policy in zip(macs, policies, strict=True)})
+    begun = {mac: boot_id(3) for mac in macs}
+    async with house(tmp_path, plans) as home:
+        for mac in macs:
+            await home.login(identity(begun[mac], mac), mac=mac)
+        first = await home.ask(ListLasting(limit=2))
+        rest = await home.ask(ListLasting(limit=2, after=first.next or ""))
+        assert (first.next, rest.next) == (macs[2], None)
+        told = {one.mac: one.boot_id for one in (*first.clients, *rest.clients)}
+        assert told == {mac: begun[mac] for mac in (macs[0], macs[2], macs[3])}
+
+
+async def test_a_new_boot_is_begun_by_the_block_store_that_the_plan_names_and_goes_on_where_it_is(
+    tmp_path: Path,
+) -> None:
+    base = make_image(tmp_path / "base.img", 1 << 20)
+    here = plan(base, policy="keep")
+    plans, current = Plans({MAC: here}), boot_id(3)
+    async with house(tmp_path, plans) as home:
+        boot = await home.login(identity(current))
+        await write(boot, b"k" * 512)
+        plans[MAC] = here.model_copy(update={"home": "another"})
+        assert await home.login(identity(current), isid=2) is boot, "it is not cut off"
+        refusal = await home.refused(identity(boot_id(2)))
+        assert refusal.status == LoginStatus.AUTHORIZATION_FAILURE
+        assert "lies on block store another" in refusal.cause
+        plans[MAC] = plan(base).model_copy(update={"home": "another"})
+        await home.login(identity(boot_id(1.5)))  # of which nothing lasts
+        plans[MAC] = here
+        assert await read(await home.login(identity(boot_id(1)))) == b"k" * 512
 
 
 async def test_what_holds_more_than_the_layer_that_was_made_of_it_is_left(tmp_path: Path) -> None:

@@ -328,3 +328,48 @@ def test_an_own_layer_that_no_link_asks_for_is_left_alone() -> None:
     own = OwnLayer(PC.mac, 0, "win11", 1, layer=None, content="content-of-its-own")
     known = dataclasses.replace(catalogue(OWN), own_layers={(PC.mac, 0): own})
     assert compile_plan(known, PC).disks[0].content == "content-win11-1"
+
+
+# Homes
+
+EAST, WEST = ("10.77.0.1:3260",), ("10.77.0.2:3260", "10.78.0.2:3260")
+
+
+def at_home(made: Catalogue, home: str, *live: str) -> BootPlan:
+    """The plan of a client that is at home there, while these nodes are heard of."""
+    nodes = {name: portals for name, portals in (("east", EAST), ("west", WEST)) if name in live}
+    portals = tuple(portal for found in nodes.values() for portal in found)
+    return compile_plan(dataclasses.replace(made, homes={PC.mac: home}, nodes=nodes, portals=portals), PC)
+
+
+def test_a_client_of_which_something_lasts_is_sent_to_its_home_alone() -> None:
+    plan = at_home(catalogue(link("default")), "west", "east", "west")
+    assert (plan.home, plan.portals, plan.refusal) == ("west", WEST, None)
+
+
+def test_a_client_whose_home_is_silent_is_refused_and_told_which_it_is() -> None:
+    plan = at_home(catalogue(link("default")), "west", "east")
+    assert plan.refusal is not None
+    assert (plan.refusal.cause, plan.home, plan.portals, plan.disks) == ("home_away", "west", (), ())
+    assert "block store west" in plan.refusal.detail
+    assert "bootlink client leave-node pc-07" in plan.refusal.remedy
+
+
+def test_where_no_block_store_is_heard_of_that_is_what_is_told() -> None:
+    plan = at_home(catalogue(link("default")), "west")
+    assert plan.refusal is not None
+    assert (plan.refusal.cause, plan.home) == ("no_blockstore", "west")
+
+
+def test_a_client_of_which_nothing_lasts_boots_from_any_block_store_wherever_it_was_at_home() -> None:
+    fresh = catalogue(dataclasses.replace(link("default"), policy="discard"))
+    plan = at_home(fresh, "west", "east", "west")
+    assert (plan.home, plan.portals) == ("west", EAST + WEST)
+    assert at_home(fresh, "west", "east").refusal is None
+
+
+def test_a_choice_at_the_menu_that_lasts_has_a_home_too() -> None:
+    own = dataclasses.replace(link("default"), policy="discard")
+    kept = Choice(name="kept", title="", image="win11", channel="production", version=None, policy="keep")
+    offered = dataclasses.replace(catalogue(own), choices={("default", ""): (kept,)})
+    assert at_home(offered, "west", "east", "west").portals == WEST

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from bootlink_registry import branches, clients, enrolment, journal, waking
+from bootlink_registry import branches, clients, enrolment, homes, journal, waking
 from bootlink_registry.api.context import PAGE, After, Changing, Context, Limit, Registry
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.boots import BootAnswer
@@ -95,6 +95,18 @@ async def remove_client(name_or_mac: str, registry: Changing) -> None:
     """
     async with registry.change(lambda c: _client(c, name_or_mac)) as connection:
         await clients.remove_client(connection, name_or_mac, author=registry.author, source=registry.source)
+
+
+@router.delete("/clients/{name_or_mac}/home", status_code=204, responses={404: {}, 409: {}})
+async def leave_node(name_or_mac: str, registry: Registry) -> None:
+    """Give up what a client keeps on a block store that is silent: its next boot begins empty on another one.
+
+    Should that block store come back, what lies there can be made a version of by its boot. Refused while it runs.
+    """
+    live = [info.node for info in registry.nodes.nodes.all]
+    async with registry.database.transaction() as connection:
+        client = (await clients.find_client(connection, name_or_mac)).client
+        await homes.leave(connection, client.mac, client.name, live)
 
 
 @router.post("/clients/{name_or_mac}/wake", responses={404: {}})

@@ -13,6 +13,7 @@ from bootlink_registry.api.models.links import LinkAnswer
 from bootlink_registry.api.models.own_layers import OwnLayerAnswer, Rebase
 from bootlink_registry.catalogue import Client
 from bootlink_registry.clients import find_client
+from bootlink_registry.homes import home_of
 from bootlink_registry.own_layers import OwnLayerRow
 
 router = APIRouter(prefix="/clients/{name_or_mac}/own-layer", tags=["own layers"])
@@ -71,4 +72,6 @@ async def _found(registry: Context, name_or_mac: str, lun: int) -> tuple[Client,
 
 
 async def _unsealed(registry: Context, own: OwnLayerRow) -> int:
-    return own_layers.written(own, await writebacks.held_of(registry.bus, own.mac))
+    async with registry.database.transaction() as connection:
+        home = await home_of(connection, own.mac)
+    return own_layers.written(own, await writebacks.held_of(registry.bus, own.mac, home=home))

@@ -58,6 +58,7 @@ OPERATION_ROLES: Final[Mapping[str, Role]] = {
     "add_client": "operator",
     "change_client": "operator",
     "remove_client": "operator",
+    "leave_node": "operator",
     "wake_client": "operator",
     "export_roster": "viewer",
     "import_roster": "operator",

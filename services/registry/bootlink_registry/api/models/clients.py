@@ -74,6 +74,7 @@ class PlanAnswer(Answer):
     delivered: bool = Field(description="whether the other services can see this very plan")
     target: str
     portals: list[str]
+    home: str | None = Field(description="the one block store that serves it, as it holds what it keeps; null: any")
     disks: list[DiskPlan]
     menu: Menu | None = Field(description="what it may choose from at its boot; null: it boots at once")
     start: Start | None = Field(description="how it boots; null: from its disk")
@@ -86,6 +87,7 @@ class PlanAnswer(Answer):
             delivered=delivered,
             target=plan.target,
             portals=list(plan.portals),
+            home=plan.home,
             disks=list(plan.disks),
             menu=plan.menu,
             start=plan.start,

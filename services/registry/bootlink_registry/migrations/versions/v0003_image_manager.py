@@ -146,6 +146,17 @@ STATEMENTS = (
         CHECK ((boot_id IS NULL) = (written IS NULL))
     )
     """,
+    # The block store that holds what lasts of a client: `held` if it said so, with its last boot there. A row outlives
+    # its client, as what it keeps does.
+    """
+    CREATE TABLE homes (
+        mac text PRIMARY KEY,
+        node text NOT NULL,
+        boot_id uuid,
+        held boolean NOT NULL DEFAULT false,
+        since timestamptz NOT NULL DEFAULT now()
+    )
+    """,
     # Long work. `exclusive` names what one job at a time may work on.
     """
     CREATE TABLE jobs (
