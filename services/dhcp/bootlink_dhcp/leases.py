@@ -43,6 +43,8 @@ QUARANTINE: Final = 24 * 3600.0
 """Seconds a declined address rests; what Kea does too."""
 MAX_DECLINED_SHARE: Final = 4
 """At most one in so many of the pool's addresses rests; beyond that the one declined first returns."""
+KEPT_SHARE: Final = 8
+"""One in so many of a pool's addresses is kept for clients that the registry knows."""
 MAX_STEPS: Final = 1024
 """Addresses looked at for one DISCOVER, when most of the pool is reserved; the next one goes on from there."""
 
@@ -115,9 +117,19 @@ class LeaseTable:
         return address in self.subnet.pool
 
     def choose(
-        self, client: str, reserved: IPv4Address | None, wanted: IPv4Address | None, now: float
+        self,
+        client: str,
+        reserved: IPv4Address | None,
+        wanted: IPv4Address | None,
+        now: float,
+        *,
+        known: Callable[[str], bool] | None = None,
     ) -> IPv4Address | None:
-        """The address to offer: the reserved one, the one it had, the one it wants, a free one, one idle for long."""
+        """The address to offer: the reserved one, the one it had, the one it wants, a free one, one idle for long.
+
+        A stranger is given by `known`, which says who is none: it gets no idle address of such, nor one of the last
+        `KEPT_SHARE` of the pool, so that made-up clients cannot take from those that belong here.
+        """
         self._expire(now)
         had = self._by_client.get(client)
         if wanted in self._by_address:  # another client's, maybe idle: not while there are free ones
@@ -125,11 +137,14 @@ class LeaseTable:
         for address in (reserved, had, wanted):
             if address is not None and self.may_use(client, address, now) and self._again(client, address, now):
                 return address
+        if known is not None and len(self._free) + len(self._idle) <= len(self.subnet.pool) // KEPT_SHARE:
+            return None
         # Reserved addresses lie in the pool too: each that is met moves to the end, so that it is met once.
         for addresses in (self._free, self._idle):
             for _ in range(min(len(addresses), MAX_STEPS)):
                 address = next(iter(addresses))
-                if self.may_use(client, address, now):
+                kept = known is not None and address in self._by_address and known(self._by_address[address].client)
+                if not kept and self.may_use(client, address, now):
                     return address
                 addresses.move_to_end(address)
         return None
@@ -179,9 +194,9 @@ class LeaseTable:
         returning = lease is not None and lease.client == client and (lease.state is State.IDLE or lease.returning)
         self._put(Lease(address, client, State.OFFERED, now + OFFER_HOLD, returning))
 
-    def bind(self, client: str, address: IPv4Address, now: float) -> Lease:
-        """Lease the address, which `may_use` allowed, to this client."""
-        lease = Lease(address, client, State.BOUND, now + self.subnet.lease_seconds)
+    def bind(self, client: str, address: IPv4Address, now: float, *, seconds: float | None = None) -> Lease:
+        """Lease the address, which `may_use` allowed, to this client, for as long as is usual here unless told."""
+        lease = Lease(address, client, State.BOUND, now + (self.subnet.lease_seconds if seconds is None else seconds))
         self._put(lease)
         return lease
 

@@ -34,7 +34,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from bootlink_dhcp.allowance import Allowance
 from bootlink_dhcp.bootfiles import boot_client, boot_options
@@ -49,12 +49,17 @@ from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
 
+BOOTP_SECONDS: Final = 30 * 24 * 3600.0
+"""How long a BOOTP client keeps its address after its last boot: it knows no leases and never renews one."""
 STRANGERS_BURST: Final = 3_000
 """Packets of unknown clients that are told at once: a thousand new PCs that boot together; each has three such."""
 STRANGERS_PER_SECOND: Final = 60.0  # and then; the registry writes some hundreds
 _LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 HOST_NAME: Final = re.compile(rf"(?=.{{1,63}}\Z){_LABEL}(?:\.{_LABEL})*")
 """What option 12 may carry: RFC 1123 section 2.1, and no longer than Linux takes (64 with its end, sethostname(2))."""
+
+
+Bootp = Literal["off", "reserved", "dynamic"]
 
 
 class Book(Protocol):
@@ -82,7 +87,8 @@ class _Asked:
 class DhcpMachine:
     """Decides for all our subnets."""
 
-    def __init__(self, topology: Topology, boots: Boots, book: Book) -> None:
+    def __init__(self, topology: Topology, boots: Boots, book: Book, *, bootp: Bootp = "reserved") -> None:
+        self._bootp_for = bootp
         self._topology = topology
         self._boots = boots
         self._book = book
@@ -109,9 +115,9 @@ class DhcpMachine:
         except ValueError:
             return Decision("dropped_impossible_mac")
         message = packet.message_type
-        handler = self._handlers.get(message) if message is not None else None
+        handler = self._handlers.get(message) if message is not None else self._bootp
         if handler is None:
-            return Decision("dropped_bootp" if message is None else "dropped_not_a_request")
+            return Decision("dropped_not_a_request")
         client = boot_client(packet)
         boot = BootAsk(packet, mac, client, now) if client is not None else None
         server = server_id(packet) or scope.subnet.server
@@ -124,7 +130,11 @@ class DhcpMachine:
 
     def _discover(self, asked: _Asked) -> Decision:
         address = self._in_use(asked) or asked.leases.choose(
-            asked.mac, self._book.reserved(asked.mac), asked.packet.get(opt.REQUESTED_ADDRESS), asked.now
+            asked.mac,
+            self._book.reserved(asked.mac),
+            asked.packet.get(opt.REQUESTED_ADDRESS),
+            asked.now,
+            known=self._known(asked),
         )
         boot = self._boots.discovered(asked.boot, address) if asked.boot is not None else None
         events = boot.events if boot is not None else ()
@@ -181,6 +191,10 @@ class DhcpMachine:
         lease = asked.leases.of_client(asked.mac, asked.now)
         return lease.address if lease is not None else None
 
+    def _known(self, asked: _Asked) -> Callable[[str], bool] | None:
+        """Who is to be spared by this client, if it is a stranger."""
+        return None if self._book.name(asked.mac) is not None else lambda mac: self._book.name(mac) is not None
+
     def _decline(self, asked: _Asked) -> Decision:
         address = asked.packet.get(opt.REQUESTED_ADDRESS)
         if asked.packet.get(opt.SERVER_ID) not in (None, asked.server, asked.subnet.server) or address is None:
@@ -200,6 +214,27 @@ class DhcpMachine:
         reply = self._answer(asked, MessageType.ACK, NO_ADDRESS, None)
         return Decision("inform", Reply(reply, Via.UNICAST, asked.packet.ciaddr))
 
+    def _bootp(self, asked: _Asked) -> Decision:
+        """A packet without message type: BOOTP, RFC 951 and RFC 1534. One packet, one answer, and no lease time."""
+        packet = asked.packet
+        reserved = self._book.reserved(asked.mac)
+        if self._bootp_for == "off" or (reserved is None and self._bootp_for == "reserved"):
+            return Decision("dropped_bootp")
+        if packet.sname not in (b"", str(asked.server).encode()):
+            return Decision("dropped_bootp_for_another_server")  # RFC 951 section 7.3
+        address = asked.leases.choose(asked.mac, reserved, None, asked.now, known=self._known(asked))
+        if address is None or (self._bootp_for == "reserved" and address != reserved):
+            return Decision("pool_exhausted")
+        lease = asked.leases.bind(asked.mac, address, asked.now, seconds=BOOTP_SECONDS)
+        reply = replace(
+            self._blank_reply(packet, [*subnet_options(asked.subnet), *self._host_name(asked)]),
+            ciaddr=packet.ciaddr,
+            yiaddr=address,
+        )
+        reply = with_optional(reply, self._book.options(asked.mac), keep=(), most=size_limit(packet))
+        promise = Promise(address, asked.mac, lease.expires)
+        return Decision("bootp", self._to_client(asked, reply), durable=True, promised=promise)
+
     # -- replies -----------------------------------------------------------------------------------------------
 
     def _answer(self, asked: _Asked, message: MessageType, address: IPv4Address, boot: BootAnswer | None) -> DhcpPacket:
@@ -209,9 +244,8 @@ class DhcpMachine:
         if address != NO_ADDRESS:
             pairs += lease_times(subnet)
         pairs += subnet_options(subnet)
-        name = self._book.name(asked.mac)
-        if name is not None and HOST_NAME.fullmatch(name) and packet.asks_for(opt.HOST_NAME):
-            pairs.append(opt.HOST_NAME.encode(name))
+        if packet.asks_for(opt.HOST_NAME):
+            pairs += self._host_name(asked)
         # What the administrator set takes the place of the usual, but never of what a boot needs.
         optional = list(self._book.options(asked.mac))
         needed: list[tuple[int, bytes]] = []
@@ -234,6 +268,10 @@ class DhcpMachine:
             file=boot.file.encode() if boot is not None else b"",
         )
         return with_optional(reply, optional, keep=[code for code, _ in needed], most=size_limit(packet))
+
+    def _host_name(self, asked: _Asked) -> list[tuple[int, bytes]]:
+        name = self._book.name(asked.mac)
+        return [opt.HOST_NAME.encode(name)] if name is not None and HOST_NAME.fullmatch(name) else []
 
     def _nak(self, asked: _Asked, reason: str) -> Decision:
         pairs = [

@@ -232,7 +232,7 @@ def _machine(
         health=chassis.health,
     )
     ledgers.append(ledger)
-    return DhcpMachine(Topology(own, relayed), boots, book), leases, ledger
+    return DhcpMachine(Topology(own, relayed), boots, book, bootp=settings.bootp), leases, ledger
 
 
 def _identity(chassis: Chassis, journal: Journal) -> str:

@@ -68,6 +68,11 @@ class DhcpSettings(ServiceSettings):
         default=(), max_length=MAX_DNS, description="domains in which names are looked up, separated by commas"
     )
     lease_seconds: int = Field(default=3600, ge=60, le=30 * 86_400, description="how long a lease lasts")
+    bootp: Literal["off", "reserved", "dynamic"] = Field(
+        default="reserved",
+        description="which BOOTP clients (without DHCP) are answered: none, those with a reserved address, or all; "
+        "such a client keeps its address for 30 days",
+    )
     gone_servers: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="other dhcp servers on the same pools that are gone for good, as the health check names them, "

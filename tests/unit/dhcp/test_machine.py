@@ -16,7 +16,7 @@ from bootlink_dhcp.boots import Boots
 from bootlink_dhcp.decision import Decision, Via
 from bootlink_dhcp.firmware import PATIENCE, FirmwareMemory
 from bootlink_dhcp.leases import LeaseTable
-from bootlink_dhcp.machine import STRANGERS_BURST, STRANGERS_PER_SECOND, DhcpMachine
+from bootlink_dhcp.machine import BOOTP_SECONDS, STRANGERS_BURST, STRANGERS_PER_SECOND, Bootp, DhcpMachine
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.subnet import Pool, Subnet
 from bootlink_dhcp.topology import Scope, Topology
@@ -40,12 +40,24 @@ def no_record(key: str, value: Mapping[str, Any] | None) -> None:
     """A disk that forgets."""
 
 
+def bootp(mac: str, **fields: Any) -> DhcpPacket:
+    """A BOOTREQUEST: no option 53, nor any other."""
+    return DhcpPacket(op=dhcp.BOOTREQUEST, xid=0x951, chaddr=bytes.fromhex(mac.replace(":", "")), **fields)
+
+
 class Lab:
     """One machine; the client KNOWN has a plan that reserves 10.77.0.20."""
 
     def __init__(
-        self, *, loaders: tuple[str, ...] = ALL_LOADERS, port: int = 69, chain: bool = True, pool_size: int = 4
+        self,
+        *,
+        loaders: tuple[str, ...] = ALL_LOADERS,
+        port: int = 69,
+        chain: bool = True,
+        pool_size: int = 4,
+        bootp: Bootp = "reserved",
     ) -> None:
+        self.bootp = bootp
         self.names = {KNOWN: "pc-007"}
         self.group_options: tuple[tuple[int, bytes], ...] = ()
         self.rules: dict[str, tuple[LoaderRule, ...]] = {}
@@ -62,7 +74,7 @@ class Lab:
         self.leases = LeaseTable(self.subnet, self.reservations.owner, self._record_lease)
         self.leases.restore(list(self.leases_on_disk.items()), self.now)
         boots = Boots(self.tracker, self.files, FirmwareMemory(no_record), self, chain_rom_ipxe=self.chain)
-        self.machine = DhcpMachine(Topology(Scope(self.subnet, self.leases)), boots, self)
+        self.machine = DhcpMachine(Topology(Scope(self.subnet, self.leases)), boots, self, bootp=self.bootp)
 
     def _record_lease(self, key: str, value: Mapping[str, Any] | None) -> None:
         self.leases_on_disk.pop(key, None)
@@ -654,3 +666,78 @@ def test_ipxe_is_told_its_initiator_name_with_its_script() -> None:
     boot_id = lab.tracker.current(PC)
     name = f"iqn.2026-11.io.bootlink:52-54-00-12-34-56:{boot_id}"
     assert ack.reply.packet.get(opt.INITIATOR_NAME) == name
+
+
+def test_a_bootp_client_with_a_reservation_gets_it_in_one_answer_without_a_lease_time() -> None:
+    lab = Lab()
+    decision = lab.handle(bootp(KNOWN))
+    assert (decision.count, decision.durable) == ("bootp", True)
+    assert decision.reply is not None
+    packet = decision.reply.packet
+    assert (packet.yiaddr, decision.reply.via) == (IPv4Address("10.77.0.20"), Via.FRAME)
+    assert packet.get(opt.SUBNET_MASK) == lab.subnet.network.netmask
+    assert packet.get(opt.HOST_NAME) == "pc-007"
+    assert not {51, 53, 54, 58, 59} & set(packet.options)
+    assert len(dhcp.encode(packet)) >= 300
+    assert lab.handle(bootp(PC)) == Decision("dropped_bootp")
+    assert lab.handle(bootp(KNOWN, sname=b"another")).count == "dropped_bootp_for_another_server"
+    assert lab.handle(bootp(KNOWN, sname=b"10.77.0.1")).count == "bootp"
+
+
+def test_bootp_clients_without_a_reservation_are_answered_where_that_is_wanted() -> None:
+    lab = Lab(bootp="dynamic", pool_size=2)
+    first = lab.handle(bootp(PC, flags=dhcp.BROADCAST_FLAG)).reply
+    assert first is not None
+    assert (first.packet.yiaddr, first.via) == (FIRST, Via.BROADCAST)
+    lab.now += BOOTP_SECONDS - 1
+    again = lab.handle(bootp(PC)).reply
+    assert again is not None
+    assert again.packet.yiaddr == FIRST
+    relayed_reply = lab.handle(bootp("52:54:00:00:00:99", giaddr=SERVER + 5)).reply
+    assert relayed_reply is not None
+    assert (relayed_reply.via, relayed_reply.packet.yiaddr) == (Via.RELAY, FIRST + 1)
+    assert lab.handle(bootp("52:54:00:00:00:98")).count == "pool_exhausted"
+    assert Lab(bootp="off").handle(bootp(KNOWN)).count == "dropped_bootp"
+
+
+def test_thousands_of_made_up_clients_take_nothing_from_those_we_know() -> None:
+    lab = Lab(pool_size=50)
+    known = [f"52:54:00:00:01:{n:02x}" for n in range(20)]
+    for n, mac in enumerate(known):
+        lab.exchange("os", mac, n)
+    had = {mac: lease.address for mac in known if (lease := lab.leases.of_client(mac, lab.now))}
+    for n in range(5_000):
+        asked = discover("os", f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}", n)
+        offer = lab.machine.handle(asked, lab.now)
+        if offer.reply is not None and n % 2:
+            lab.machine.handle(request(offer.reply.packet, asked), lab.now)
+        lab.now += 0.05
+    assert lab.handle(discover("os", "02:ff:00:00:00:01", 9)).count == "pool_exhausted"
+    for mac in known:  # in the middle of their leases, and as they boot anew
+        renewed = lab.handle(message(MessageType.REQUEST, mac, ciaddr=had[mac]))
+        assert kind(renewed) is MessageType.ACK
+        _, ack = lab.exchange("ovmf", mac, 7)
+        assert ack.reply is not None
+        assert ack.reply.packet.yiaddr == had[mac]
+    _, ack = lab.exchange("ovmf", KNOWN, 8)
+    assert ack.reply is not None
+    assert ack.reply.packet.yiaddr == IPv4Address("10.77.0.20")
+
+    newcomer = "52:54:00:00:02:01"
+    lab.names[newcomer] = "pc-1"  # the registry has learned of it
+    _, ack = lab.exchange("ovmf", newcomer, 9)
+    assert kind(ack) is MessageType.ACK
+
+
+def test_a_stranger_gets_no_address_that_a_known_client_may_come_back_for() -> None:
+    lab = Lab(pool_size=1)
+    lab.names[PC] = "pc-1"
+    _, ack = lab.exchange("os", PC, 1)
+    lab.now += 2 * 3600  # its lease has run out
+    assert lab.handle(discover("os", "02:00:00:00:00:01", 2)).count == "pool_exhausted"
+    other = "52:54:00:00:00:02"
+    lab.names[other] = "pc-2"
+    _, taken = lab.exchange("os", other, 3)  # another that belongs here may have it
+    assert ack.reply is not None
+    assert taken.reply is not None
+    assert taken.reply.packet.yiaddr == ack.reply.packet.yiaddr
