@@ -71,6 +71,16 @@ def datagram(frame: bytes) -> Datagram | None:
     )
 
 
+def http_request(frame: bytes) -> bytes | None:
+    """The head of the HTTP request that a frame begins, with its empty line; None for anything else."""
+    if frame[12:14] != b"\x08\x00" or len(frame) < 54 or frame[23] != socket.IPPROTO_TCP:
+        return None
+    at = 14 + (frame[14] & 15) * 4
+    payload = frame[at + (frame[at + 12] >> 4) * 4 : 14 + int.from_bytes(frame[16:18])]
+    head, end, _ = payload.partition(b"\r\n\r\n")
+    return head + end if end and head.startswith((b"HEAD ", b"GET ")) else None
+
+
 class Sniffer:
     """Listens on one card from the start of the `with` block; `frames` and `datagrams` are all that came so far."""
 
