@@ -29,7 +29,7 @@ from lab.process import Process
 from lab.registry import raw_disk
 
 PATIENCE = 120.0  # seconds
-GLANCE = 0.01  # seconds between looks at the block store for one plan
+GLANCE = 0.005  # seconds between looks at the block store for one plan
 LOOK = 0.05  # for all plans; it counts them at each look
 
 

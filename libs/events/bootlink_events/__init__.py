@@ -75,7 +75,17 @@ from bootlink_events.plans import (
     Storage,
     from_disk,
 )
-from bootlink_events.sharing import ClientPart, SharedPart, is_shared, join, read_entry, read_plan, shared_key
+from bootlink_events.sharing import (
+    NAME,
+    ClientPart,
+    SharedPart,
+    is_shared,
+    join,
+    named,
+    read_entry,
+    read_plan,
+    shared_key,
+)
 from bootlink_events.subjects import (
     ALL_EVENTS,
     EVENTS,
@@ -92,6 +102,7 @@ __all__ = [
     "EVENTS",
     "EVENTS_STREAM",
     "LEASES_BUCKET",
+    "NAME",
     "NODES_BUCKET",
     "PLANS_BUCKET",
     "PREFIX",
@@ -165,6 +176,7 @@ __all__ = [
     "kind_named",
     "kind_of",
     "mac_token",
+    "named",
     "normalise_mac",
     "parse_initiator",
     "parse_target",

@@ -8,6 +8,8 @@ plans, changes as many entries as there are groups.
 Whoever writes puts a shared part before the clients that name it, and takes it out after them. The revision of a plan
 is the greater one of its two parts; both grow, and are given out from one sequence, so it grows with either.
 
+A refusal that is shared has `{client}` where the client's name stands, as screens have.
+
 Keys: `shared` is of those without a group, `shared_NAME` of a group. NAME has `_` for each dot, as a key cannot have
 two dots in a row; no name has a `_`.
 """
@@ -19,8 +21,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter
 
-from bootlink_events.plans import BootPlan, OwnFields, SharedFields
+from bootlink_events.plans import BootPlan, OwnFields, Refusal, SharedFields
 
+NAME: Final = "{client}"  # in the words of a refusal, until it is one client's
 _SHARED: Final = "shared"
 
 
@@ -64,7 +67,15 @@ def join(part: ClientPart, shared: SharedPart) -> BootPlan:
     """The plan that the two make. Both were read, so nothing is looked at again."""
     fields = {**dict(shared), **dict(part), "revision": max(part.revision, shared.revision)}
     del fields["shares"]
+    if shared.refusal is not None:
+        fields["refusal"] = named(shared.refusal, part.client)
     return BootPlan.model_construct(**fields)
+
+
+def named(refusal: Refusal, client: str) -> Refusal:
+    """A refusal that is told to this client."""
+    words = {"detail": refusal.detail.replace(NAME, client), "remedy": refusal.remedy.replace(NAME, client)}
+    return refusal.model_copy(update=words)
 
 
 def read_plan(entries: Mapping[str, bytes], key: str) -> BootPlan | None:

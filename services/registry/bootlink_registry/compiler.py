@@ -23,6 +23,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from bootlink_events import (
+    NAME,
     BootPlan,
     DiskPlan,
     LayerPlan,
@@ -33,6 +34,7 @@ from bootlink_events import (
     Start,
     StartMode,
     from_disk,
+    named,
     target_iqn,
 )
 from bootlink_registry.catalogue import (
@@ -77,7 +79,7 @@ def version_of(catalogue: Catalogue, link: Link | Choice) -> int | None:
 
 def compile_plan(catalogue: Catalogue, client: Client, *, revision: int = 1) -> BootPlan:
     """The boot plan of one client."""
-    return BootPlan(**own_fields(catalogue, client), **shared_fields(catalogue, client), revision=revision)
+    return whole_plan(own_fields(catalogue, client), shared_fields(catalogue, client), revision=revision)
 
 
 def own_fields(catalogue: Catalogue, client: Client) -> dict[str, Any]:
@@ -130,6 +132,13 @@ def shared_fields(catalogue: Catalogue, client: Client) -> dict[str, Any]:
     }
 
 
+def whole_plan(own: Mapping[str, Any], shared: Mapping[str, Any], *, revision: int = 1) -> BootPlan:
+    """The boot plan of these two."""
+    refusal = shared["refusal"]
+    told = named(refusal, own["client"]) if refusal is not None else None
+    return BootPlan(**own, **{**shared, "refusal": told}, revision=revision)
+
+
 def nobody(group: str | None) -> Client:
     """A client of this group that has nothing of its own."""
     return Client(mac="", name="", group=group)
@@ -140,7 +149,7 @@ Decision = tuple[Refusal | None, tuple[DiskPlan, ...], Menu | None]
 
 def _decide(catalogue: Catalogue, client: Client, links: Mapping[int, Link]) -> Decision:
     if client.disabled:
-        return _disabled(client), (), None
+        return _disabled(), (), None
     branch = catalogue.branches.get(client.mac)
     boots: Link | Branch | None = branch or links.get(BOOT_LUN)
     if boots is None:
@@ -267,11 +276,11 @@ def layer_plan(layer: Layer) -> LayerPlan:
     )
 
 
-def _disabled(client: Client) -> Refusal:
+def _disabled() -> Refusal:
     return Refusal(
         cause="disabled",
-        detail=f"{client.name} is switched off in the registry",
-        remedy=f"switch it on again: bootlink client enable {client.name}",
+        detail=f"{NAME} is switched off in the registry",
+        remedy=f"switch it on again: bootlink client enable {NAME}",
     )
 
 
@@ -279,8 +288,8 @@ def _no_link(client: Client) -> Refusal:
     group = f"its group {client.group} has none" if client.group else "it is in no group"
     return Refusal(
         cause="no_link",
-        detail=f"{client.name} has no image link of its own, {group}, and there is no default link",
-        remedy=f"bootlink link set {client.name} IMAGE; or for all PCs: bootlink link set --default IMAGE",
+        detail=f"{NAME} has no image link of its own, {group}, and there is no default link",
+        remedy=f"bootlink link set {NAME} IMAGE; or for all PCs: bootlink link set --default IMAGE",
     )
 
 

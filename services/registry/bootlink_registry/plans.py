@@ -18,7 +18,7 @@ from typing import Any, Final
 from bootlink_events import BootPlan, ClientPart, SharedPart, mac_token, shared_key
 from bootlink_registry import rows
 from bootlink_registry.catalogue import Catalogue, Client
-from bootlink_registry.compiler import nobody, own_fields, shared_fields
+from bootlink_registry.compiler import nobody, own_fields, shared_fields, whole_plan
 from bootlink_registry.database import Connection
 
 CHUNK: Final = (
@@ -39,7 +39,7 @@ class Compiler:
         own, fields = own_fields(self._catalogue, client), shared_fields(self._catalogue, client)
         if fields == self._of_group(client.group):
             return _body(ClientPart(**own, revision=1, shares=shared_key(client.group)))
-        return _body(BootPlan(**own, **fields, revision=1))
+        return _body(whole_plan(own, fields))
 
     def _of_group(self, group: str | None) -> dict[str, Any]:
         if group not in self._shared:

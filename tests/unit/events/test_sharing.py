@@ -8,9 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from bootlink_events import (
+    NAME,
     BootPlan,
     ClientPart,
     OwnFields,
+    Refusal,
     SharedFields,
     SharedPart,
     is_shared,
@@ -41,6 +43,16 @@ def test_the_two_parts_make_the_plan_with_the_newer_revision(client: int, shared
     made = join(part, SharedPart(**SHARED, revision=shared))
     assert made == WHOLE
     assert BootPlan.model_validate_json(made.model_dump_json()) == WHOLE
+
+
+def test_a_refusal_that_is_shared_names_each_client() -> None:
+    refusal = Refusal(cause="no_link", detail=f"{NAME} has no link", remedy=f"bootlink link set {NAME} IMAGE")
+    shared = SharedPart(refusal=refusal, revision=1)
+    for client in ("pc-07", "pc-08"):
+        told = join(ClientPart(**{**OWN, "client": client}, revision=1, shares="shared"), shared).refusal
+        assert told == Refusal(
+            cause="no_link", detail=f"{client} has no link", remedy=f"bootlink link set {client} IMAGE"
+        )
 
 
 def test_an_entry_is_read_as_what_it_is() -> None:

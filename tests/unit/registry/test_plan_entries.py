@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from bootlink_events import ClientPart, DhcpOption, mac_token, read_entry, read_plan, shared_key
+from bootlink_events import ClientPart, DhcpOption, is_shared, mac_token, read_entry, read_plan, shared_key
 from bootlink_registry.catalogue import Branch, Catalogue, Choice, Client, GroupSettings, Layer, Link, OwnLayer, Version
 from bootlink_registry.compiler import compile_plan
 from bootlink_registry.plans import Compiler
@@ -79,6 +79,17 @@ def test_whoever_has_nothing_of_its_own_shares_what_its_group_has() -> None:
     )
     assert shares[IN_ROOM] == shares[ALSO_IN_ROOM] == shared_key("room.1")
     assert shares[IN_LAB] == shared_key("lab")
+
+
+def test_clients_that_nothing_is_linked_to_share_that_too() -> None:
+    held = entries(Catalogue())
+    whole = {key for key in held if not is_shared(key) and not isinstance(read_entry(held[key]), ClientPart)}
+    assert whole == {mac_token(OFF.mac)}
+    for client in (PLAIN, IN_LAB):
+        plan = read_plan(held, mac_token(client.mac))
+        assert plan is not None
+        assert plan.refusal is not None
+        assert plan.refusal.detail.startswith(client.name)
 
 
 def test_another_default_link_changes_what_is_shared_and_no_entry_of_a_client_that_shares_it() -> None:
