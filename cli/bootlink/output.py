@@ -9,6 +9,7 @@ an escape.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -26,6 +27,7 @@ PIPE_WIDTH: Final = 200  # columns where no terminal says how many it has; names
 LAID_OUT_MOST: Final = 500  # rows that are fitted to the terminal, or indented as JSON; rich takes 1.5 ms for each
 _GAP: Final = 2  # blanks between columns
 MIB: Final = 1024**2
+NOTHING: Final = "-"  # in a cell where there is none
 
 # C0, DEL and C1, which terminals obey, and what turns the direction of writing, which hides what a line says.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -69,12 +71,15 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """A table, or the line `empty` when there is no row."""
+    """A table, or the line `empty` when there is no row. A column that says nothing in any row is left out."""
     cells = [[cell if _is_text(cell) else text_of(cell) for cell in row] for row in rows]
+    telling = [any(row[n] not in (NOTHING, "") for row in cells) for n in range(len(columns))]
+    columns = list(itertools.compress(columns, telling))
+    cells = [list(itertools.compress(row, telling)) for row in cells]
     if not cells:
         console().print(empty)
     elif len(cells) > LAID_OUT_MOST:
-        _print_plain([list(columns), *cells])
+        _print_plain([columns, *cells])
     else:
         _print_laid_out(columns, cells)
 
@@ -88,6 +93,7 @@ def _is_text(cell: Any) -> TypeGuard[Text]:
 def _print_laid_out(columns: Sequence[str], cells: Sequence[Sequence[str | Text]]) -> None:
     """Columns fitted to the terminal, broken at blanks alone: an id or a path is there to be copied. Where they do not
     fit so, each row is one line, which the terminal breaks where it ends."""
+    from rich.console import ConsoleDimensions
     from rich.table import Table
     from rich.text import Text
 
@@ -98,7 +104,8 @@ def _print_laid_out(columns: Sequence[str], cells: Sequence[Sequence[str | Text]
     least = [max(_width(word) for text in column for word in (*text.split(), "")) for column in texts]
     room = out.width - _GAP * len(widths)
     if sum(least) > room:
-        out.width = sum(widths) + _GAP * len(widths)
+        # The height, too: rich believes neither of a terminal that is called dumb, unless it is told both.
+        out.size = ConsoleDimensions(sum(widths) + _GAP * len(widths), out.height)
     else:
         while sum(widths) > room:
             _, widest = max((width, n) for n, width in enumerate(widths) if width > least[n])
@@ -132,14 +139,25 @@ def _width(text: str) -> int:
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """One thing: a name and a value per line; what is None is left out."""
+    """One thing: a name and a value per line; what is None is left out. A value that is too long for its line goes on
+    below its own beginning; but an id or a path of that length stays whole, as it is there to be copied."""
+    from rich.table import Table
     from rich.text import Text
 
     out = console()
     known = {name: value for name, value in facts.items() if value is not None and value != ""}
     width = max((len(name) for name in known), default=0)
     for name, value in known.items():
-        out.print(Text.assemble((name.ljust(width), "bold"), "  ", text_of(value)))
+        text = text_of(value)
+        room = out.width - width - _GAP
+        if not out.is_terminal or _width(text) <= room or max(map(_width, text.split()), default=0) > room:
+            out.print(Text.assemble((name.ljust(width), "bold"), " " * _GAP, text), soft_wrap=True)
+            continue
+        line = Table.grid(padding=(0, _GAP, 0, 0))
+        line.add_column(width=width, style="bold")
+        line.add_column(width=room)
+        line.add_row(Text(name), Text(text))
+        out.print(line)
 
 
 def print_error(problem: str, remedy: str, lines: Sequence[str] = ()) -> None:
@@ -153,11 +171,11 @@ def text_of(value: Any) -> str:
     if type(value) is str:
         return shown(value)
     if value is None:
-        return "-"
+        return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(text_of(v) for v in value) or "-"
+        return ", ".join(text_of(v) for v in value) or NOTHING
     return shown(str(value))
 
 
@@ -167,11 +185,18 @@ def size(count: int | None) -> str | None:
         return None
     if count >= 1024 * MIB:
         return f"{count / (1024 * MIB):.1f} GiB"
-    return f"{count / MIB:.1f} MiB"
+    return f"{count / MIB:.1f} MiB" if count >= MIB / 10 or not count else f"{count / 1024:.1f} KiB"
 
 
 def moment(text: str | None) -> str | None:
     """A time of the API in this machine's time zone, to the second."""
-    if not text:
-        return None
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return _local(text, "%Y-%m-%d %H:%M:%S")
+
+
+def minute(text: str | None) -> str | None:
+    """The same to the minute, for listings."""
+    return _local(text, "%Y-%m-%d %H:%M")
+
+
+def _local(text: str | None, form: str) -> str | None:
+    return datetime.fromisoformat(text).astimezone().strftime(form) if text else None

@@ -117,13 +117,24 @@ def test_people_see_what_scripts_see(room: Up) -> None:
     assert re.search(r"default +0 +golden +production +discard", room.bootlink("link", "list").stdout)
     shown = room.bootlink("client", "show", "desk-1").stdout
     assert re.search(r"boots +golden:production \(version 1\), policy discard", shown)
-    assert re.search(r"by +the default link", shown)
+    assert re.search(r"decided by +the default link", shown)
     cache = room.bootlink("cache").stdout
     assert re.search(r"0\.0 MiB of 1\.0 GiB used, hit ratio -", cache)
     assert "no layer is open" in cache
     status = room.bootlink("status").stdout
     assert re.search(r"registry .* yes ", status)
     assert "\x1b" not in status  # no colour where no terminal is
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["image list", "image log golden", "image show golden:1", "client list", "link list", "job list", "status"],
+)
+def test_listings_fit_a_terminal_of_80_columns(room: Up, command: str) -> None:
+    room.bootlink("client", "set", "desk-1", "--address", "10.77.0.107", "--note", "by the door; its fan is loud")
+    lines = room.on_terminal(80, *command.split())
+    assert lines
+    assert max(map(len, lines)) <= 80, lines
 
 
 async def test_a_boot_is_listed_and_drawn_from_what_the_registry_stored(room: Up) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -121,6 +125,28 @@ class Up:
         facts = self.facts
         env = {"BOOTLINK_API": facts["api"], "BOOTLINK_NATS_URL": facts["nats"], "BOOTLINK_DATA": facts["data"]}
         return bootlink(*arguments, env=env)
+
+    def on_terminal(self, columns: int, *arguments: str) -> list[str]:
+        """The lines that the command writes to a terminal of so many columns, without colours. It must succeed."""
+        facts = self.facts
+        env = {"BOOTLINK_API": facts["api"], "BOOTLINK_NATS_URL": facts["nats"], "BOOTLINK_DATA": facts["data"]}
+        ours, its = pty.openpty()
+        termios.tcsetwinsize(its, (50, columns))
+        process = subprocess.Popen(
+            [*BOOTLINK, *arguments],
+            env=clean_environment() | env | {"TERM": "xterm"},
+            stdin=its,
+            stdout=its,
+            stderr=its,
+        )
+        os.close(its)
+        said = b""
+        with contextlib.suppress(OSError):  # what a terminal gives that nobody writes to any more
+            while data := os.read(ours, 65536):
+                said += data
+        os.close(ours)
+        assert process.wait(COMMAND_SECONDS) == 0, said
+        return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).splitlines()]
 
     def query(self, *arguments: str) -> Any:
         """Run the command with --json; what it answered. It must succeed and say nothing else."""

@@ -43,7 +43,10 @@ def list_clients(
         return
     print_table(
         ("client", "mac", "group", "address", "disabled", "came by itself", "note"),
-        [(c["name"], c["mac"], c["group"], c["address"], c["disabled"], c["enrolled"], c["note"]) for c in clients],
+        [
+            (c["name"], c["mac"], c["group"], c["address"], c["disabled"] or None, c["enrolled"] or None, c["note"])
+            for c in clients
+        ],
         empty="there are no clients yet; power on a PC, or: bootlink client add MAC --name NAME",
     )
 
@@ -164,7 +167,9 @@ def _plan(client: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
         if branch
         else None,
         "boots else" if branch else "boots": _boots(link) if link else None,
-        "by": {"client": "its own link", "group": "its group's link", "default": "the default link"}[link["scope"]]
+        "decided by": {"client": "its own link", "group": "its group's link", "default": "the default link"}[
+            link["scope"]
+        ]
         if link
         else None,
         **{f"LUN {disk['lun']}": _boots(disk) for disk in client["disks"] if disk["lun"]},

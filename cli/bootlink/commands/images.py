@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bootlink import api, references
-from bootlink.output import AsJson, moment, print_facts, print_json, print_table, size
+from bootlink.output import AsJson, minute, moment, print_facts, print_json, print_table, size
 
 app = typer.Typer(name="image", help="Images: disks that PCs boot from.", no_args_is_help=True)
 
@@ -58,7 +58,7 @@ def list_images(as_json: AsJson = False) -> None:
         return
     rows = [(i["name"], *_newest(i), _channels(i), i["note"]) for i in images]
     print_table(
-        ("image", "version", "format", "disk", "on disk", "channels", "note"),
+        ("image", "newest", "format", "disk", "on disk", "channels", "note"),
         rows,
         empty="there are no images yet; add one: bootlink image add NAME FILE",
     )
@@ -91,18 +91,16 @@ def log(
         print_json(versions)
         return
     print_table(
-        ("version", "channels", "made", "by", "from", "disk", "on disk", "layers", "SHA-256", "note"),
+        ("version", "channels", "made", "by", "from", "on disk", "layers", "note"),
         [
             (
                 v["number"],
                 ", ".join(v["channels"]),
-                moment(v["created"]),
+                minute(v["created"]),
                 v["author"],
                 v["parent"],
-                size(v["virtual_size"]),
                 size(v["disk_usage"]),
                 v["layers"],
-                (v["sha256"] or "")[:12],
                 v["note"],
             )
             for v in versions
@@ -185,7 +183,7 @@ def _newest(image: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _channels(image: dict[str, Any]) -> str:
-    return ", ".join(f"{name} -> {version}" for name, version in image.get("channels", {}).items())
+    return ", ".join(f"{name}={version}" for name, version in image.get("channels", {}).items())
 
 
 def _print_channels(image: dict[str, Any], *, as_json: bool) -> None:
@@ -233,16 +231,14 @@ def _print(image: dict[str, Any], *, as_json: bool) -> None:
         }
     )
     print_table(
-        ("version", "format", "disk", "on disk", "layers", "path", "note", "fault"),
+        ("version", "format", "disk", "on disk", "path", "fault"),
         [
             (
                 v.get("number"),
                 v.get("format"),
                 size(v.get("virtual_size")),
                 size(v.get("disk_usage")),
-                v.get("layers"),
                 v.get("path"),
-                v.get("note"),
                 v.get("fault"),
             )
             for v in image.get("versions", [])

@@ -8,7 +8,7 @@ import typer
 
 from bootlink import api
 from bootlink.jobs import follow
-from bootlink.output import AsJson, moment, print_facts, print_json, print_table
+from bootlink.output import AsJson, minute, moment, print_facts, print_json, print_table, size
 
 app = typer.Typer(name="job", help="Jobs: long work of the registry, and how far it is.", no_args_is_help=True)
 
@@ -30,8 +30,8 @@ def list_jobs(
         print_json(jobs)
         return
     print_table(
-        ("job", "what", "about", "state", "done", "begun", "by"),
-        [(j["id"], j["kind"], j["subject"], _state(j), _far(j), moment(j["started"]), j["author"]) for j in jobs],
+        ("job", "what", "state", "begun", "by"),
+        [(j["id"], f"{j['kind']} {j['subject']}", _how(j), minute(j["started"]), j["author"]) for j in jobs],
         empty="there are no jobs yet",
     )
 
@@ -76,13 +76,24 @@ def _print(job: dict[str, Any], *, as_json: bool) -> None:
             "over": moment(job["ended"]),
             "problem": problem["detail"] if problem else None,
             "what to do": problem["remedy"] if problem else None,
-            **{name.replace("_", " "): value for name, value in (job["result"] or {}).items()},
+            **{name.replace("_", " "): _result(name, value) for name, value in (job["result"] or {}).items()},
         }
     )
 
 
+def _result(name: str, value: Any) -> Any:
+    """A part of a job's result for people: what counts bytes is called a size, or what a disk has in use."""
+    return size(value) if name.endswith(("size", "usage")) and isinstance(value, int) else value
+
+
 def _state(job: dict[str, Any]) -> str:
     return "being cancelled" if job["cancelling"] else str(job["state"])
+
+
+def _how(job: dict[str, Any]) -> str:
+    """Its state; of a job that runs how far it is, too."""
+    far = _far(job) if job["state"] == "running" else None
+    return f"{_state(job)} {far}" if far else _state(job)
 
 
 def _far(job: dict[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ import typer
 
 from bootlink import api, references, starts
 from bootlink.jobs import follow
-from bootlink.output import AsJson, moment, print_facts, print_json, print_table
+from bootlink.output import AsJson, minute, moment, print_facts, print_json, print_table
 
 app = typer.Typer(name="link", help="Links: what a client, a group or everybody else boots.", no_args_is_help=True)
 
@@ -107,7 +107,7 @@ def list_links(as_json: AsJson = False) -> None:
         return
     print_table(
         ("whose", "LUN", "image", "channel or version", "policy", "changed"),
-        [(_owner(k), k["lun"], *_linked(k), moment(k["changed"])) for k in links],
+        [(_owner(k), k["lun"], *_linked(k), minute(k["changed"])) for k in links],
         empty="there are no links yet; set one: bootlink link set --default IMAGE",
     )
 
