@@ -73,6 +73,7 @@ class Telemetry:
             self._provider.add_span_processor(BatchSpanProcessor(_exporter(protocol)))
         if processor is not None:
             self._provider.add_span_processor(processor)
+        self._recording = bool(endpoint) or processor is not None
         self._tracer = self._provider.get_tracer(f"bootlink_{service}", __version__)
         readers = [reader] if reader is not None else []
         if endpoint:
@@ -99,6 +100,8 @@ class Telemetry:
         error: str | None = None,
     ) -> None:
         """Record a finished stage of a boot, as a child of the boot's root span."""
+        if not self._recording:
+            return
         root = SpanContext(boot_id.trace_id, boot_id.root_span_id, is_remote=True, trace_flags=TraceFlags(1))
         self._record(set_span_in_context(NonRecordingSpan(root), Context()), name, started, ended, attributes, error)
 

@@ -82,10 +82,13 @@ def _decode_words(value: bytes) -> tuple[int, ...]:
     return tuple(int.from_bytes(value[i : i + 2]) for i in range(0, len(value), 2))
 
 
+_PRINTABLE: Final = bytes(byte if 0x20 <= byte < 0x7F else ord("?") for byte in range(256))
+
+
 def _decode_text(value: bytes) -> str:
     # RFC 2132 section 2: a receiver must cope with trailing NULs. What is not printable ASCII becomes a question mark:
     # these texts end in events, logs and terminals, and anybody on the LAN can write them.
-    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in value.rstrip(b"\0"))
+    return value.rstrip(b"\0").translate(_PRINTABLE).decode("ascii")
 
 
 OPAQUE: Final[Kind[bytes]] = Kind(bytes, bytes)

@@ -28,6 +28,8 @@ SLACK_LINES: Final = 4096
 
 Value = Mapping[str, Any]
 
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each line
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -124,7 +126,7 @@ class Journal:
 
 
 def _line(kind: str, key: str, value: Value | None) -> str:
-    return json.dumps([kind, key, value], separators=(",", ":")) + "\n"
+    return _ENCODE([kind, key, value]) + "\n"
 
 
 def _write_and_sync(path: Path, flag: int, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -55,10 +55,12 @@ def size_limit(request: DhcpPacket) -> int:
 
 
 def with_optional(
-    reply: DhcpPacket, optional: Iterable[tuple[int, bytes]], *, keep: Collection[int], most: int
+    reply: DhcpPacket, optional: Sequence[tuple[int, bytes]], *, keep: Collection[int], most: int
 ) -> DhcpPacket:
     """The reply with those of `optional` that fit, in their order; each takes the place of one of its code, but not of
     those in `keep`. Nothing is sent in part."""
+    if not optional:
+        return reply
     options = dict(reply.options)
     size = _size(options)
     for code, value in optional:

@@ -57,6 +57,7 @@ class DhcpServer:
         self.overheard: Callable[[DhcpPacket, float], None] = lambda packet, now: None
         """Told of each request by which a client takes up another server's offer."""
         self._waiting: list[Decision] = []
+        self._untold: list[EventData] = []  # of replies that have left
         self._something_to_write = asyncio.Event()
         self._journal_error: str | None = None
         self._stopping = False
@@ -147,8 +148,15 @@ class DhcpServer:
         for decision in decisions:
             if decision.reply is not None:
                 self._send_reply(decision.reply)
-            for event in decision.events:
-                self._report(event)
+            if decision.events and not self._untold:
+                self._loop.call_soon(self._tell)  # the replies that are due leave first
+            self._untold += decision.events
+
+    def _tell(self) -> None:
+        """Report what became of the replies that have left."""
+        told, self._untold = self._untold, []
+        for event in told:
+            self._report(event)
 
     def _send_reply(self, reply: Reply) -> None:
         payload = dhcp.encode(reply.packet)
@@ -214,6 +222,7 @@ class DhcpServer:
             await self._flush()
         await self._flush()
         await asyncio.gather(*self._confirming)
+        self._tell()
 
     async def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
