@@ -301,6 +301,36 @@ async def test_a_discarded_boot_comes_back_and_can_become_a_version(room: Room, 
     await pc.off()
 
 
+async def test_a_discarded_boot_comes_back_upon_what_its_version_was_merged_into(room: Room, golden: Golden) -> None:
+    rng = random.Random(10)
+    pc = await room.pc(1)
+    await room.make_super(pc, "win11")
+    await pc.boot()
+    below, above = pages(rng), pages(rng)
+    await write(pc, below)
+    await pc.off()
+    assert (await room.commit(pc))["version"] == 2
+    await room.registry.link("client", pc.name, "win11", version=2)
+    await pc.boot()
+    await write(pc, above)
+    await room.registry.link("client", pc.name, "win11", version=1)
+    await pc.boot()  # of another version, so that its plan names nothing of the former one
+    await pc.off()
+    former = Path((await versions(room))[2]["path"])
+    merged = await room.job("/v1/images/win11/merge", {"version": 2})
+    assert merged["state"] == "done", merged["problem"]
+    assert (await versions(room))[2]["path"] != str(former)
+    former.unlink()  # as a week later
+    answer = await room.registry.http.post(f"/v1/clients/{pc.name}/undo-reboot", json={})
+    assert answer.status_code == 200, answer.text
+    disk = await pc.boot()
+    model = bytearray(golden.model)
+    apply_changes(model, below)
+    apply_changes(model, above)
+    assert b"".join([await disk.read(at, MIB // 2) for at in range(0, SIZE, MIB // 2)]) == model
+    await pc.off()
+
+
 async def test_all_hear_of_a_commit(room: Room, golden: Golden, nats: NatsServer) -> None:
     pc = await room.pc(1)
     await room.make_super(pc, "win11")

@@ -212,6 +212,13 @@ class WritebackReturning(Answer):
     items: tuple[WritebackItem, ...]
 
 
+class ContentLayers(_Message):
+    """What a content is read from now."""
+
+    content: str
+    layers: tuple[LayerPlan, ...] = Field(min_length=1, max_length=STACK_LIMIT, description="top first")
+
+
 class RestoreWriteback(Command[WritebackReturning]):
     """Give a client's next boot a discarded write-back back, on the image that it was written on."""
 
@@ -221,6 +228,9 @@ class RestoreWriteback(Command[WritebackReturning]):
 
     mac: Mac
     boot_id: BootId | None = Field(default=None, description="which boot's; None: the last that was discarded")
+    stacks: tuple[ContentLayers, ...] = Field(
+        default=(), description="where contents lie since a merge; those not named are where they were written on"
+    )
 
 
 class ClientDisconnected(Answer):

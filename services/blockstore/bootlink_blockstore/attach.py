@@ -418,7 +418,7 @@ class Attachments:
 
         def note() -> None:
             try:
-                self._writebacks.fail(failed)
+                self._writebacks.rewrite(failed)
             except OSError as error:
                 self._journal.log.error("its manifest could not be written", file=failed.file, error=str(error))
 

@@ -107,12 +107,14 @@ class Commands:
 
     async def restore(self, command: RestoreWriteback) -> WritebackReturning:
         async with self._attachments.lock(command.mac):
+            stacks = {stack.content: stack.layers for stack in command.stacks}
             manifests = self._to_return(command)
             for manifest in manifests:  # or they could be reclaimed until the ledger says that they come back
                 self._holdings.pin(manifest)
             try:
-                await asyncio.to_thread(self._require_whole, manifests)
-                await self._holdings.bring_back(command.mac, manifests)
+                now = [m.model_copy(update={"layers": stacks.get(m.bound_to, m.layers)}) for m in manifests]
+                await asyncio.to_thread(self._require_whole, now)
+                await self._holdings.bring_back(command.mac, now)
             except DiskError as error:
                 raise CommandError(f"it cannot come back: {error.problem}", error.remedy) from error
             finally:
@@ -121,7 +123,7 @@ class Commands:
             self._journal.log.info(
                 "write-back returns", client=manifests[0].client, written_by=str(manifests[0].boot_id)
             )
-            return WritebackReturning(items=await self._items(manifests))
+            return WritebackReturning(items=await self._items(now))
 
     async def disconnect(self, command: DisconnectClient) -> ClientDisconnected:
         sessions = await self._attachments.disconnect(command.mac, "an administrator ended it")

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from bootlink_blockstore.ledger import Ledger, Returning
@@ -191,7 +192,12 @@ class Holdings:
         await self._put(mac, self._ledgers[mac])
 
     async def bring_back(self, mac: str, manifests: Sequence[Manifest]) -> None:
-        """The client's next boot gets these, which are of one boot."""
+        """The client's next boot gets these, which are of one boot, and may name other layers than they did."""
+        for manifest in manifests:
+            former = next(one for one in self.of(mac) if one.file == manifest.file)
+            if former != manifest:
+                await self._in_thread(partial(self.writebacks.rewrite, manifest))
+                self.replace(former, manifest)
         asked = Returning(boot_id=manifests[0].boot_id, files=tuple(manifest.file for manifest in manifests))
         await self._put(mac, self._ledgers.get(mac, EMPTY).model_copy(update={"returning": asked}))
 

@@ -279,8 +279,8 @@ class Writebacks:
         sync_folder(folder)
         sync_folder(self.root)
 
-    def fail(self, manifest: Manifest) -> None:
-        """Note in a manifest that its overlay has failed."""
+    def rewrite(self, manifest: Manifest) -> None:
+        """Put down what has changed in a manifest that is there."""
         write_manifest(self.path(manifest).with_suffix(".json"), manifest)
 
     def usage(self, manifest: Manifest) -> int:

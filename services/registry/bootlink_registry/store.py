@@ -15,7 +15,8 @@ beside another database than its own, by a mistake or after a dump was restored.
 
 **Retired layers.** A merge or a removal leaves layers that nothing is read from any more (`removal.settle_layers`). PCs
 that run still read them, also after a restart of their block store, and what was discarded can come back upon them. So
-they stay for `retired_days`, and for as long as a boot of before that lasts; then the row goes, and then the file.
+they stay for `retired_days`, for as long as a boot of before that lasts, and while plans that name them may not have
+been replaced; then the row goes, and then the file.
 """
 
 from __future__ import annotations
@@ -230,7 +231,10 @@ def _maker(path: Path) -> str:
 
 
 async def forget_retired(connection: Connection, days: float) -> list[str]:
-    """Delete the rows of layers that were retired `days` ago and that no boot of before can read; their files."""
+    """Delete the rows of layers that were retired `days` ago and that no boot of before can read; their files.
+
+    None while plans wait to be delivered: what block stores go by then may name them still.
+    """
     gone: list[str] = []
     while True:
         # From the top: the layer below may be free after it.
@@ -238,6 +242,7 @@ async def forget_retired(connection: Connection, days: float) -> list[str]:
             """
             DELETE FROM layers WHERE owned AND retired < now() - $1::interval
                 AND NOT EXISTS (SELECT FROM layers upper WHERE upper.below = layers.id)
+                AND NOT EXISTS (SELECT FROM recompiles)
                 AND NOT EXISTS (
                     SELECT FROM boots b JOIN clients c ON c.mac = b.mac
                     WHERE b.state IN ('booting', 'running') AND b.started < layers.retired)

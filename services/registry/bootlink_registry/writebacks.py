@@ -1,4 +1,4 @@
-"""What block stores hold of clients' writes: asked, brought back at a reboot's undo, and thrown away when it is due.
+"""What block stores hold of clients' writes: asked, and thrown away when it is due.
 
 What is not needed any more (after a commit, an abandoned branch, a rebase) is a row in the transaction that made it so,
 since a client that runs holds it and a block store may be away; `Reclaim` asks until it is gone.
@@ -23,7 +23,6 @@ from bootlink_events.commands import (
     DropWriteback,
     ExportedLayer,
     ListWritebacks,
-    RestoreWriteback,
     WritebackItem,
 )
 from bootlink_registry import outbox, removal
@@ -51,7 +50,7 @@ async def held_of(bus: Bus, mac: str, *, home: str | None = None) -> list[Held]:
     try:
         answers = await rpc.call_all(bus, BLOCKSTORE, ListWritebacks(mac=mac))
     except BusUnavailable as error:
-        raise _away(str(error)) from error
+        raise away(str(error)) from error
     held = [
         Held(node, item)
         for node, answer in answers.items()
@@ -60,7 +59,7 @@ async def held_of(bus: Bus, mac: str, *, home: str | None = None) -> list[Held]:
     ]
     silent = [answer for answer in answers.values() if isinstance(answer, CommandError)]
     if not held and (silent or not answers):
-        raise _away(silent[0].detail if silent else "none has announced itself")
+        raise away(silent[0].detail if silent else "none has announced itself")
     if home is not None and not isinstance(answers.get(home), Answer):
         raise Problem(
             503,
@@ -71,7 +70,8 @@ async def held_of(bus: Bus, mac: str, *, home: str | None = None) -> list[Held]:
     return sorted(newest, key=lambda one: home not in (None, one.node))
 
 
-def _away(why: str) -> Problem:
+def away(why: str) -> Problem:
+    """No block store could be asked."""
     return Problem(
         503,
         f"no block store can be asked what it holds: {why}",
@@ -82,32 +82,6 @@ def _away(why: str) -> Problem:
 def refused(error: CommandError) -> Problem:
     """What a block store says to a command, as an answer to a request."""
     return Problem(409 if error.cause == "refused" else 503, error.detail, error.remedy)
-
-
-async def undo_reboot(bus: Bus, mac: str, name: str, boot_id: BootId | None) -> list[Held]:
-    """Give the client's next boot back what it wrote in the boot that was discarded last, or in `boot_id`.
-
-    Problem if there is nothing of it any more.
-    """
-    held = [one for one in await held_of(bus, mac) if one.item.state in ("discarded", "outlived")]
-    found = [one for one in held if boot_id is None or one.item.boot_id == boot_id]
-    if not found:
-        if boot_id is None:
-            raise not_found(
-                f"nothing that {name} wrote and lost at a restart is held any more",
-                "how long it is held is set where the block store runs; `bootlink client writebacks` shows what is",
-            )
-        raise not_found(
-            f"what {name} wrote in boot {boot_id} is held no more",
-            f"bootlink client writebacks {name} shows what can come back",
-        )
-    try:
-        answer = await rpc.call(bus, BLOCKSTORE, found[0].node, RestoreWriteback(mac=mac, boot_id=boot_id))
-    except CommandError as error:
-        raise refused(error) from error
-    except BusUnavailable as error:
-        raise _away(str(error)) from error
-    return [Held(found[0].node, item) for item in answer.items]
 
 
 def require_off(held: list[Held], name: str, what: str) -> None:

@@ -13,7 +13,7 @@ from bootlink_blockstore.holdings import Holdings
 from bootlink_blockstore.reclaim import NOTHING, Retention, due
 from bootlink_blockstore.writeback import Manifest, Writebacks, write_manifest
 from bootlink_events import BootId, WritebackDiscarded, WritebackRestored
-from bootlink_events.commands import DropWriteback, ListLasting, ListWritebacks, RestoreWriteback
+from bootlink_events.commands import ContentLayers, DropWriteback, ListLasting, ListWritebacks, RestoreWriteback
 from bootlink_runtime import CommandError
 from bootlink_wire.iscsi_pdu import LoginStatus
 from lab.blockstore import MAC, Plans, Policy, identity, make_image, plan
@@ -269,6 +269,28 @@ async def test_a_merge_of_layers_below_loses_no_kept_writeback(tmp_path: Path) -
         base.rename(tmp_path / "base.away")  # and the former layers may go
         assert await read(await home.login(identity(boot_id(1)))) == b"K" * 512
         (tmp_path / "base.away").rename(base)
+
+
+async def test_what_was_discarded_comes_back_on_merged_layers_where_the_former_ones_are_gone(tmp_path: Path) -> None:
+    """By then the client boots something else, so that its plan does not say where the content lies."""
+    base, other = make_image(tmp_path / "old.img", 1 << 20), make_image(tmp_path / "other.img", 1 << 20)
+    merged = tmp_path / "merged.img"
+    merged.write_bytes(base.read_bytes())
+    plans, lost = Plans({MAC: plan(base, content="win11-7")}), boot_id(3)
+    now = ContentLayers(content="win11-7.0", layers=plan(merged).disks[0].layers)
+    async with house(tmp_path, plans) as home:
+        await write(await home.login(identity(lost)), b"f" * 512)
+        plans[MAC] = plan(other, content="linux-1")
+        await home.login(identity(boot_id(2)))
+        base.unlink()
+        with pytest.raises(CommandError, match="cannot come back"):
+            await home.ask(RestoreWriteback(mac=MAC))
+        (item,) = (await home.ask(RestoreWriteback(mac=MAC, stacks=(now,)))).items
+        assert (item.boot_id, item.returning) == (lost, True)
+    async with house(tmp_path, plans) as home:  # it outlives a restart of the service
+        boot = await home.login(identity(boot_id(1)))
+        assert await read(boot) == b"f" * 512
+        assert await read(boot, at=4096) == merged.read_bytes()[4096:4608]
 
 
 async def test_a_running_boot_finds_its_disk_after_a_merge_and_a_restart(tmp_path: Path) -> None:

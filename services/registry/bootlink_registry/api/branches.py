@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from bootlink_events import BootId
-from bootlink_registry import branches, commits, writebacks
+from bootlink_registry import branches, commits, undo, writebacks
 from bootlink_registry.api.context import PAGE, After, Changing, Context, Limit, Registry
 from bootlink_registry.api.jobs import accepted
 from bootlink_registry.api.models.base import Page
@@ -124,7 +124,7 @@ async def undo_reboot(name_or_mac: str, body: BootToUndo, registry: Registry) ->
     """Give a client's next boot back what it wrote in a boot whose write-back was discarded; what comes back."""
     client = await _client(registry, name_or_mac)
     boot_id = BootId(int=body.boot_id.int) if body.boot_id is not None else None
-    back = await writebacks.undo_reboot(registry.bus, client.mac, client.name, boot_id)
+    back = await undo.undo_reboot(registry.bus, registry.database, client.mac, client.name, boot_id)
     return await _answers(registry, client, back)
 
 
