@@ -24,7 +24,7 @@ MAC = "52:54:00:b0:07:41"
 PROXY = {"BOOTLINK_DHCP_MODE": "proxy"}
 
 
-@pytest.mark.parametrize(("firmware", "server"), [(BIOS, dnsmasq), (UEFI, kea)])
+@pytest.mark.parametrize(("firmware", "server"), [(BIOS, dnsmasq), (UEFI, dnsmasq), (UEFI, kea)])
 async def test_a_pc_boots_from_us_with_the_others_address(
     tmp_path: Path, firmware: Firmware, server: Callable[[Host, Path], AbstractContextManager[Process]]
 ) -> None:
