@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bootlink_dhcp import SERVICE, DhcpSettings, advertiser, server, service, waker, watch
+from bootlink_dhcp import SERVICE, DhcpSettings, advertiser, prober, server, service, waker, watch
 from bootlink_events import (
     PLANS_BUCKET,
     BootAddressed,
@@ -60,6 +60,7 @@ def in_namespace(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
         (service, "find_card"),
         (server, "open_udp"),
         (server, "open_frames"),
+        (prober, "open_arp"),
         (advertiser, "_open"),
         (watch, "open_taps"),
     )

@@ -198,3 +198,25 @@ async def test_a_loader_that_starts_no_pc_is_refused_with_the_reason_and_the_nex
     with server, RawPc(cable, PC) as pc:
         server.logs(f"{snponly} is cut off: it has 1023 bytes of 1024")
         assert (await pc.boot_pass("ovmf")).file.endswith(b"/ipxe.efi")
+
+
+async def test_an_address_that_somebody_has_taken_by_himself_is_not_offered(cable: Cable, tmp_path: Path) -> None:
+    for address in ("10.77.0.20", "10.77.0.21"):
+        command = ["ip", "-n", cable.client, "addr", "add", f"{address}/24", "dev", cable.client_card]
+        subprocess.run(command, check=True, timeout=30)
+    with DhcpProcess(cable, tmp_path, pool="10.77.0.20-10.77.0.23") as server, RawPc(cable, PC) as pc:
+        first = await pc.boot_pass("os")
+        with RawPc(cable, "52:54:00:00:00:02") as another:
+            second = await another.boot_pass("os")
+        server.logs("in use by somebody whom we gave none", times=2)
+    assert [str(ack.yiaddr) for ack in (first, second)] == ["10.77.0.22", "10.77.0.23"]
+
+
+async def test_a_client_that_is_known_does_not_wait_for_a_probe(cable: Cable, tmp_path: Path) -> None:
+    with DhcpProcess(cable, tmp_path, pool="10.77.0.20-10.77.0.20"), RawPc(cable, PC) as pc:
+        first = await pc.boot_pass("os")
+        # It still has the address, and says so: that makes it nobody else's.
+        command = ["ip", "-n", cable.client, "addr", "add", "10.77.0.20/24", "dev", cable.client_card]
+        subprocess.run(command, check=True, timeout=30)
+        again = await pc.boot_pass("ovmf")
+    assert str(first.yiaddr) == str(again.yiaddr) == "10.77.0.20"

@@ -48,6 +48,7 @@ class Decision:
     reply: Reply | None = None
     durable: bool = False  # do not send before everything recorded so far is on disk
     promised: Promise | None = None  # the lease that the reply promises
+    fresh: Promise | None = None  # what is offered to a new client, if nobody else has that address
     events: tuple[EventData, ...] = ()
     withheld: int = 0  # events of an unknown client that went beyond the allowance
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bootlink_runtime import StartupError
+from bootlink_wire import arp
 
 _SIOCGIFFLAGS: Final = 0x8913  # linux/sockios.h
 _SIOCGIFADDR: Final = 0x8915
@@ -190,6 +191,26 @@ def open_taps(card: Card) -> socket.socket:
             return sock
     except PermissionError as error:
         raise StartupError("raw Ethernet frames are not permitted", _PRIVILEGE) from error
+
+
+def open_arp(card: Card) -> socket.socket:
+    """A socket that sends and hears ARP on this card, without its Ethernet header. StartupError if it is forbidden."""
+    try:
+        with _closing_on_error(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:
+            sock.bind((card.name, arp.ETHERTYPE))
+            return sock
+    except PermissionError as error:
+        raise StartupError("raw Ethernet frames are not permitted", _PRIVILEGE) from error
+
+
+def open_icmp(card: Card) -> socket.socket:
+    """A socket that sends and hears ICMP over this card. StartupError if it is forbidden."""
+    try:
+        with _closing_on_error(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, card.name.encode() + b"\0")
+            return sock
+    except PermissionError as error:
+        raise StartupError("ICMP is not permitted", _PRIVILEGE) from error
 
 
 def frame_address(card: Card, mac: bytes) -> tuple[str, int, int, int, bytes]:

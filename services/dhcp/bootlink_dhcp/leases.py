@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
+from itertools import islice
 from typing import Any, Final, Protocol
 
 from bootlink_dhcp.subnet import Subnet
@@ -36,6 +37,7 @@ from bootlink_events import normalise_mac
 
 Record = Callable[[str, Mapping[str, Any] | None], None]
 Owner = Callable[[IPv4Address], str | None]
+InUse = Callable[[IPv4Address, str, float], bool]
 
 OFFER_HOLD: Final = 60.0
 """Seconds an offer is kept: a firmware's whole back-off. Short, because an attacker can ask under many names."""
@@ -80,8 +82,13 @@ class Lease:
 class LeaseTable:
     """The leases of one subnet. Not for use by several threads."""
 
-    def __init__(self, subnet: Subnet, owner: Owner, record: Record, permit: Permit | None = None) -> None:
-        """`owner` tells whose reservation an address is, if it is one. Without a permit everything is permitted."""
+    def __init__(
+        self, subnet: Subnet, owner: Owner, record: Record, permit: Permit | None = None, in_use: InUse | None = None
+    ) -> None:
+        """`owner` tells whose reservation an address is, if it is one. Without a permit everything is permitted.
+        `in_use` tells that somebody else answers for an address, which is then no new client's.
+        """
+        self._in_use = in_use
         self.subnet = subnet
         self._owner = owner
         self._record = record
@@ -132,7 +139,10 @@ class LeaseTable:
         """
         self._expire(now)
         had = self._by_client.get(client)
-        if wanted in self._by_address:  # another client's, maybe idle: not while there are free ones
+        if had is not None and self.spare(had) and self._answered(had, client, now):
+            had = None  # it was offered, and somebody answered for it
+        # Another client's, maybe idle: not while there are free ones.
+        if wanted in self._by_address or (wanted is not None and self._answered(wanted, client, now)):
             wanted = None
         for address in (reserved, had, wanted):
             if address is not None and self.may_use(client, address, now) and self._again(client, address, now):
@@ -144,10 +154,21 @@ class LeaseTable:
             for _ in range(min(len(addresses), MAX_STEPS)):
                 address = next(iter(addresses))
                 kept = known is not None and address in self._by_address and known(self._by_address[address].client)
-                if not kept and self.may_use(client, address, now):
+                if not kept and self.may_use(client, address, now) and not self._answered(address, client, now):
                     return address
                 addresses.move_to_end(address)
         return None
+
+    def _answered(self, address: IPv4Address, client: str, now: float) -> bool:
+        return self._in_use is not None and self._in_use(address, client, now)
+
+    def ahead(self) -> Iterator[IPv4Address]:
+        """The addresses that new clients are offered next, in this order."""
+        return (
+            address
+            for address in islice(self._free, MAX_STEPS)
+            if self._owner(address) is None and (self._permit is None or self._permit.unused(address))
+        )
 
     def _again(self, client: str, address: IPv4Address, now: float) -> bool:
         """Our offer of an address that is the client's already can become a lease."""

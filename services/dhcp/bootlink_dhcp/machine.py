@@ -142,9 +142,11 @@ class DhcpMachine:
             if asked.boot is not None and boot is not None and boot.boot.minted:
                 events = (*events, self._boots.failed(asked.boot, boot.boot, *POOL_EXHAUSTED))
             return Decision("pool_exhausted", events=events)
+        fresh = asked.leases.spare(address) and self._book.reserved(asked.mac) != address
         asked.leases.offer(asked.mac, address, asked.now)
         reply = self._answer(asked, MessageType.OFFER, address, boot)
-        return Decision("discover", self._to_client(asked, reply), events=events)
+        promise = Promise(address, asked.mac, asked.now) if fresh else None
+        return Decision("discover", self._to_client(asked, reply), fresh=promise, events=events)
 
     def _request(self, asked: _Asked) -> Decision:
         packet = asked.packet

@@ -25,6 +25,7 @@ from bootlink_dhcp.interface import Card, frame_address, open_frames, open_udp, 
 from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.ledger import LeaseLedger
 from bootlink_dhcp.machine import POOL_EXHAUSTED
+from bootlink_dhcp.prober import Prober
 from bootlink_events import BootAddressed, BootFailed, BootLoaderChanged, EventData
 from bootlink_runtime import Chassis
 from bootlink_wire import dhcp
@@ -38,6 +39,8 @@ PACKETS_AT_ONCE: Final = 64
 MAX_WAITING: Final = 4096
 """ACKs that wait for the disk: a /20 full of PCs. About 8 MB."""
 OVERHEARD: Final = ("request_for_another_server", "proxy_overheard")  # as the machines count them
+PROBES_AT_ONCE: Final = 64
+"""Offers that wait for a probe; beyond that they go out without one, as a firmware is not to be kept waiting."""
 TIDY_SECONDS: Final = 1.0
 """Longest that a change which nothing waits for stays in memory alone."""
 
@@ -51,6 +54,8 @@ class DhcpServer:
         """Opens the sockets: StartupError if they cannot be had."""
         self._ledger = ledger
         self._confirming: set[asyncio.Task[None]] = set()
+        self._probing: set[asyncio.Task[None]] = set()
+        self.prober: Prober | None = None  # whoever looks whether a new client's address is in use
         self._bus, self._telemetry = chassis.bus, chassis.telemetry
         self._log, self._health = chassis.log, chassis.health
         self._card, self._machine, self._journal = card, machine, journal
@@ -133,7 +138,31 @@ class DhcpServer:
         elif decision.count == "pool_exhausted" and not decision.events:  # else the events' own line says it
             cause, remedy = POOL_EXHAUSTED
             self._log.warning("no address offered", mac=packet.chaddr.hex(":"), cause=cause, remedy=remedy)
-        self.decided(decision)
+        if not self._probes(decision, data):
+            self.decided(decision)
+
+    def _probes(self, decision: Decision, data: bytes) -> bool:
+        """Whether this offer waits until it is known that nobody else has the address."""
+        fresh = decision.fresh
+        if self.prober is None or fresh is None or self.prober.clear(fresh.address):
+            return False
+        if len(self._probing) >= PROBES_AT_ONCE:
+            self._health.count("offered_unprobed")
+            return False
+        task = asyncio.create_task(
+            self._offer_probed(self.prober, decision, fresh, data), name=f"probe {fresh.address}"
+        )
+        self._probing.add(task)
+        task.add_done_callback(self._probing.discard)
+        return True
+
+    async def _offer_probed(self, prober: Prober, decision: Decision, fresh: Promise, data: bytes) -> None:
+        if not await prober.ask(fresh.address, fresh.client):
+            self.decided(decision)
+            return
+        for event in decision.events:
+            self._report(event)
+        self.received(data, time.time())  # there is another address for it
 
     def decided(self, decision: Decision) -> None:
         """Send a decision's reply, and tell its events; now, or once it is on disk."""
@@ -221,7 +250,9 @@ class DhcpServer:
             self._something_to_write.clear()
             await self._flush()
         await self._flush()
-        await asyncio.gather(*self._confirming)
+        for task in self._probing:
+            task.cancel()
+        await asyncio.gather(*self._confirming, *self._probing, return_exceptions=True)
         self._tell()
 
     async def _flush(self) -> None:

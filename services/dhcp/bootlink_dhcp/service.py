@@ -24,6 +24,8 @@ from bootlink_dhcp.leases import LeaseTable, restore
 from bootlink_dhcp.ledger import LeaseLedger
 from bootlink_dhcp.loaders import LOOK_SECONDS, LoaderShelf
 from bootlink_dhcp.machine import DhcpMachine
+from bootlink_dhcp.prober import Prober
+from bootlink_dhcp.probing import Probing
 from bootlink_dhcp.proxy import ProxyMachine
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.server import DhcpServer
@@ -105,17 +107,23 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
     firmware = _firmware(chassis, settings, journal)
     servers = ForeignServers(card.own.ip, settings.known_servers, proxy=settings.mode == "proxy")
     watch = Watch(chassis, card, servers)
-    server, advertiser, promises, waker, binl = None, None, None, None, None
+    server, advertiser, promises, waker, binl, prober = None, None, None, None, None, None
+    probing = Probing()
     try:
         if settings.mode == "auto":
             servers.proxy = await watch.look()
-        machine, leases, ledger = _machine(chassis, settings, subnets, journal, shelf, firmware, proxy=servers.proxy)
+        machine, leases, ledger = _machine(
+            chassis, settings, subnets, journal, shelf, firmware, probing, proxy=servers.proxy
+        )
         server = DhcpServer(chassis, card, machine, journal, ledger, settings.port)
         server.overheard = watch.chosen
         advertiser = _advertiser(chassis, settings, card)
         waker = Waker(card, health=chassis.health, log=chassis.log)
         chassis.serve_commands({WakeClient: waker.wake})
         await _first_write(journal, chassis.data)
+        if leases and settings.probe_addresses:
+            server.prober = prober = Prober(card, leases, probing, health=chassis.health, log=chassis.log)
+            chassis.spawn(prober.run(), name="address probes")
         if ledger is not None:
             chassis.spawn(ledger.run(), name="lease ledger")
             await ledger.first_look(CONNECT_SECONDS, READ_SECONDS)
@@ -150,7 +158,7 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
         chassis.ready()
         await _watch_card(chassis, server)
     finally:
-        for opened in (advertiser, waker, binl, watch):
+        for opened in (advertiser, waker, binl, watch, prober):
             if opened is not None:
                 opened.close()
         if server is not None:
@@ -186,6 +194,7 @@ def _machine(
     journal: Journal,
     shelf: LoaderShelf,
     firmware: FirmwareMemory,
+    probing: Probing,
     *,
     proxy: bool,
 ) -> tuple[Machine, tuple[LeaseTable, ...], LeaseLedger | None]:
@@ -202,7 +211,7 @@ def _machine(
     reservations = Reservations(*subnets)
     ledgers: list[LeaseLedger] = []
     sharing = Sharing(_identity(chassis, journal))
-    leases = tuple(LeaseTable(subnet, reservations.owner, record_lease, sharing) for subnet in subnets)
+    leases = tuple(LeaseTable(subnet, reservations.owner, record_lease, sharing, probing.taken) for subnet in subnets)
     tracker = BootTracker(record_boot)
     book = PlannedClients(chassis.plan_book(), reservations, chassis.log)
     unfit = restore(leases, list(journal.of_kind(_LEASE)), time.time())

@@ -73,6 +73,11 @@ class DhcpSettings(ServiceSettings):
         description="which BOOTP clients (without DHCP) are answered: none, those with a reserved address, or all; "
         "such a client keeps its address for 30 days",
     )
+    probe_addresses: bool = Field(
+        default=True,
+        description="ask by ARP (behind relay agents by ICMP) whether an address is in use before it is "
+        "offered to a new client",
+    )
     gone_servers: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="other dhcp servers on the same pools that are gone for good, as the health check names them, "

@@ -274,3 +274,22 @@ def test_an_address_with_a_live_lease_is_nobody_elses_whatever_happens(steps: li
         live = [address for address, expires in leased.values() if expires > lab.now]
         assert len(live) == len(set(live))
         assert not any(lab.table.may_use(mac(99), address, lab.now) for address in live)
+
+
+def test_an_address_that_another_host_answers_for_is_no_new_clients_and_stays_its_old_ones() -> None:
+    lab = Lab()
+    taken: dict[IPv4Address, str] = {}
+
+    def in_use(address: IPv4Address, client: str, now: float) -> bool:
+        return taken.get(address, client) != client
+
+    lab.table = LeaseTable(lab.subnet, lab.reservations.owner, lab._record, in_use=in_use)
+    assert lab.offer(1) == ip(101)
+    taken[ip(101)] = mac(9)
+    taken[ip(102)] = mac(2)
+    assert lab.offer(1) == ip(103)  # not the one that it was offered before
+    assert lab.offer(2) == ip(102)  # who answers has it already
+    assert lab.lease(3) == ip(104)
+    taken[ip(104)] = mac(9)
+    assert lab.offer(3) == ip(104)  # its lease
+    assert lab.offer(4, wanted=ip(101)) is None
