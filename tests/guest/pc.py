@@ -79,7 +79,7 @@ class PC:
         self.transcript = folder / f"{name}.console"
         self._messages = folder / f"{name}.qemu"
         self._lan = lan
-        self._tap = lan.tap()
+        self.tap = lan.tap()
         self._card = card
         self._firmware = firmware
         self._folder = folder
@@ -112,7 +112,7 @@ class PC:
             *self._lan.command(
                 QEMU, "-name", self.name, "-accel", ACCELERATOR, "-M", "q35", "-m", str(MEMORY), "-uuid", uuid,
                 "-nodefaults", "-no-user-config", "-nographic", "-serial", "stdio", "-monitor", "none",
-                "-netdev", f"tap,id=n0,ifname={self._tap},script=no,downscript=no",
+                "-netdev", f"tap,id=n0,ifname={self.tap},script=no,downscript=no",
                 "-device", f"{self._card},netdev=n0,bootindex=1,mac={self.mac}{self._firmware.card_options}",
                 *self._firmware.arguments(self._folder, self.name),
             ),

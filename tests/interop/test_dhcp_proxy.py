@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
+import json
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -16,19 +17,23 @@ from pathlib import Path
 
 import pytest
 
+from bootlink_dhcp.settings import DEBIAN_LOADERS
 from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
+from guest.firmware import UEFI
 from guest.lan import Lan
+from guest.pc import PC
 from lab.address_server import FIRST, LAST, Host, dnsmasq, kea
 from lab.dhcp_client import Firmware, discover, request, with_options
 from lab.loaders import put_loaders
-from lab.netns import entered, tool
+from lab.netns import entered
 from lab.process import Process
 from lab.raw_pc import RawPc
 from lab.sniffer import Sniffer
 
-PC = "52:54:00:12:34:56"
+MAC = "52:54:00:12:34:56"
+SHIM = Path("/usr/lib/shim/shimx64.efi")
 US, OTHER = IPv4Address("10.77.0.1"), "10.77.0.2/24"
 AddressServer = Callable[[Host, Path], AbstractContextManager[Process]]
 
@@ -75,8 +80,8 @@ def proxy(lan: Lan, folder: Path, **settings: str) -> Service:
 
 async def boot_pass(pc: RawPc, firmware: Firmware, xid: int) -> tuple[DhcpPacket, DhcpPacket]:
     """Both servers' OFFERs, put together as firmware does it, and the other's ACK. Returns our OFFER and the ACK."""
-    asked = discover(firmware, PC, xid)
-    offers = await pc.answers(asked)
+    asked = discover(firmware, MAC, xid)
+    offers = await pc.answers(asked, count=2)
     (ours,) = [offer for offer in offers if offer.yiaddr == NO_ADDRESS]
     (theirs,) = [offer for offer in offers if offer.yiaddr != NO_ADDRESS]
     assert ours.get(opt.SERVER_ID) == US
@@ -94,7 +99,7 @@ async def test_a_pc_gets_its_address_from_the_other_and_its_boot_files_from_us(
     with contextlib.ExitStack() as stack:
         stack.enter_context(server(stack.enter_context(Host(lan, OTHER)), tmp_path / "other"))
         ours = stack.enter_context(proxy(lan, tmp_path))
-        with RawPc(stack.enter_context(Host(lan)), PC) as pc:
+        with RawPc(stack.enter_context(Host(lan)), MAC) as pc:
             loader, first = await boot_pass(pc, "ovmf", 1)
             script, second = await boot_pass(pc, "ipxe", 2)
             assert IPv4Address(FIRST) <= first.yiaddr == second.yiaddr <= IPv4Address(LAST)
@@ -111,9 +116,9 @@ async def test_an_operating_system_is_left_to_the_other_server(lan: Lan, tmp_pat
         Host(lan) as desk,
         dnsmasq(other, tmp_path / "other"),
         proxy(lan, tmp_path),
-        RawPc(desk, PC) as pc,
+        RawPc(desk, MAC) as pc,
     ):
-        offers = await pc.answers(discover("os", PC, 1))
+        offers = await pc.answers(discover("os", MAC, 1), count=2, seconds=2)
     assert [offer.get(opt.SERVER_ID) for offer in offers] == [IPv4Address("10.77.0.2")]
 
 
@@ -125,7 +130,7 @@ async def test_port_4011_answers_to_the_port_that_asked(lan: Lan, tmp_path: Path
         with sock:
             sock.bind(("10.77.0.50", port))
             asked = with_options(
-                replace(discover("ovmf", PC, 7), ciaddr=IPv4Address("10.77.0.50")),
+                replace(discover("ovmf", MAC, 7), ciaddr=IPv4Address("10.77.0.50")),
                 opt.MESSAGE_TYPE.encode(MessageType.REQUEST),
             )
             sock.sendto(dhcp.encode(asked), ("10.77.0.1", 4011))
@@ -144,9 +149,9 @@ async def test_auto_is_what_is_missing(lan: Lan, tmp_path: Path, there: bool) ->
             stack.enter_context(dnsmasq(stack.enter_context(Host(lan, OTHER)), tmp_path / "other"))
         loaders = str(put_loaders(tmp_path / "loaders"))
         ours = stack.enter_context(Service(lan, tmp_path, mode="auto", loaders=loaders))
-        pc = stack.enter_context(RawPc(stack.enter_context(Host(lan)), PC))
+        pc = stack.enter_context(RawPc(stack.enter_context(Host(lan)), MAC))
         await ours.logs('"serving"', f'"mode": "{"proxy" if there else "server"}"')
-        offers = await pc.answers(discover("ovmf", PC, 1))
+        offers = await pc.answers(discover("ovmf", MAC, 1), count=2, seconds=10 if there else 1)
         assert {(offer.get(opt.SERVER_ID), bool(offer.file), offer.yiaddr != NO_ADDRESS) for offer in offers} == (
             {(US, True, False), (IPv4Address("10.77.0.2"), False, True)} if there else {(US, True, True)}
         )
@@ -180,31 +185,41 @@ async def test_port_4011_that_is_taken_is_said_with_who_has_it(lan: Lan, tmp_pat
             proxy(lan, tmp_path).__enter__()
 
 
-async def test_the_rom_of_a_bios_pc_takes_both_servers_offers_and_asks_for_its_script(lan: Lan, tmp_path: Path) -> None:
-    """QEMU's PXE ROM, which is iPXE of 2019: loader and script come from us, the address from dnsmasq."""
+async def test_ovmf_takes_the_other_shape_too_asks_port_4011_and_starts_a_shim_and_what_lies_beside_it(
+    lan: Lan, tmp_path: Path
+) -> None:
+    """Debian's shim, which loads grubx64.efi from where it came from. Secure Boot is off: nobody has signed this iPXE.
+
+    The first shape, which real firmware is offered first, is in tests/e2e/test_proxy.py.
+    """
+    own = tmp_path / "data" / "tftp" / "loaders"
+    own.mkdir(parents=True)
+    shutil.copy(SHIM, own / "shimx64.efi")
+    shutil.copy(DEBIAN_LOADERS / "snponly.efi", own / "grubx64.efi")
+    rules = json.dumps([{"arch": "uefi-x64", "loaders": ["shimx64.efi"]}])
+    learned = {"among": [], "at": 0, "failed": 0, "shape": "binl", "proved": True}
+    (tmp_path / "data" / "dhcp").mkdir()
+    (tmp_path / "data" / "dhcp" / "leases.jsonl").write_text(json.dumps(["firmware", MAC, learned]) + "\n")
     with Host(lan, OTHER) as other, dnsmasq(other, tmp_path / "other"), contextlib.ExitStack() as stack:
-        stack.enter_context(Service(lan, tmp_path, mode="proxy"))
-        stack.enter_context(Service(lan, tmp_path, "tftp"))
-        card = lan.tap()
-        sniffer = stack.enter_context(Sniffer(lan.namespace, card))
-        process = await asyncio.create_subprocess_exec(
-            *lan.command(
-                *(tool("qemu-system-x86_64", "qemu-system-x86 ipxe-qemu seabios"), "-accel", "tcg", "-M", "q35"),
-                *("-m", "256", "-display", "none", "-serial", "none", "-monitor", "none"),
-                *("-netdev", f"tap,id=n0,ifname={card},script=no,downscript=no"),
-                *("-device", f"virtio-net-pci,netdev=n0,bootindex=1,mac={PC}"),
-            ),
-            stdin=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            asked = await sniffer.hears(lambda one: bool(one.file and one.file.endswith(".ipxe")), seconds=90)
-        finally:
-            process.kill()
-            await process.wait()
+        stack.enter_context(Service(lan, tmp_path, mode="proxy", loader_rules=rules))
+        tftp = stack.enter_context(Service(lan, tmp_path, "tftp"))
+        pc = PC(lan, MAC, tmp_path, firmware=UEFI)
+        sniffer = stack.enter_context(Sniffer(lan.namespace, pc.tap))
+        async with pc:
+            await pc.power_on()
+            asked = await sniffer.hears(lambda one: bool(one.file and one.file.endswith(".ipxe")), seconds=120)
         files = [one.file for one in sniffer.datagrams if one.file]
-        acks = sniffer.said(MessageType.ACK)
+        offers = [one.dhcp for one in sniffer.said(MessageType.OFFER) if one.source == US]
+        questions = [one for one in sniffer.said(MessageType.REQUEST) if one.target_port == 4011]
     assert asked.file is not None
-    boot_id = asked.file.split("/")[1]
-    assert [name for name, _ in itertools.groupby(files)] == [f"boot/{boot_id}/undionly.kpxe", asked.file]
-    assert {str(ack.source) for ack in acks} == {"10.77.0.2"}
-    assert str(asked.source) in {str(ack.dhcp.yiaddr) for ack in acks if ack.dhcp is not None}
+    folder = asked.file.rpartition("/")[0]
+    assert list(dict.fromkeys(files)) == [
+        f"{folder}/shimx64.efi",
+        *(f"{folder}/{name}" for name in ("revocations_sku.efi", "revocations_sbat.efi", "shim_certificate_0.efi")),
+        f"{folder}/grubx64.efi",
+        asked.file,
+    ]
+    assert offers[0] is not None
+    assert (offers[0].file, offers[0].get(opt.VENDOR_SPECIFIC)) == (b"", None)
+    assert {(str(one.source), one.source_port) for one in questions} == {(str(asked.source), 4011)}
+    assert '"boot failed"' not in tftp.log.read_text(), "what a shim only looks for is not missed"

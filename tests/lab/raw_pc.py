@@ -71,13 +71,13 @@ class RawPc:
         except TimeoutError:
             return None
 
-    async def answers(self, packet: DhcpPacket, *, seconds: float = 2.0) -> list[DhcpPacket]:
-        """Send, and wait; all that was answered, by whomever."""
+    async def answers(self, packet: DhcpPacket, *, count: int, seconds: float = 10.0) -> list[DhcpPacket]:
+        """Send, and wait; what was answered, by whomever, until there are so many or the time is over."""
         self.send(dhcp.encode(packet))
         found: list[DhcpPacket] = []
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while True:
+                while len(found) < count:
                     reply = await self._receive()
                     if reply is not None and reply.xid == packet.xid and reply.op == dhcp.BOOTREPLY:
                         found.append(reply)

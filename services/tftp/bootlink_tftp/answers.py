@@ -123,7 +123,8 @@ class Answers:
         except FileMissing as error:
             self._log.info("file missing", file=name.text, peer=peer)
             remedy = f"put it into {self._folders.roots[0]}, or, if it is one of Debian's: apt install ipxe"
-            self._tell(name, peer, f"the loader {name.text} is missing on the boot server", remedy)
+            if not name.optional:
+                self._tell(name, peer, f"the loader {name.text} is missing on the boot server", remedy)
             raise NotFound(f"no file {name.text} here") from error
         if isinstance(found, OpenFile):
             return Answer(name.text, b"", name.boot_id, opened=found)

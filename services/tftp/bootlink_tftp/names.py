@@ -29,6 +29,8 @@ DEPTH_MAX: Final = 8  # segments: loader folders are shallow
 
 _TOKEN_FILE: Final = re.compile(r"([0-9a-f]{2}(?:-[0-9a-f]{2}){5})(?:\.([a-z]{1,16})(?:\.([a-z0-9.-]{1,63}))?)?\.ipxe")
 _AUTOEXEC: Final = "autoexec.ipxe"
+_LOOKED_FOR: Final = re.compile(r"revocations(?:_sku|_sbat)?\.efi|shim_certificate_\d+\.efi")
+"""What Secure Boot's shim looks for beside itself, and goes on without (measured, shim 16.1)."""
 
 
 class NameRefused(ValueError):
@@ -45,6 +47,11 @@ class LoaderName:
     @property
     def text(self) -> str:
         return "/".join(self.path)
+
+    @property
+    def optional(self) -> bool:
+        """Whoever asks for it boots without it, too."""
+        return _LOOKED_FOR.fullmatch(self.path[-1]) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,3 +159,18 @@ def test_autoexec_keeps_the_boot_it_was_asked_in() -> None:
 
 def test_something_that_is_no_boot_id_is_a_folder_of_the_administrators() -> None:
     assert read(b"boot/grub/grub.cfg") == LoaderName(("boot", "grub", "grub.cfg"))
+
+
+@pytest.mark.parametrize(
+    ("name", "optional"),
+    [
+        (b"shim_certificate_0.efi", True),
+        (b"revocations_sbat.efi", True),
+        (b"grubx64.efi", False),
+        (b"revocations_sbat.efi/x", False),
+    ],
+)
+def test_what_a_shim_only_looks_for_is_known(name: bytes, optional: bool) -> None:
+    found = read(b"boot/01a206db-1111-7222-8333-444444444444/" + name)
+    assert isinstance(found, LoaderName)
+    assert found.optional is optional
