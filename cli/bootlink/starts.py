@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -16,6 +16,8 @@ class Boot(StrEnum):
     shell = "shell"
     kernel = "kernel"
 
+
+NO_DISK: Final = {"mode": "none"}  # as `start` of a request
 
 BootOption = Annotated[
     Boot,
@@ -71,6 +73,8 @@ def told(start: dict[str, Any] | None) -> str | None:
     if start is None:
         return None
     match start["mode"]:
+        case "none":
+            return "no disk"
         case "local":
             return "its own disk"
         case "shell":

@@ -69,6 +69,28 @@ async def test_each_disk_of_a_client_has_a_link_of_its_own(room: Registry) -> No
     assert "no link of its own for LUN 3" in told["detail"]
 
 
+async def test_one_client_can_be_without_a_disk_that_everybody_else_has(room: Registry) -> None:
+    await room.link("default", "", "tools", lun=1)
+    none: dict[str, Any] = {"scope": "client", "name": "pc-07", "lun": 1, "start": {"mode": "none"}}
+    answer = await room.http.put("/v1/links", json=none)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["image"], answer.json()["start"]["mode"]) == (None, "none")
+    assert await disks(room) == [(0, "default", "win11")]
+    wrong = problem(await room.http.put("/v1/links", json=none | {"lun": 0}), 422)
+    assert "further disk" in wrong["detail"]
+    problem(await room.http.put("/v1/links", json=none | {"image": "tools"}), 422)
+    problem(await room.http.put("/v1/links", json=none | {"start": {"mode": "none", "keep_san": True}}), 422)
+    offered = {"entries": [{"name": "nothing", "start": {"mode": "none"}}]}
+    problem(await room.http.put("/v1/menus/default", json=offered), 422)
+    exported = (await room.http.get("/v1/roster", params={"format": "csv"})).text
+    assert exported.splitlines()[1].endswith(",1=none")
+    assert (await room.http.delete("/v1/links/client/pc-07?lun=1")).status_code == 204
+    assert await disks(room) == [(0, "default", "win11"), (1, "default", "tools")]
+    taken = await room.http.post("/v1/roster", json={"format": "csv", "text": exported})
+    assert taken.json()["changed"] == 1, taken.text
+    assert await disks(room) == [(0, "default", "win11")]
+
+
 async def test_a_further_disk_asks_for_no_secret_of_its_own_and_its_number_has_a_limit(room: Registry) -> None:
     body: dict[str, Any] = {"scope": "default", "image": "tools", "lun": 1, "chap": "mutual"}
     assert "LUN 0" in problem(await room.http.put("/v1/links", json=body), 422)["remedy"]

@@ -42,10 +42,10 @@ async def test_a_file_adds_and_changes_clients_and_their_links_and_exports_as_it
     await registry.add_client(B, "pc-2", address="10.0.0.2")
     text = "\n".join(
         [
-            "mac,name,group,address,disabled,note,image,channel,version,policy",
-            f"{A},pc-2,room-1,10.0.0.2,no,by the door,win11,,,keep",
-            f"{B},pc-1,room-1,10.0.0.1,yes,,,,,",
-            f"{C},,,,,new,win11,,1,",
+            "mac,name,group,address,disabled,note,image,channel,version,policy,disks",
+            f"{A},pc-2,room-1,10.0.0.2,no,by the door,win11,,,keep,1=win11:1/keep 3=none",
+            f"{B},pc-1,room-1,10.0.0.1,yes,,,,,,2=win11",
+            f"{C},,,,,new,win11,,1,,",
         ]
     )
     looked = await take_in(registry, text, dry_run=True)
@@ -59,9 +59,12 @@ async def test_a_file_adds_and_changes_clients_and_their_links_and_exports_as_it
         (B, "pc-1", "room-1", "10.0.0.1", True, ""),
         (A, "pc-2", "room-1", "10.0.0.2", False, "by the door"),
     ]
-    assert [(k["name"], k["channel"], k["version"], k["policy"]) for k in links] == [
-        ("pc-2", "production", None, "keep"),
-        ("pc-001", None, 1, "discard"),
+    assert [(k["name"], k["lun"], k["image"], k["channel"], k["version"], k["policy"]) for k in links] == [
+        ("pc-2", 0, "win11", "production", None, "keep"),
+        ("pc-2", 1, "win11", None, 1, "keep"),
+        ("pc-2", 3, None, None, None, "discard"),
+        ("pc-1", 2, "win11", "production", None, "discard"),
+        ("pc-001", 0, "win11", None, 1, "discard"),
     ]
     for form, media in (("csv", "text/csv"), ("yaml", "application/yaml")):
         exported = await registry.http.get("/v1/roster", params={"format": form})
@@ -69,8 +72,8 @@ async def test_a_file_adds_and_changes_clients_and_their_links_and_exports_as_it
         again = await take_in(registry, exported.text, form)
         assert again == {"added": 0, "changed": 0, "unchanged": 3, "dry_run": False}
     assert await state(registry) == (clients, links)
-    assert (await take_in(registry, f"mac,image\n{A},\n"))["changed"] == 1
-    assert [link["name"] for link in (await state(registry))[1]] == ["pc-001"]
+    assert (await take_in(registry, f"mac,image,disks\n{A},,3=none\n{B},,\n"))["changed"] == 2
+    assert [(link["name"], link["lun"]) for link in (await state(registry))[1]] == [("pc-2", 3), ("pc-001", 0)]
 
 
 async def test_what_pcs_start_with_is_exported_and_imported(registry: Registry) -> None:

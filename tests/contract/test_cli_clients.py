@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -101,6 +102,13 @@ async def test_a_further_disk_is_linked_shown_and_taken_away(run: Run) -> None:
     assert "games:production (version 1), policy discard" in shown
     assert (await query(run, "link", "show", *games))["image"] == "games"
     assert [link["lun"] for link in await query(run, "link", "list")] == [0, 1]
+    without = ("link", "set", "pc-1", "--lun", "1", "--no-disk")
+    assert "no disk" in await run(*without)
+    assert "games" not in await run("client", "show", "pc-1")
+    assert re.search(r"client pc-1 +1 +no disk", await run("link", "list"))
+    assert "leave games out" in await run(*without, "games", fails=2)
+    assert "as in --lun 1" in await run("link", "set", "pc-1", "--no-disk", fails=2)
+    await run("link", "remove", "pc-1", "--lun", "1")
     assert "group room-1, LUN 1" in await run("link", "remove", *games)
     assert "group room-1 has no link for LUN 1" in await run("link", "remove", *games, fails=1)
     assert "default, LUN 0" in await run("link", "remove", "--default")
@@ -202,7 +210,7 @@ async def test_a_roster_is_exported_changed_and_imported_again(run: Run, tmp_pat
     answer = await query(run, "client", "import", str(file))
     assert answer == {"added": 1, "changed": 1, "unchanged": 1, "dry_run": False}
     csv = await run("client", "export")
-    assert f"\n{A},desk-1,room-1,,no,,,,,,\n" in csv
+    assert f"\n{A},desk-1,room-1,,no,,,,,,,,\n" in csv
     bad = tmp_path / "bad.csv"
     bad.write_text(f"mac,name\n{A},pc 1\n{B},desk-1\nx,y\n")
     told = await run("client", "import", str(bad), fails=1)

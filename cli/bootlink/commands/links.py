@@ -56,6 +56,9 @@ def set_link(
     ] = Chap.off,
     version: Annotated[int | None, typer.Option(help="Pin this version instead of a channel.", min=1)] = None,
     lun: Lun = 0,
+    no_disk: Annotated[
+        bool, typer.Option("--no-disk", help="No such disk (--lun 1 and up), whatever other links give.")
+    ] = False,
     boot: starts.BootOption = starts.Boot.disk,
     kernel: starts.Kernel = "",
     initrd: starts.Initrd = None,
@@ -67,13 +70,21 @@ def set_link(
     """Link a client, a --group or the --default to an image, from the next boot on.
 
     The channel is production unless another is named: bootlink link set pc-07 win11:test. A further disk beside the one
-    that is booted: bootlink link set --default games --lun 1. Without an image: bootlink link set pc-07 --boot local
+    that is booted: bootlink link set --default games --lun 1; and none for one PC:
+    bootlink link set pc-07 --lun 1 --no-disk. Without an image: bootlink link set pc-07 --boot local
     """
     scope, name, rest = _whose(words or [], group, default=default)
-    start = starts.wish(boot, kernel=kernel, initrds=initrd, arguments=arguments, filename=filename, keep_san=keep_san)
+    if no_disk and not lun:
+        raise typer.BadParameter("--no-disk is for a further disk: name it, as in --lun 1")
+    start = (
+        starts.NO_DISK
+        if no_disk
+        else starts.wish(boot, kernel=kernel, initrds=initrd, arguments=arguments, filename=filename, keep_san=keep_san)
+    )
     if starts.without_disk(start):
         if rest:
-            raise typer.BadParameter(f"--boot {boot} boots no image: leave {rest[0]} out")
+            how = "--no-disk names" if no_disk else f"--boot {boot} boots"
+            raise typer.BadParameter(f"{how} no image: leave {rest[0]} out")
         wanted: dict[str, Any] = {"version": version}
     elif len(rest) != 1:
         raise typer.BadParameter("name one image: bootlink link set (CLIENT | --group G | --default) IMAGE")

@@ -32,7 +32,7 @@ Chap = Literal["off", "one-way", "mutual"]
 RefusalCause = Literal[
     "no_link", "image_missing", "no_blockstore", "disabled", "shared_spindle", "disk_full", "home_away"
 ]
-StartMode = Literal["disk", "local", "shell", "kernel"]
+StartMode = Literal["disk", "local", "shell", "kernel", "none"]
 
 
 class _Plan(BaseModel):
@@ -71,7 +71,8 @@ class Start(_Plan):
 
     mode: StartMode = Field(
         default="disk",
-        description="local: what its own disk holds; shell: iPXE's command line; kernel: a Linux kernel and no disk",
+        description="local: what its own disk holds; shell: iPXE's command line; kernel: a Linux kernel and no disk. "
+        "none is in no plan: a link of a further disk (LUN 1 and up) says by it that there is none",
     )
     file: str = Field(default="", description="the EFI program on the disk that UEFI starts; empty: its default")
     keep_san: bool = Field(

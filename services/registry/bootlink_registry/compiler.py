@@ -52,7 +52,13 @@ from bootlink_registry.catalogue import (
 BOOT_LUN = 0
 DISKS_REMEMBERED: Final = 2_000  # thousands of clients share a few hundred disks; some KB each
 # What a menu shows for a start without an image, where it was given no title.
-TITLES: Final[Mapping[StartMode, str]] = {"local": "Own disk", "shell": "iPXE shell", "kernel": "Linux", "disk": ""}
+TITLES: Final[Mapping[StartMode, str]] = {
+    "local": "Own disk",
+    "shell": "iPXE shell",
+    "kernel": "Linux",
+    "disk": "",
+    "none": "",
+}
 _NO_LINKS: Mapping[int, Link] = {}
 _GROUPLESS: Final = GroupSettings()
 
@@ -62,7 +68,12 @@ def disks_of(catalogue: Catalogue, client: Client) -> dict[int, Link]:
     links = catalogue.links
     of_group = links.get(("group", client.group), _NO_LINKS) if client.group is not None else _NO_LINKS
     found = {**links.get(("default", ""), _NO_LINKS), **of_group, **links.get(("client", client.mac), _NO_LINKS)}
-    return {lun: found[lun] for lun in sorted(found)}
+    return {lun: found[lun] for lun in sorted(found) if not _no_disk(found[lun])}
+
+
+def _no_disk(link: Link) -> bool:
+    """Whether a link says that there is no such disk, where another link would give one."""
+    return link.start is not None and link.start.mode == "none"
 
 
 def resolve(catalogue: Catalogue, client: Client) -> Link | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bootlink_events import Start, from_disk
-from bootlink_registry import clients, links, outbox, rows, starts
+from bootlink_registry import clients, further_disks, links, outbox, rows, starts
 from bootlink_registry.catalogue import DEFAULT_CHANNEL, Client, Link
 from bootlink_registry.clients import Change, ClientRow
 from bootlink_registry.database import Connection
@@ -34,6 +34,7 @@ class Known:
     images: frozenset[str]
     channels: frozenset[tuple[str, str]]
     versions: frozenset[tuple[str, int]]
+    further: Mapping[str, Mapping[int, Link]] = field(default_factory=dict)  # own links for other LUNs, by MAC address
 
 
 @dataclass(slots=True)
@@ -88,7 +89,16 @@ async def export_rows(connection: Connection) -> list[dict[str, Any]]:
         ORDER BY c.name
         """
     )
-    return [{**row, "boot": starts.written(starts.start_of(row)) if row["boot"] is not None else ""} for row in found]
+    others = await connection.fetch("SELECT * FROM links WHERE scope = 'client' AND lun > 0")
+    further = _further([rows.link_of(row) for row in others])
+    return [
+        {
+            **row,
+            "boot": starts.written(starts.start_of(row)) if row["boot"] is not None else "",
+            "disks": further_disks.write(further.get(row["mac"], {}).values()),
+        }
+        for row in found
+    ]
 
 
 def make_plan(lines: Sequence[Line], known: Known) -> Plan:
@@ -108,7 +118,7 @@ def make_plan(lines: Sequence[Line], known: Known) -> Plan:
         after = dataclasses.replace(before, **given, name=row.name or before.name)
         note = row.note if "note" in row.model_fields_set or held is None else held.note
         wanted.append((line.number, after))
-        relinked = _plan_link(plan, line, known)
+        relinked = _plan_link(plan, line, known) | _plan_further(plan, line, known)
         if held is None:
             plan.added.append((after, note))
         elif (after, note) != (before, held.note):
@@ -160,30 +170,74 @@ def _plan_link(plan: Plan, line: Line, known: Known) -> bool:
         )
     elif (wrong := starts.problem_with(start, image=image, lun=0, policy=link.policy, chap=link.chap)) is not None:
         plan.wrong.append(Wrong(line.number, f"boot: {wrong[0]}; {wrong[1]}"))
-    elif image and image not in known.images:
-        plan.wrong.append(Wrong(line.number, f"image: there is no image {row.image!r}"))
-    elif channel is not None and (image, channel) not in known.channels:
-        plan.wrong.append(Wrong(line.number, f"channel: image {row.image} has no channel {channel!r}"))
-    elif row.version is not None and (image, row.version) not in known.versions:
-        plan.wrong.append(Wrong(line.number, f"version: image {row.image} has no version {row.version}"))
+    elif missing := _missing(link, known):
+        plan.wrong.append(Wrong(line.number, missing))
     else:
         plan.linked.append(link)
     return True
 
 
+def _plan_further(plan: Plan, line: Line, known: Known) -> bool:
+    """What becomes of a client's own links for further disks. True if anything does."""
+    row = line.row
+    if "disks" not in row.model_fields_set:
+        return False
+    held = known.further.get(row.mac, {})
+    wanted = {link.lun: link for link in row.further()}
+    changed = False
+    for lun in sorted(held.keys() | wanted.keys()):
+        now, link = held.get(lun), wanted.get(lun)
+        if now is not None and link is not None:
+            link = dataclasses.replace(link, own_layer=now.own_layer)  # of which a file says nothing
+        if link == now:
+            continue
+        changed = True
+        if now is not None and now.own_layer:
+            why = "has a layer of its own: change that by `bootlink link rebase`"
+            plan.wrong.append(Wrong(line.number, f"disks: LUN {lun} of {row.mac} {why}"))
+        elif link is None and now is not None:
+            plan.unlinked.append(now)
+        elif link is not None and (missing := _missing(link, known)):
+            plan.wrong.append(Wrong(line.number, f"disks: LUN {lun}: {missing.partition(': ')[2]}"))
+        elif link is not None:
+            plan.linked.append(link)
+    return changed
+
+
+def _missing(link: Link, known: Known) -> str:
+    """What is not there of what a link names, with the column that names it; empty if all is."""
+    if link.image and link.image not in known.images:
+        return f"image: there is no image {link.image!r}"
+    if link.channel is not None and (link.image, link.channel) not in known.channels:
+        return f"channel: image {link.image} has no channel {link.channel!r}"
+    if link.version is not None and (link.image, link.version) not in known.versions:
+        return f"version: image {link.image} has no version {link.version}"
+    return ""
+
+
 async def _known(connection: Connection) -> Known:
     held = await connection.fetch("SELECT * FROM clients")
-    own = await connection.fetch("SELECT * FROM links WHERE scope = 'client' AND lun = 0")
+    own = [rows.link_of(row) for row in await connection.fetch("SELECT * FROM links WHERE scope = 'client'")]
     images = await connection.fetch("SELECT name FROM images FOR KEY SHARE")
     channels = await connection.fetch("SELECT image, name FROM channels")
     versions = await connection.fetch("SELECT image, number FROM versions")
     return Known(
         clients={row["mac"]: ClientRow.of(row) for row in held},
-        links={row["key"]: rows.link_of(row) for row in own},
+        links={link.key: link for link in own if link.lun == 0},
+        further=_further(own),
         images=frozenset(row["name"] for row in images),
         channels=frozenset((row["image"], row["name"]) for row in channels),
         versions=frozenset((row["image"], row["number"]) for row in versions),
     )
+
+
+def _further(own: Sequence[Link]) -> dict[str, dict[int, Link]]:
+    """Of these links those for further disks, by MAC address and LUN."""
+    found: dict[str, dict[int, Link]] = {}
+    for link in own:
+        if link.lun:
+            found.setdefault(link.key, {})[link.lun] = link
+    return found
 
 
 async def _write(connection: Connection, plan: Plan, known: Known, pattern: str, author: str, source: str) -> None:
@@ -266,19 +320,24 @@ def _start_columns(wanted: Sequence[Start | None]) -> list[list[Any]]:
 async def _write_links(connection: Connection, plan: Plan, called: Mapping[str, str], author: str, source: str) -> None:
     """Write own links, and tell of them; their boot menus stay, or go with them."""
     await connection.execute(
-        "DELETE FROM links WHERE scope = 'client' AND lun = 0 AND key = ANY($1::text[])",
+        """
+        DELETE FROM links l USING unnest($1::text[], $2::integer[]) AS gone (key, lun)
+        WHERE l.scope = 'client' AND l.key = gone.key AND l.lun = gone.lun
+        """,
         [link.key for link in plan.unlinked],
+        [link.lun for link in plan.unlinked],
     )
     await connection.execute(
         """
-        INSERT INTO links (scope, key, image, channel, version, policy, chap,
+        INSERT INTO links (scope, key, lun, image, channel, version, policy, chap,
             boot, boot_file, keep_san, kernel, initrds, arguments)
-        SELECT 'client', key, image, channel, version, policy, chap, boot, boot_file, keep_san, kernel,
+        SELECT 'client', key, lun, image, channel, version, policy, chap, boot, boot_file, keep_san, kernel,
             -- arrays of arrays must be square: the initrds travel as text
             coalesce(string_to_array(nullif(initrds, ''), ' '), '{}'), arguments
         FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[],
-            $7::text[], $8::text[], $9::boolean[], $10::text[], $11::text[], $12::text[])
-            AS new (key, image, channel, version, policy, chap, boot, boot_file, keep_san, kernel, initrds, arguments)
+            $7::text[], $8::text[], $9::boolean[], $10::text[], $11::text[], $12::text[], $13::integer[])
+            AS new (key, image, channel, version, policy, chap, boot, boot_file, keep_san, kernel, initrds, arguments,
+                lun)
         ON CONFLICT (scope, key, lun) DO UPDATE SET image = excluded.image, channel = excluded.channel,
             version = excluded.version, policy = excluded.policy, chap = excluded.chap, boot = excluded.boot,
             boot_file = excluded.boot_file, keep_san = excluded.keep_san, kernel = excluded.kernel,
@@ -291,9 +350,10 @@ async def _write_links(connection: Connection, plan: Plan, called: Mapping[str, 
         [link.policy for link in plan.linked],
         [link.chap for link in plan.linked],
         *_start_columns([link.start for link in plan.linked]),
+        [link.lun for link in plan.linked],
     )
     changed = [(link, False) for link in plan.linked] + [(link, True) for link in plan.unlinked]
-    await outbox.recompile_clients(connection, [link.key for link, _ in changed])
+    await outbox.recompile_clients(connection, list(dict.fromkeys(link.key for link, _ in changed)))
     now = await connection.fetchval("SELECT now()")
     menus: dict[str, list[str]] = {}
     of_menus = "SELECT key, name FROM choices WHERE scope = 'client' AND key = ANY($1::text[]) ORDER BY position"
@@ -302,7 +362,10 @@ async def _write_links(connection: Connection, plan: Plan, called: Mapping[str, 
     for at in range(0, len(changed), EVENTS_AT_ONCE):
         events = [
             links.changed_event(
-                NamedLink(link, called[link.key], now), menus.get(link.key, ()), removed=removed, author=author
+                NamedLink(link, called[link.key], now),
+                () if link.lun else menus.get(link.key, ()),
+                removed=removed,
+                author=author,
             )
             for link, removed in changed[at : at + EVENTS_AT_ONCE]
         ]

@@ -6,6 +6,7 @@ mappings of the same names.
 
     mac, name, group, address, disabled, note     the client
     image, channel, version, policy, chap, boot   its own link for LUN 0; boot: how it starts (see `starts.written`)
+    disks                                         its own links for further LUNs (see `further_disks`)
 
 A column that is not there leaves that of every client as it is; an empty cell takes it away (a name it leaves, or takes
 the next of the enrolment pattern). In YAML, nothing, `~` and `null` are empty.
@@ -32,7 +33,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bootlink_events import Chap, Mac, Start
-from bootlink_registry import starts
+from bootlink_registry import further_disks, starts
+from bootlink_registry.catalogue import Link
 from bootlink_registry.names import ClientAddress, Name, Note
 from bootlink_registry.problems import Problem, invalid, listed
 
@@ -42,6 +44,7 @@ Format = Literal["csv", "yaml"]
 COLUMNS: Final = (
     *("mac", "name", "group", "address", "disabled", "note"),
     *("image", "channel", "version", "policy", "chap", "boot"),
+    "disks",
 )
 LINK_COLUMNS: Final = frozenset({"channel", "version", "policy", "chap", "boot"})  # say how `image` is linked
 _NULLABLE: Final = frozenset({"group", "address", "image", "channel", "version", "boot"})
@@ -67,6 +70,7 @@ class RosterRow(BaseModel):
     policy: Literal["discard", "keep"] = "discard"
     chap: Chap = "off"
     boot: Annotated[Start | None, BeforeValidator(lambda text: text and starts.read(text))] = None
+    disks: str = ""
 
     @field_validator("disabled", mode="before")
     @classmethod
@@ -82,6 +86,18 @@ class RosterRow(BaseModel):
         if self.channel is not None and self.version is not None:
             raise ValueError("it names a channel and a version; name one of them")
         return self
+
+    @model_validator(mode="after")
+    def _names_disks(self) -> RosterRow:
+        try:
+            self.further()
+        except ValueError as error:
+            raise ValueError(f"disks: {error}") from error
+        return self
+
+    def further(self) -> tuple[Link, ...]:
+        """The links of its own for further disks."""
+        return further_disks.read(self.mac, self.disks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +134,7 @@ def _meant(fields: Mapping[str, str]) -> dict[str, Any]:
     """The fields as the model takes them: an empty one is None where that means something, or else its default."""
     meant: dict[str, Any] = {}
     for name, value in fields.items():
-        if value or name == "note":
+        if value or name in ("note", "disks"):
             meant[name] = value
         elif name in _NULLABLE:
             meant[name] = None

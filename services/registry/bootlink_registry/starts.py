@@ -114,6 +114,8 @@ def problem_with(start: Start | None, *, image: str, lun: int, policy: str, chap
     """What is wrong with a link that starts so, and what to do; None if nothing is."""
     if start is None:
         return None if image else ("the link names no image", "name one, or how to start without: local, shell, kernel")
+    if start.mode == "none":
+        return _wrong_none(start, image=image, lun=lun)
     if lun and start != PLAIN:
         return "only what is booted (LUN 0) can say how it starts", "leave that out for a further disk"
     if from_disk(start):
@@ -132,6 +134,14 @@ def problem_with(start: Start | None, *, image: str, lun: int, policy: str, chap
         )
     if (start.initrds or start.arguments) and start.mode != "kernel":
         return "initrds and arguments belong to a kernel", "leave them out, or choose mode kernel"
+    return None
+
+
+def _wrong_none(start: Start, *, image: str, lun: int) -> tuple[str, str] | None:
+    if not lun:
+        return "no disk (mode none) is for a further disk; a PC has something to boot", "name a LUN from 1 on"
+    if image or start != Start(mode="none"):
+        return "where there is to be no disk, nothing else can be said of it", "leave the image and all else out"
     return None
 
 

@@ -155,8 +155,8 @@ def render(
         return _screen(asker, plan, "no_key")
     try:
         if plan.start is not None and not from_disk(plan.start) and plan.menu is None:
-            text = _text(_without_disk(asker, plan, plan.start, "start"))
-            return Script(text, "sanboot" if plan.start.mode == "disk" else plan.start.mode)
+            text, mode = _text(_without_disk(asker, plan, plan.start, "start")), plan.start.mode
+            return Script(text, "sanboot" if mode == "disk" or mode == "none" else mode)  # neither comes to here
         return _sanboot(asker, plan, on_link, key)
     except UnsafeValue as error:
         return _screen(asker, plan, "bad_plan", str(error))

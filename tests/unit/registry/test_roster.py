@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import io
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootlink_events import Start
-from bootlink_registry import starts
+from bootlink_registry import further_disks, starts
 from bootlink_registry.catalogue import Client, Link
 from bootlink_registry.clients import ClientRow
 from bootlink_registry.problems import Problem
@@ -302,3 +303,61 @@ def test_a_link_to_what_is_not_there_is_named() -> None:
         (5, "version"),
     ]
     assert "link rebase" in plan.wrong[0].problem
+
+
+@pytest.mark.parametrize(
+    "cell", ["", "1=games", "1=games 2=scratch:3/keep 7=win11:test 254=none", "1=none:production", "1=games:4"]
+)
+def test_further_disks_are_one_cell_that_is_read_as_it_was_written(cell: str) -> None:
+    assert further_disks.write(further_disks.read(A, cell)) == cell
+    assert further_disks.write(further_disks.read(A, "1=games:production")) == "1=games"
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("games", "'games' is no disk"),
+        ("0=games", "the column image"),
+        ("255=games", "not from 1 to 254"),
+        ("1=games 1=none", "LUN 1 is there twice"),
+        ("1=none/keep", ""),
+        ("1=Games", "is no name"),
+        ("1=games:test:keep", "is no disk"),
+        ("1=games:Test", "is no name"),
+    ],
+)
+def test_a_cell_that_names_no_disks_is_told(cell: str, told: str) -> None:
+    lines, wrong = read(f"mac,disks\n{A},{cell}\n", "csv")
+    if not told:  # an image may be called none, and then something is said of it
+        assert [link.image for link in lines[0].row.further()] == ["none"]
+        return
+    assert lines == []
+    assert wrong[0].line == 2
+    assert told in wrong[0].problem
+
+
+@given(st.text(max_size=60))
+def test_any_cell_is_read_or_refused(cell: str) -> None:
+    with contextlib.suppress(ValueError):
+        held = further_disks.read(A, cell)
+        assert further_disks.read(A, further_disks.write(held)) == held
+
+
+def test_own_links_for_further_disks_are_set_kept_and_taken_away() -> None:
+    games = Link("client", A, "win11", "production", None, lun=1)
+    own = Link("client", B, "win11", None, 1, "keep", lun=2, own_layer=True)
+    there = dataclasses.replace(known(Client(A, "pc-1"), Client(B, "pc-2")), further={A: {1: games}, B: {2: own}})
+    same = make_plan(wants({"mac": A, "disks": "1=win11"}, {"mac": B, "disks": "2=win11:1/keep"}), there)
+    assert (same.linked, same.unlinked, same.unchanged, same.wrong) == ([], [], 2, [])
+    assert make_plan(wants({"mac": A}, {"mac": B}), there).unchanged == 2, "without the column they stay"
+    other = make_plan(wants({"mac": A, "disks": "2=win11:1 3=none"}), there)
+    assert other.unlinked == [games]
+    assert other.linked == [
+        Link("client", A, "win11", None, 1, lun=2),
+        Link("client", A, "", None, None, lun=3, start=Start(mode="none")),
+    ]
+    wrong = make_plan(wants({"mac": A, "disks": "1=win7"}, {"mac": B, "disks": ""}), there).wrong
+    assert [(one.line, one.problem.partition(" of")[0]) for one in wrong] == [
+        (2, "disks: LUN 1: there is no image 'win7'"),
+        (3, "disks: LUN 2"),
+    ]

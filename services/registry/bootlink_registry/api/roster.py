@@ -29,7 +29,7 @@ _CONTENT: Final = {
 async def export_roster(
     registry: Registry, form: Annotated[Format, Query(alias="format", description="of the file")] = "csv"
 ) -> Response:
-    """All clients with their own links for LUN 0, as one file that can be imported again."""
+    """All clients with their own links, as one file that can be imported again."""
     async with registry.database.transaction() as connection:
         rows = await roster.export_rows(connection)
     text = await asyncio.to_thread(roster_text.write, rows, form)
@@ -39,7 +39,7 @@ async def export_roster(
 
 @router.post("")
 async def import_roster(body: Roster, registry: Registry) -> ImportAnswer:
-    """Add and change many clients, and their own links for LUN 0, from one file: all of them, or none.
+    """Add and change many clients, and their own links, from one file: all of them, or none.
 
     A file with a wrong row is refused with 422, and `lines` of the answer names every one. Clients that it does not
     name stay as they are.

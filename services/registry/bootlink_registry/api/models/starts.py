@@ -36,7 +36,7 @@ class NewStart(Wish):
     mode: StartMode = Field(
         default="disk",
         description="disk: the image; local: what the PC's own disk holds; shell: iPXE's command line; kernel: a Linux "
-        "kernel. Other than disk: no image is named",
+        "kernel; none: for LUN 1 and up, no disk, whatever other links give. Other than disk: no image is named",
     )
     file: EfiFile = Field(
         default="", description="mode disk: the EFI program on it that UEFI firmware starts; empty: its default"

@@ -7,7 +7,7 @@ down_revision = "0003"
 
 _COLUMNS = """
     ALTER COLUMN image DROP NOT NULL,
-    ADD COLUMN boot text NOT NULL DEFAULT 'disk' CHECK (boot IN ('disk', 'local', 'shell', 'kernel')),
+    ADD COLUMN boot text NOT NULL DEFAULT 'disk' CHECK (boot IN ('disk', 'local', 'shell', 'kernel', 'none')),
     ADD COLUMN boot_file text NOT NULL DEFAULT '',
     ADD COLUMN keep_san boolean NOT NULL DEFAULT false,
     ADD COLUMN kernel text NOT NULL DEFAULT '',
