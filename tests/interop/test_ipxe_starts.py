@@ -1,10 +1,11 @@
 """QEMU's own PXE ROM (iPXE of 2019) starts a PC in all the ways a link can ask for, other than from a disk of ours: a
-kernel with initrds and its command line, the PC's own disk, the shell. Nothing here needs root."""
+kernel with initrds and its command line (over HTTP), the PC's own disk, the shell. Nothing here needs root."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from bootlink.engines.nats import free_port
 from bootlink_events import PLANS_BUCKET, BootPlan, Menu, MenuEntry, Start, mac_token
 from bootlink_runtime import Bus
 from lab.boot_plans import MAC, plan
@@ -37,16 +38,19 @@ async def test_a_kernel_is_started_with_its_command_line_and_its_initrds_or_says
     linux = loaders(tmp_path) / "linux"
     linux.mkdir()
     (linux / "vmlinuz").write_bytes(speaking_kernel())
-    async with bus_on(nats.url) as bus, serving(tmp_path, nats_url=nats.url, advertise=GATEWAY) as chassis:
-        _, port = address_of(chassis)
+    port = free_port("127.0.0.1")
+    over_http = {"http_port": port, "script_urls": "http"}
+    async with bus_on(nats.url) as bus, serving(tmp_path, nats_url=nats.url, advertise=GATEWAY, **over_http) as chassis:
         await put(bus, starting(LINUX))
-        async with pc(f"tftp://{GATEWAY}:{port}/autoexec.ipxe") as screen:
+        # From the first script, which comes by TFTP, on to HTTP.
+        async with pc(f"tftp://{GATEWAY}:{address_of(chassis)[1]}/autoexec.ipxe") as screen:
             await screen.shows(
                 "Bootlink: pc-07 boots the kernel linux/vmlinuz",
                 "Bootlink: a boot file of this PC is missing",
                 "Cause: The kernel linux/vmlinuz or one of its initrds could not be fetched.",
                 f"MAC address: {MAC}",
                 "Boot id: ",
+                f"Boot server: http://{GATEWAY}:{port}",
             )
             (linux / "initrd.img").write_bytes(b"initrd" * 1000)
             await screen.press(ENTER)
@@ -57,7 +61,8 @@ async def test_a_kernel_is_started_with_its_command_line_and_its_initrds_or_says
                 "/tiny... ok",
                 f"ok initrd=initrd0 initrd=initrd1 console=ttyS0 host=pc-07 boot={MAC}+",
             )
-        assert chassis.health.counters["tftp_internal_errors"] == 0
+        assert chassis.health.counters["http_requests"] >= 5
+        assert chassis.health.counters["http_internal_errors"] == chassis.health.counters["tftp_broken_off"] == 0
 
 
 async def test_a_menu_leads_to_the_shell_and_to_the_own_disk(nats: NatsServer, tmp_path: Path) -> None:

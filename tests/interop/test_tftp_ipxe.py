@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bootlink_events import PLANS_BUCKET, BootPlan, mac_token
+from bootlink_events import PLANS_BUCKET, BootPlan, RefusalCause, mac_token
+from bootlink_tftp.screens import SCREENS
 from lab.boot_plans import MAC, plan, refused
 from lab.chassis import bus_on
-from lab.ipxe import GATEWAY, pc
+from lab.ipxe import ENTER, GATEWAY, pc
 from lab.nats import NatsServer
 from lab.tftp import address_of, serving
 
+REFUSALS: tuple[RefusalCause, ...] = ("image_missing", "disk_full", "disabled", "shared_spindle")
 CLOSED_PORT = 1  # nothing listens there
 
 
@@ -44,7 +46,23 @@ async def test_debians_ipxe_shows_each_screen_and_boots_on_as_its_plan_changes(
                 "Client: pc-001",
                 f"Boot server: tftp://{GATEWAY}:{port}",
             )
+            for cause in REFUSALS:
+                await put(refused(cause, f"What is wrong: {cause}.", f"What helps against {cause}."))
+                await screen.press(ENTER)
+                await screen.shows(
+                    f"Bootlink: {SCREENS[cause].title}",
+                    f"Cause: What is wrong: {cause}.",
+                    f"What to do: What helps against {cause}.",
+                    f"MAC address: {MAC}",
+                    "Client: pc-001",
+                    "Boot id: ",
+                    "Trying again in 10 s.",
+                )
+            await put(plan(portals=()))
+            await screen.press(ENTER)
+            await screen.shows("Bootlink: no block store is ready", "See on the server: bootlink status")
             await put(plan(portals=(f"{GATEWAY}:{CLOSED_PORT}",)))
+            await screen.press(ENTER)
             await screen.shows(
                 "Bootlink: pc-001 boots win11 version 3, policy discard",
                 "Could not open SAN device",
