@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,12 @@ def test_a_tftp_capture_is_read_and_written_as_it_was(name: str) -> None:
             tftp.decode(whole[:length])
         except TftpMalformed:
             continue
+
+
+def test_what_the_walkthrough_quotes_is_there_as_it_was_captured() -> None:
+    walkthrough = (GOLDEN.parents[1] / "docs" / "boot-walkthrough.md").read_text()
+    named = set(re.findall(r"`([\w-]+\.hex)`", walkthrough))
+    kept = {path.name: path for path in GOLDEN.rglob("*.hex")}
+    assert named <= kept.keys()
+    of_firmware = {name for name in kept if name.startswith("ovmf")}
+    assert of_firmware <= named, "each packet of OVMF has its place there"
