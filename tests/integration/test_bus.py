@@ -11,10 +11,20 @@ from typing import Any
 
 import pytest
 
-from bootlink_events import NODES_BUCKET, PLANS_BUCKET, BootId, BootPlan, ClientSeen, CloudEvent, mac_token
+from bootlink_events import (
+    LEASES_BUCKET,
+    NODES_BUCKET,
+    PLANS_BUCKET,
+    BootId,
+    BootPlan,
+    ClientSeen,
+    CloudEvent,
+    mac_token,
+)
 from bootlink_runtime import (
     Bus,
     BusUnavailable,
+    CompareFailed,
     Health,
     PlanBook,
     Replica,
@@ -524,3 +534,34 @@ def test_an_event_is_given_up_only_after_minutes_in_which_its_cause_may_pass() -
     assert waits[:3] == [2, 4, 8]
     assert max(waits) == consumer.REDELIVER_LONGEST
     assert sum(waits) > 10 * 60
+
+
+async def test_of_two_that_set_a_key_one_is_told_that_the_other_came_before(nats: NatsServer) -> None:
+    async with bus_on(nats.url) as one, bus_on(nats.url, make=False) as other:
+        first = await one.compare_and_set(LEASES_BUCKET, "lease.a", b"1", 0)
+        with pytest.raises(CompareFailed, match="not at revision 0"):
+            await other.compare_and_set(LEASES_BUCKET, "lease.a", b"2", 0)
+        second = await other.compare_and_set(LEASES_BUCKET, "lease.a", b"2", first)
+        assert second > first
+        with pytest.raises(CompareFailed):
+            await one.compare_and_set(LEASES_BUCKET, "lease.a", b"3", first)
+        nats.kill()
+        with pytest.raises(BusUnavailable):
+            await one.compare_and_set(LEASES_BUCKET, "lease.a", b"3", second)
+
+
+async def test_a_replica_knows_the_revision_that_a_compare_and_set_must_name(nats: NatsServer) -> None:
+    async with bus_on(nats.url) as bus:
+        got: dict[str, bytes | None] = {}
+        follower = Replica(bus, LEASES_BUCKET, None, got.__setitem__, logger("test"))
+        task = asyncio.create_task(follower.run())
+        try:
+            revision = await bus.compare_and_set(LEASES_BUCKET, "lease.a", b"1", 0)
+            async with asyncio.timeout(WAIT):
+                while follower.revisions.get("lease.a") != revision:
+                    await asyncio.sleep(0.01)
+            assert got == {"lease.a": b"1"}
+            await bus.compare_and_set(LEASES_BUCKET, "lease.a", b"2", follower.revisions["lease.a"])
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

@@ -69,3 +69,32 @@ async def test_two_servers_give_no_address_to_two_pcs_also_while_nats_is_cut(pai
     for server in pair.servers:
         assert "Traceback" not in server.log.read_text()
         assert "lease given up" not in server.log.read_text()
+
+
+async def test_a_server_that_starts_anew_without_nats_goes_on_with_what_it_holds(pair: Pair) -> None:
+    one, two = pair.servers
+    crowd = Crowd(pair.cable, seed=7)
+    try:
+        with one, two:
+            (probe,) = macs(0xF000, 1)
+            await both_offer(crowd, probe)
+            room = list(macs(0, 20))
+            await boot_all(crowd, room)
+            await asyncio.sleep(2)  # the snapshot of the bucket is a second behind
+            pair.cut_nats()
+            one.kill()
+            two.kill()
+            with one:  # the other stays away, and its clients come here
+                async with asyncio.timeout(WAIT):
+                    while FIRST not in await crowd.offers(probe):
+                        pass
+                assert set(await asyncio.gather(*(crowd.rebind(mac) for mac in room))) == {MessageType.ACK}
+                await boot_all(crowd, list(macs(100, 10)))
+                with two:
+                    async with asyncio.timeout(WAIT):
+                        while SECOND not in await crowd.offers(probe):
+                            pass
+                    await boot_all(crowd, list(macs(200, 20)))
+    finally:
+        crowd.close()
+    assert crowd.twice() == {}
