@@ -25,7 +25,7 @@ from bootlink_events import (
     DhcpForeignServer,
     mac_token,
 )
-from bootlink_runtime import Chassis, follow, running
+from bootlink_runtime import Chassis, Service, ServiceSettings, follow, running
 from bootlink_wire import icmpv6
 from bootlink_wire.icmpv6 import RouterAdvertisement, RouterSolicitation
 from lab.chassis import bus_on, plan
@@ -230,3 +230,29 @@ async def test_a_loader_that_never_comes_up_gives_way_and_that_is_told(
     (changed,) = (BootLoaderChanged.model_validate(event.data) for event in told)
     assert (changed.former, changed.loader, changed.boots) == ("snponly.efi", "ipxe.efi", 2)
     assert changed.boot_id == boot_id_of(files[2])
+
+
+@pytest.mark.usefixtures("in_namespace")
+async def test_another_dhcp_service_of_the_same_bootlink_belongs_here(
+    nats: NatsServer, cable: Cable, tmp_path: Path
+) -> None:
+    sibling = IPv4Address("10.77.0.66")
+
+    async def serve_elsewhere(chassis: Chassis, _: ServiceSettings) -> None:
+        chassis.listening("dhcp", str(sibling), 67)
+        chassis.ready()
+        await chassis.stopping.wait()
+
+    elsewhere = ServiceSettings(nats_url=nats.url, data=tmp_path / "elsewhere", node="elsewhere")
+    async with (
+        bus_on(nats.url) as bus,
+        running(Service("dhcp", ServiceSettings, serve_elsewhere), elsewhere),
+        serving(nats, tmp_path, cable, probe_seconds=0) as chassis,
+    ):
+        with RawPc(cable, "52:54:00:66:66:66") as server, RawPc(cable, PC) as pc:
+            offer = await pc.ask(discover("ovmf", PC, 1))
+            assert offer is not None
+            server.answer(dataclasses.replace(offer, xid=2, options={**offer.options, 54: sibling.packed}), sibling)
+            (told,) = [event for event in await _events(bus, count=3) if event.type.endswith("foreign_server")]
+    assert DhcpForeignServer.model_validate(told.data).expected
+    assert chassis.health.report()["checks"]["other servers"]["ok"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bootlink_runtime.bus import Bus, connect_once
     from bootlink_runtime.chassis import Chassis, Service, running
     from bootlink_runtime.consumer import consume, follow
-    from bootlink_runtime.discovery import ask, survey
+    from bootlink_runtime.discovery import ask, listening, survey
     from bootlink_runtime.errors import BusUnavailable, CommandError, CompareFailed, StartupError
     from bootlink_runtime.health import Health
     from bootlink_runtime.http import address_error, listen, serving
@@ -51,6 +51,7 @@ __all__ = [
     "ended",
     "follow",
     "listen",
+    "listening",
     "load",
     "logger",
     "main",
@@ -67,7 +68,7 @@ _MODULES = {
     "bus": ("Bus", "connect_once"),
     "chassis": ("Chassis", "Service", "running"),
     "consumer": ("consume", "follow"),
-    "discovery": ("ask", "survey"),
+    "discovery": ("ask", "listening", "survey"),
     "errors": ("BusUnavailable", "CommandError", "CompareFailed", "StartupError"),
     "health": ("Health",),
     "http": ("address_error", "listen", "serving"),

@@ -119,6 +119,19 @@ async def ask(client: Client, page: str, service: str) -> list[dict[str, Any]]:
     return [told for told in await asyncio.gather(*map(one, nodes)) if told is not None]
 
 
+async def listening(bus: Bus, service: str, what: str) -> frozenset[str]:
+    """Where the running services of this name listen for this, each as host:port. Empty while NATS is away."""
+    if not bus.connected:
+        return frozenset()
+    try:
+        reports = await survey(bus.client)
+    except (NatsError, OSError, TimeoutError):
+        return frozenset()
+    told = [report.get("addresses") for report in reports if report["service"] == service]
+    found = [addresses.get(what) for addresses in told if isinstance(addresses, dict)]
+    return frozenset(address for address in found if isinstance(address, str))
+
+
 def _subject(page: str, service: str, node: str) -> str:
     return f"bootlink.rpc.{page}.{service}.{subject_token(node)}"
 

@@ -6,7 +6,7 @@ looked at. A server is told once, again when it gives something that it did not 
 after a silence.
 
 Which servers belong here is a matter of the mode: where we are a proxy, another server gives out addresses, and none
-but us says what to boot. Servers that are named in the settings always belong here.
+but us says what to boot. Other dhcp services of this Bootlink always belong here, and servers named in the settings.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class ForeignServers:
         """`known`: servers that belong here. `proxy`: so does whoever gives out addresses."""
         self._own = own
         self._known = frozenset(known)
+        self.relatives: frozenset[IPv4Address] = frozenset()  # the other dhcp services of this Bootlink
         self.proxy = proxy
         self._servers: OrderedDict[IPv4Address, ForeignServer] = OrderedDict()  # silent for longest first
 
@@ -87,7 +88,8 @@ class ForeignServers:
 
     def belongs(self, server: ForeignServer) -> bool:
         """Whether what this server does is as it should be."""
-        return server.address in self._known or (self.proxy and not server.gives_boot)
+        named = server.address in self._known or server.address in self.relatives
+        return named or (self.proxy and not server.gives_boot)
 
     def remedy(self, server: ForeignServer) -> str:
         """What to do about one that does not belong here."""

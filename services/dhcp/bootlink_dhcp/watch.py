@@ -19,7 +19,7 @@ from bootlink_dhcp.allowance import Allowance
 from bootlink_dhcp.bootfiles import PROBE_PREFIX
 from bootlink_dhcp.foreign import ForeignServer, ForeignServers
 from bootlink_dhcp.interface import Card, open_taps
-from bootlink_runtime import Chassis
+from bootlink_runtime import Chassis, listening
 from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import DhcpMalformed, DhcpPacket, MessageType
@@ -45,7 +45,7 @@ class Watch:
 
     def __init__(self, chassis: Chassis, card: Card, servers: ForeignServers) -> None:
         """Opens the socket: StartupError if it cannot be had."""
-        self._bus, self._log, self._health = chassis.bus, chassis.log, chassis.health
+        self._bus, self._log, self._health, self._spawn = chassis.bus, chassis.log, chassis.health, chassis.spawn
         self._card, self._servers = card, servers
         self._allowance = Allowance(TOLD_BURST, TOLD_PER_SECOND)
         self._probed = False
@@ -65,11 +65,14 @@ class Watch:
             self._probe()
         await asyncio.sleep(began + LOOK_SECONDS - self._loop.time())
         self._probed = True
-        return any(server.gives_addresses for server in self._servers.current(time.time()))
+        await self._ask_relatives()
+        servers = self._servers.current(time.time())
+        return any(server.gives_addresses and server.address not in self._servers.relatives for server in servers)
 
     async def keep_looking(self, seconds: int) -> None:
         """For ever: ask every so many seconds."""
         while True:
+            await self._ask_relatives()
             self._probe()
             await asyncio.sleep(min(LOOK_SECONDS, seconds))
             self._probed = True
@@ -120,11 +123,23 @@ class Watch:
         if not self._allowance.spend(server.seen):
             self._health.count("events_withheld")
             return
+        self._spawn(self._tell_of(server), name="another server")
+
+    async def _tell_of(self, server: ForeignServer) -> None:
+        if not self._servers.belongs(server):
+            await self._ask_relatives()
         if self._servers.belongs(server):
             self._log.info("another server", what=_describe(server))
         else:
             self._log.warning("another server", what=_describe(server), remedy=self._servers.remedy(server))
         self._bus.emit(self._servers.event(server, self._card.name))
+
+    async def _ask_relatives(self) -> None:
+        """Ask over NATS where the dhcp services of this Bootlink are. While it is away, they are where they were."""
+        found = await listening(self._bus, "dhcp", "dhcp")
+        if found:
+            read = (_host(address) for address in found)
+            self._servers.relatives = frozenset(host for host in read if host is not None)
 
     def _probe(self) -> None:
         address = PROBE_PREFIX + self._card.mac[3:]
@@ -147,6 +162,14 @@ class Watch:
                 self._sock.send(_EVERYBODY + self._card.mac + _ETHERTYPE_IPV4 + datagram)
             except OSError as error:  # the card is down, or has no link
                 self._log.debug("probe not sent", error=str(error))
+
+
+def _host(address: str) -> IPv4Address | None:
+    """Of host:port, as a service tells it; None for what is no such thing."""
+    try:
+        return IPv4Address(address.rpartition(":")[0])
+    except ValueError:
+        return None
 
 
 def _describe(server: ForeignServer) -> str:
