@@ -14,7 +14,8 @@ from typing import Final, cast
 
 import uvloop
 
-from bootlink_wire.iscsi_pdu import BHS, FINAL, NO_TAG, STATUS, Opcode
+from bootlink_wire.iscsi_codes import FINAL, NO_TAG, STATUS, Opcode
+from bootlink_wire.iscsi_pdu import BHS
 from bootlink_wire.scsi_cdb import Op
 
 BLOCK_BITS: Final = 15

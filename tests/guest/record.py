@@ -18,7 +18,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from bootlink_disks import probe
-from bootlink_wire.iscsi_pdu import BHS, Inbox, LoginRequest, ScsiCommand, decode, lengths
+from bootlink_wire.iscsi_inbox import Inbox
+from bootlink_wire.iscsi_pdu import BHS, LoginRequest, ScsiCommand, decode, lengths
 from bootlink_wire.scsi_cdb import SECTOR, Op, blocks
 from guest.demo import CACHE, IMAGE
 from guest.disk import build_disk

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bootlink_wire import iscsi_codes as codes
 from bootlink_wire import iscsi_pdu as pdu
 from lab.blockstore import Policy, digest, make_image, plan, serving
 from lab.iscsi import ISID, CheckConditionSeen, Initiator
@@ -39,7 +40,7 @@ async def write_atomic(who: Initiator, lba: int, data: bytes) -> None:
             last = at + 65536 >= len(part)
             who.send(
                 pdu.DataOut(
-                    flags=pdu.FINAL if last else 0,
+                    flags=codes.FINAL if last else 0,
                     itt=answer.itt,
                     ttt=answer.ttt,
                     datasn=number,

@@ -23,8 +23,8 @@ from bootlink_blockstore.writeback import Manifest, Writebacks
 from bootlink_events import BootDiskAttached, BootDiskDetached, BootDiskUsed, BootFailed, BootId
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import iscsi_text as text
+from bootlink_wire.iscsi_codes import LoginStatus
 from bootlink_wire.iscsi_digest import Digests
-from bootlink_wire.iscsi_pdu import LoginStatus
 from lab.blockstore import MAC, Lab, digest, identity, make_image, plan, serving
 from lab.iscsi import (
     IPXE_ISID,

@@ -15,7 +15,7 @@ import pytest
 from bootlink_blockstore.image import Buffer
 from bootlink_blockstore.overlay import Overlay
 from bootlink_events import BootId
-from bootlink_wire.iscsi_pdu import LoginStatus
+from bootlink_wire.iscsi_codes import LoginStatus
 from lab.blockstore import Lab, Policy, digest, identity, make_image, plan, serving
 from lab.iscsi import IPXE_ISID, IPXE_KEYS, CheckConditionSeen, Initiator, LoginFailed, write_10
 

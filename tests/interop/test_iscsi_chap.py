@@ -11,7 +11,7 @@ import pytest
 from bootlink_blockstore.access import Access
 from bootlink_events import BootFailed, BootId, ClusterKey, target_iqn
 from bootlink_events.plans import Chap
-from bootlink_wire.iscsi_pdu import LoginStatus
+from bootlink_wire.iscsi_codes import LoginStatus
 from lab.blockstore import MAC, Lab, digest, identity, make_image, plan, serving
 from lab.iscsi import Initiator, LoginFailed
 from lab.tools import tool

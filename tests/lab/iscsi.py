@@ -11,10 +11,12 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bootlink_wire import iscsi_codes as codes
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import iscsi_text as text
+from bootlink_wire.iscsi_codes import FINAL, NO_TAG, LoginStatus
 from bootlink_wire.iscsi_digest import NONE, Digests, front
-from bootlink_wire.iscsi_pdu import FINAL, LoginStatus, Pdu
+from bootlink_wire.iscsi_pdu import Pdu
 from bootlink_wire.scsi_cdb import SECTOR, Op
 
 ISID = bytes.fromhex("00023d000001")  # what open-iscsi's iscsistart uses on every machine
@@ -125,7 +127,7 @@ class Speaker:
         cmdsn: int | None = None,
         immediate: bool = False,
     ) -> pdu.ScsiCommand:
-        direction = (pdu.WRITE if write else pdu.READ) if expected else 0
+        direction = (codes.WRITE if write else codes.READ) if expected else 0
         number = self.cmdsn if cmdsn is None else cmdsn
         if cmdsn is None and not immediate:
             self.cmdsn = (self.cmdsn + 1) & 0xFFFFFFFF
@@ -140,7 +142,9 @@ class Speaker:
             immediate=immediate,
         )
 
-    def task(self, function: int, *, referenced: int = pdu.NO_TAG, refcmdsn: int = 0, lun: int = 0) -> pdu.TaskRequest:
+    def task(
+        self, function: int, *, referenced: int = NO_TAG, refcmdsn: int = 0, lun: int = 0
+    ) -> pdu.TaskRequest:
         return pdu.TaskRequest(
             function=FINAL | function,
             lun=lun << 48,
@@ -239,7 +243,7 @@ class Initiator(Speaker):
                 raise CheckConditionSeen(answer.data)
             assert isinstance(answer, pdu.DataIn)
             data += answer.data
-            if answer.flags & pdu.STATUS:
+            if answer.flags & codes.STATUS:
                 return bytes(data)
 
     async def write(self, offset: int, data: bytes, *, fua: bool = False) -> None:

@@ -32,11 +32,13 @@ from bootlink_blockstore.sequence import WINDOW
 from bootlink_blockstore.session import OUTPUT_LIMIT
 from bootlink_blockstore.tasks import IMMEDIATE_LIMIT, WRITE_BUFFER
 from bootlink_events import BootId, ClusterKey
+from bootlink_wire import iscsi_codes as codes
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import iscsi_text as text
 from bootlink_wire.iscsi_chap import ALGORITHMS, decode
+from bootlink_wire.iscsi_codes import CONTINUE, FINAL, NO_TAG, LoginStatus, Opcode, TaskFunction
 from bootlink_wire.iscsi_digest import NONE
-from bootlink_wire.iscsi_pdu import BHS, CONTINUE, FINAL, NO_TAG, LoginStatus, Opcode, Pdu, TaskFunction
+from bootlink_wire.iscsi_pdu import BHS, Pdu
 from bootlink_wire.scsi_cdb import SECTOR
 from bootlink_wire.scsi_vpd import Identity
 from lab.blockstore import MAC, Lab, digest, identity, make_image, plan, serving
@@ -246,7 +248,7 @@ class Case:
             case "ahs":
                 mutant[4] = random.choice([1, 2, 254, 255])
             case "opcode":
-                mutant[0] = random.choice([*Opcode, *range(0x40)]) | random.choice([0, pdu.IMMEDIATE, 0x80])
+                mutant[0] = random.choice([*Opcode, *range(0x40)]) | random.choice([0, codes.IMMEDIATE, 0x80])
             case "twice":
                 return [stream, stream]
             case "late":

@@ -22,7 +22,8 @@ from typing import Final
 
 import google_crc32c
 
-from bootlink_wire.iscsi_pdu import BHS, OPCODE_MASK, Opcode, Pdu, PduError, RejectReason, decode, lengths
+from bootlink_wire.iscsi_codes import OPCODE_MASK, Opcode, RejectReason
+from bootlink_wire.iscsi_pdu import BHS, Pdu, PduError, decode, lengths
 
 SIZE: Final = 4  # bytes of a digest
 _LOGIN: Final = (Opcode.LOGIN_REQUEST, Opcode.LOGIN_RESPONSE)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from bootlink_wire.iscsi_pdu import LoginStatus
+from bootlink_wire.iscsi_codes import LoginStatus
 
 KEY_LIMIT: Final = 63  # bytes of a key (RFC 7143, section 6.1)
 VALUE_LIMIT: Final = 8192  # bytes of a value, the largest any key but X- keys may have (section 6.1)

@@ -18,7 +18,7 @@ from typing import Protocol
 from bootlink_blockstore.chap import Chap as ChapExchange
 from bootlink_blockstore.login import Admission
 from bootlink_events import BootPlan, Chap, ClusterKey, parse_initiator, parse_target
-from bootlink_wire.iscsi_pdu import LoginStatus
+from bootlink_wire.iscsi_codes import LoginStatus
 
 
 class Plans(Protocol):

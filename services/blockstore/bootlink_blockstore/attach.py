@@ -56,7 +56,7 @@ from bootlink_blockstore.writeback import Manifest, overlay_name
 from bootlink_disks import DiskError
 from bootlink_events import BootId, BootPlan, LayerPlan, parse_initiator, parse_target, target_entry, target_iqn
 from bootlink_events import Chap as ChapRule
-from bootlink_wire.iscsi_pdu import LoginStatus
+from bootlink_wire.iscsi_codes import LoginStatus
 from bootlink_wire.scsi_vpd import Identity
 
 T = TypeVar("T")

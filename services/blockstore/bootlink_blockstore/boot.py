@@ -13,7 +13,7 @@ from bootlink_blockstore.pagemap import PAGE
 from bootlink_blockstore.scsi.device import LogicalUnit
 from bootlink_blockstore.writeback import Manifest
 from bootlink_events import BootId
-from bootlink_wire.iscsi_pdu import LoginStatus
+from bootlink_wire.iscsi_codes import LoginStatus
 
 SESSIONS_LIMIT: Final = 32  # per boot; one more ends the oldest, as iPXE leaves its sessions behind (PROTOCOLS 2.2 #3)
 

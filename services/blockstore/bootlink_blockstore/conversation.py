@@ -25,7 +25,8 @@ from bootlink_blockstore.management import Management
 from bootlink_blockstore.sequence import Host
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import iscsi_text as text
-from bootlink_wire.iscsi_pdu import CONTINUE, FINAL, NO_TAG, PduError, RejectReason
+from bootlink_wire.iscsi_codes import CONTINUE, FINAL, NO_TAG, RejectReason
+from bootlink_wire.iscsi_pdu import PduError
 
 TEXT_LIMIT: Final = 65_536  # bytes of a text request over all its PDUs
 LOGOUT_REQUESTED: Final = 1  # AsyncEvent: the target asks this connection to log out (section 11.9.1)

@@ -31,7 +31,8 @@ from bootlink_blockstore.conversation import Conversation
 from bootlink_blockstore.image import Buffer, Buffers
 from bootlink_blockstore.scsi.device import LogicalUnit, Nexus
 from bootlink_blockstore.sequence import MASK, Host
-from bootlink_wire.iscsi_pdu import BHS, FINAL, NO_TAG, READ, STATUS, WRITE, Opcode
+from bootlink_wire.iscsi_codes import FINAL, NO_TAG, READ, STATUS, WRITE, Opcode
+from bootlink_wire.iscsi_pdu import BHS
 from bootlink_wire.scsi_cdb import SECTOR, Op
 
 # Of a SCSI command: all before the task tag, tag, expected length, CmdSN, the CDB's first two bytes, LBA, length.

@@ -34,8 +34,9 @@ from typing import Final
 from bootlink_blockstore import chap
 from bootlink_blockstore.chap import Chap, ChapError
 from bootlink_events.names import ISCSI_NAME_LIMIT
+from bootlink_wire.iscsi_codes import CONTINUE, FINAL, LoginStatus
 from bootlink_wire.iscsi_digest import NONE, Digests
-from bootlink_wire.iscsi_pdu import CONTINUE, FINAL, LoginRequest, LoginResponse, LoginStatus
+from bootlink_wire.iscsi_pdu import LoginRequest, LoginResponse
 from bootlink_wire.iscsi_text import REJECT, Negotiation, TextError, encode, parse
 
 SECURITY: Final = 0

@@ -30,7 +30,7 @@ from bootlink_blockstore.tasks import Tasks
 from bootlink_blockstore.transfer import Abort, Task
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import scsi_cdb
-from bootlink_wire.iscsi_pdu import TaskFunction, TaskResult
+from bootlink_wire.iscsi_codes import TaskFunction, TaskResult
 
 FUNCTIONS_LIMIT: Final = (
     16  # that wait at once: they are immediate, so no window bounds them; initiators send one or two

@@ -41,7 +41,7 @@ from bootlink_blockstore.transfer import Task
 from bootlink_events import BootDiskDetached, BootDiskUsed
 from bootlink_events.models import InitiatorKind
 from bootlink_wire import scsi_sense as sense
-from bootlink_wire.iscsi_pdu import LoginStatus
+from bootlink_wire.iscsi_codes import LoginStatus
 
 LOGIN_SECONDS: Final = 15.0  # PROTOCOLS 6: a login takes milliseconds; the time is for a PC that boots slowly
 LOGINS_LIMIT: Final = 1_024  # connections without a login: a room that powers on at once, several times

@@ -14,8 +14,8 @@ from bootlink_blockstore.image import Buffer
 from bootlink_blockstore.login import Admission, Parameters
 from bootlink_blockstore.scsi.device import LogicalUnit, Nexus, Outcome
 from bootlink_blockstore.transfer import Task
-from bootlink_wire import iscsi_pdu as pdu
-from bootlink_wire.iscsi_pdu import NO_TAG
+from bootlink_wire import iscsi_codes as codes
+from bootlink_wire.iscsi_codes import NO_TAG
 
 WINDOW: Final = 64  # commands: iPXE has 1 open, open-iscsi 32 by default, Windows 255 but follows MaxCmdSN
 MASK: Final = 0xFFFFFFFF
@@ -81,7 +81,7 @@ class Sequence:
 
     def _ended(self, header: bytes) -> None:
         """A command that is no SCSI task was answered: its place in the window is free."""
-        if not header[0] & pdu.IMMEDIATE:
+        if not header[0] & codes.IMMEDIATE:
             self._max_cmdsn = self._max_cmdsn + 1 & MASK
 
     def _advance(self) -> None:

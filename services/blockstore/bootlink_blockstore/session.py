@@ -43,10 +43,13 @@ from bootlink_blockstore.login import SEGMENT_LIMIT, Admission, Refusal, refuse_
 from bootlink_blockstore.scsi.device import LogicalUnit, Nexus
 from bootlink_blockstore.sequence import MASK, WINDOW, Host
 from bootlink_blockstore.tasks import WRITE_BUFFER
+from bootlink_wire import iscsi_codes as codes
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import iscsi_text as text
+from bootlink_wire.iscsi_codes import NO_TAG, LoginStatus, Opcode, RejectReason
 from bootlink_wire.iscsi_digest import Digests
-from bootlink_wire.iscsi_pdu import BHS, NO_TAG, Inbox, LoginStatus, Opcode, PduError, RejectReason
+from bootlink_wire.iscsi_inbox import Inbox
+from bootlink_wire.iscsi_pdu import BHS, PduError
 
 OUTPUT_LIMIT: Final = 4 * 1024 * 1024  # bytes of answers before they must be sent: one largest read
 PING_AFTER: Final = 15.0  # seconds of silence; Linux's own target asks as often (PROTOCOLS 2.2 #6)
@@ -257,12 +260,12 @@ class Session(Hits):
         limit = text.RECEIVE_LIMIT if self.full_feature else SEGMENT_LIMIT
         if size > limit:
             raise PduError(f"a data segment of {size} bytes, where {limit} are allowed")
-        if not self.full_feature and opcode & pdu.OPCODE_MASK != Opcode.LOGIN_REQUEST:
+        if not self.full_feature and opcode & codes.OPCODE_MASK != Opcode.LOGIN_REQUEST:
             raise PduError("not a login request before the login")
 
     def _dispatch(self, header: bytes, data: memoryview, ahs: bytes) -> None:
         """One whole PDU."""
-        opcode = header[0] & pdu.OPCODE_MASK
+        opcode = header[0] & codes.OPCODE_MASK
         if opcode == Opcode.DATA_OUT:
             held = self._early_command(header) if self._early else None
             if held is None:
@@ -277,7 +280,7 @@ class Session(Hits):
         if handler is None:
             raise PduError(f"opcode 0x{opcode:02x} in full-feature phase", _unexpected(opcode))
         cmdsn = int.from_bytes(header[24:28], "big")
-        if header[0] & pdu.IMMEDIATE:
+        if header[0] & codes.IMMEDIATE:
             handler(self, header, data, ahs)
             self._catch_up()  # it may have been the abort of the command that others wait for
             return
@@ -323,7 +326,7 @@ class Session(Hits):
             start = len(self.out)
             self._advance()
             try:
-                _HANDLERS[header[0] & pdu.OPCODE_MASK](self, header, memoryview(data), ahs)
+                _HANDLERS[header[0] & codes.OPCODE_MASK](self, header, memoryview(data), ahs)
                 for data_header, more, _ in data_outs:
                     self._data_out(data_header, memoryview(more))
             except PduError as error:
@@ -350,7 +353,7 @@ class Session(Hits):
             self.close("a data digest is wrong")
             return
         self._reject(header, RejectReason.DATA_DIGEST)
-        if header[0] & pdu.OPCODE_MASK == Opcode.DATA_OUT:
+        if header[0] & codes.OPCODE_MASK == Opcode.DATA_OUT:
             self._damaged_data(header)
 
     # Login

@@ -20,10 +20,12 @@ from bootlink_blockstore.scsi.device import LogicalUnit, Nexus, Outcome
 from bootlink_blockstore.scsi.reservations import ReservationConflict
 from bootlink_blockstore.sequence import MASK, Host, Sequence
 from bootlink_blockstore.transfer import Task
+from bootlink_wire import iscsi_codes as codes
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import scsi_cdb
 from bootlink_wire import scsi_sense as sense
-from bootlink_wire.iscsi_pdu import FINAL, NO_TAG, Opcode, PduError, RejectReason
+from bootlink_wire.iscsi_codes import FINAL, NO_TAG, Opcode, RejectReason
+from bootlink_wire.iscsi_pdu import PduError
 from bootlink_wire.scsi_sense import CheckCondition, Status
 
 IMMEDIATE_LIMIT: Final = 8  # immediate commands open beside the window
@@ -64,7 +66,7 @@ class Tasks(Sequence):
             raise PduError("the task tag is in use", RejectReason.TASK_IN_PROGRESS)
         if self._admission_due().discovery:
             raise PduError("a SCSI command in a discovery session")
-        immediate = bool(header[0] & pdu.IMMEDIATE)
+        immediate = bool(header[0] & codes.IMMEDIATE)
         if immediate and self._immediate >= IMMEDIATE_LIMIT:
             raise PduError("too many immediate commands", RejectReason.IMMEDIATE_COMMANDS)
         lun = scsi_cdb.lun(lun_field)
@@ -75,7 +77,7 @@ class Tasks(Sequence):
         task = self.tasks[itt] = Task(itt, lun_field, lun, unit, nexus, cdb, expected)
         task.immediate = immediate
         self._immediate += immediate
-        task.read, task.write = bool(flags & pdu.READ), bool(flags & pdu.WRITE)
+        task.read, task.write = bool(flags & codes.READ), bool(flags & codes.WRITE)
         if not task.write:
             task.expected = expected if task.read else 0
         try:
@@ -177,7 +179,7 @@ class Tasks(Sequence):
             moved = size
         self._forget(task)
         over, under = max(0, moved - task.expected), max(0, task.expected - moved)
-        residual_flag = pdu.OVERFLOW if over else pdu.UNDERFLOW if under else 0
+        residual_flag = codes.OVERFLOW if over else codes.UNDERFLOW if under else 0
         sent = min(size, task.expected) if task.read else 0
         if sent:
             self._data_in(task, outcome.data, sent, residual_flag, over or under)
@@ -205,7 +207,7 @@ class Tasks(Sequence):
             flags = FINAL if (offset + size) % burst == 0 else 0
             last = offset + size == total
             if last:
-                flags = FINAL | pdu.STATUS | residual_flag
+                flags = FINAL | codes.STATUS | residual_flag
             out.append(
                 pack(
                     *(Opcode.DATA_IN, flags, 0, 0, size, 0, task.itt, NO_TAG, statsn if last else 0),

@@ -23,7 +23,7 @@ from bootlink_blockstore.image import Buffer
 from bootlink_blockstore.login import Parameters
 from bootlink_blockstore.scsi.device import Command, LogicalUnit, Nexus, Outcome
 from bootlink_wire import scsi_sense as sense
-from bootlink_wire.iscsi_pdu import NO_TAG
+from bootlink_wire.iscsi_codes import NO_TAG
 from bootlink_wire.scsi_cdb import SECTOR
 from bootlink_wire.scsi_sense import Sense
 

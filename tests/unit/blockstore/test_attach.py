@@ -24,7 +24,7 @@ from bootlink_events import (
     WritebackKept,
     target_iqn,
 )
-from bootlink_wire.iscsi_pdu import LoginStatus
+from bootlink_wire.iscsi_codes import LoginStatus
 from lab.blockstore import MAC, Plans, identity, make_image, plan
 from lab.house import Someone, boot_id, house, read, write
 from lab.menu import with_menu

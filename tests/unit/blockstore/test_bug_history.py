@@ -13,7 +13,8 @@ import pytest
 
 from bootlink_events import BootId
 from bootlink_wire import iscsi_pdu as pdu
-from bootlink_wire.iscsi_pdu import NO_TAG, DataIn, TaskFunction, TaskResponse
+from bootlink_wire.iscsi_codes import NO_TAG, TaskFunction
+from bootlink_wire.iscsi_pdu import DataIn, TaskResponse
 from lab.blockstore import MAC, identity, make_image, plan, serving
 from lab.iscsi import Initiator, LoginFailed, read_10, write_10
 from lab.session_bench import Bench

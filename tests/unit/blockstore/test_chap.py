@@ -14,7 +14,8 @@ from bootlink_events import BootId, ClusterKey
 from bootlink_wire import iscsi_chap
 from bootlink_wire import iscsi_text as text
 from bootlink_wire.iscsi_chap import ALGORITHMS, decode, encode
-from bootlink_wire.iscsi_pdu import FINAL, LoginRequest, LoginResponse, LoginStatus
+from bootlink_wire.iscsi_codes import FINAL, LoginStatus
+from bootlink_wire.iscsi_pdu import LoginRequest, LoginResponse
 from lab.iscsi import IPXE_ISID, IPXE_KEYS, OPEN_ISCSI_KEYS, Speaker
 from lab.session_bench import Bench
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from bootlink_blockstore.login import SEGMENT_LIMIT
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import iscsi_text as text
-from bootlink_wire.iscsi_pdu import CONTINUE, FINAL, NO_TAG, AsyncMessage, LoginStatus, Pdu, Reject, TextResponse
+from bootlink_wire.iscsi_codes import CONTINUE, FINAL, NO_TAG, LoginStatus
+from bootlink_wire.iscsi_pdu import AsyncMessage, Pdu, Reject, TextResponse
 from lab.iscsi import IPXE_KEYS, OPEN_ISCSI_KEYS, Speaker
 from lab.session_bench import Bench
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootlink_blockstore.sequence import WINDOW
+from bootlink_wire import iscsi_codes as codes
 from bootlink_wire import iscsi_pdu as pdu
 from bootlink_wire import iscsi_text as text
-from bootlink_wire.iscsi_pdu import FINAL, LoginStatus, Opcode
+from bootlink_wire.iscsi_codes import FINAL, LoginStatus, Opcode
 from lab.iscsi import IPXE_ISID, IPXE_KEYS, Speaker
 from lab.session_bench import Bench
 
@@ -93,7 +94,7 @@ def test_a_text_may_spread_over_requests() -> None:
     bench = Bench()
     speaker = bench.speaker
     whole = text.encode([*names(speaker), *speaker.keys])
-    flags = pdu.CONTINUE | 1 << 2
+    flags = codes.CONTINUE | 1 << 2
     for part in (whole[:30], whole[30:90]):
         partial = only(bench.send(replace(request(speaker, flags), data=part)))
         assert (partial.flags & FINAL, partial.data, partial.status) == (0, b"", 0)
@@ -136,7 +137,7 @@ def test_a_login_without_what_it_needs_is_refused(pairs: list[tuple[str, str]], 
         (FINAL | 0 << 2 | 2, LoginStatus.INVALID_DURING_LOGIN),  # stage 2 does not exist
         (2 << 2, LoginStatus.INVALID_DURING_LOGIN),
         (3 << 2, LoginStatus.INVALID_DURING_LOGIN),
-        (FINAL | pdu.CONTINUE | 1, LoginStatus.INVALID_DURING_LOGIN),
+        (FINAL | codes.CONTINUE | 1, LoginStatus.INVALID_DURING_LOGIN),
     ],
 )
 def test_stages_that_do_not_follow_are_refused(flags: int, status: int) -> None:

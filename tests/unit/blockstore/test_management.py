@@ -6,7 +6,8 @@ import pytest
 
 from bootlink_blockstore.management import FUNCTIONS_LIMIT
 from bootlink_wire import iscsi_pdu as pdu
-from bootlink_wire.iscsi_pdu import DataIn, Pdu, ReadyToTransfer, ScsiResponse, TaskFunction, TaskResponse, TaskResult
+from bootlink_wire.iscsi_codes import TaskFunction, TaskResult
+from bootlink_wire.iscsi_pdu import DataIn, Pdu, ReadyToTransfer, ScsiResponse, TaskResponse
 from lab.iscsi import Speaker, read_10, write_10
 from lab.session_bench import Bench, MemoryDisk, unit
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from bootlink_wire import iscsi_codes as codes
 from bootlink_wire import iscsi_pdu as pdu
-from bootlink_wire.iscsi_pdu import NO_TAG, DataIn, ReadyToTransfer, ScsiResponse
+from bootlink_wire.iscsi_codes import NO_TAG
+from bootlink_wire.iscsi_pdu import DataIn, ReadyToTransfer, ScsiResponse
 from lab.iscsi import Speaker, read_10, write_10
 from lab.session_bench import SIZE, Bench, unit
 from lab.unit_bench import UnitBench
@@ -40,7 +42,7 @@ def test_rule_5_r2t_data_without_status_and_a_ping_of_ours_use_up_no_statsn() ->
     (ask,) = bench.send(bench.speaker.command(write_10(0, 1), expected=512, write=True))
     assert isinstance(ask, ReadyToTransfer)
     pieces = bench.send(bench.speaker.command(read_10(0, 2), expected=1024))
-    assert [(p.flags & pdu.STATUS, p.statsn) for p in pieces if isinstance(p, DataIn)] == [(0, 0), (1, statsn)]
+    assert [(p.flags & codes.STATUS, p.statsn) for p in pieces if isinstance(p, DataIn)] == [(0, 0), (1, statsn)]
     bench.session.tick(1000.0)
     (ping,) = bench.answers()
     assert isinstance(ping, pdu.NopIn)

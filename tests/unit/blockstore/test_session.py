@@ -10,8 +10,10 @@ from bootlink_blockstore.scsi.blocks import TRANSFER_LIMIT
 from bootlink_blockstore.sequence import WINDOW
 from bootlink_blockstore.session import OUTPUT_LIMIT, PING_AFTER, PING_PATIENCE
 from bootlink_blockstore.tasks import READ_BUFFER
+from bootlink_wire import iscsi_codes as codes
 from bootlink_wire import iscsi_pdu as pdu
-from bootlink_wire.iscsi_pdu import FINAL, NO_TAG, DataIn, Pdu, ReadyToTransfer, RejectReason, ScsiResponse
+from bootlink_wire.iscsi_codes import FINAL, NO_TAG, RejectReason
+from bootlink_wire.iscsi_pdu import DataIn, Pdu, ReadyToTransfer, ScsiResponse
 from lab.iscsi import IPXE_KEYS, Speaker, read_10, read_16, write_10
 from lab.session_bench import Bench, unit
 
@@ -53,7 +55,7 @@ def test_a_read_is_answered_by_data_that_carries_the_status() -> None:
     bench.disk.data[4096:8192] = b"x" * 4096
     (answer,) = bench.send(bench.speaker.command(read_10(8, 8), expected=4096))
     assert isinstance(answer, DataIn)
-    assert (answer.flags, answer.status, answer.data) == (FINAL | pdu.STATUS, 0, b"x" * 4096)
+    assert (answer.flags, answer.status, answer.data) == (FINAL | codes.STATUS, 0, b"x" * 4096)
     assert bench.disk.hits == 1
     assert bench.session.nexuses[0].bytes_read == 4096
 
@@ -124,7 +126,7 @@ def test_reads_under_way_are_bounded_whatever_was_announced_and_in_whatever_orde
     assert len(bench.started) * READ_LIMIT == READ_BUFFER
     answered = 0
     while bench.started:
-        answered += sum(isinstance(a, ScsiResponse) or bool(a.flags & pdu.STATUS) for a in bench.run())  # type: ignore[attr-defined]
+        answered += sum(isinstance(a, ScsiResponse) or bool(a.flags & codes.STATUS) for a in bench.run())  # type: ignore[attr-defined]
         bench.session.receive(b"")
         assert len(bench.started) * READ_LIMIT <= READ_BUFFER
     assert answered == 20
@@ -137,7 +139,7 @@ def test_commands_that_waited_for_their_turn_stop_at_the_output_limit_too() -> N
     seen = []
     while True:
         assert sum(map(len, bench.session.out)) < 2 * OUTPUT_LIMIT + (1 << 20)
-        seen += [a.itt for a in bench.answers() if isinstance(a, DataIn) and a.flags & pdu.STATUS]
+        seen += [a.itt for a in bench.answers() if isinstance(a, DataIn) and a.flags & codes.STATUS]
         if not bench.session.more:
             break
         bench.session.receive(b"")
@@ -190,14 +192,14 @@ def test_ipxe_gets_its_data_in_pieces_of_8_kib() -> None:
     answers = bench.send(bench.speaker.command(read_10(0, 128), expected=65536))
     pieces = [a for a in answers if isinstance(a, DataIn)]
     assert [(p.offset, len(p.data), p.datasn) for p in pieces] == [(n * 8192, 8192, n) for n in range(8)]
-    assert [p.flags for p in pieces] == [0] * 7 + [FINAL | pdu.STATUS]
+    assert [p.flags for p in pieces] == [0] * 7 + [FINAL | codes.STATUS]
     assert data_of(answers) == bench.disk.data[:65536]
 
 
 def test_a_burst_ends_with_the_final_bit() -> None:
     bench = ready(MaxBurstLength="16384", MaxRecvDataSegmentLength="8192")
     answers = bench.send(bench.speaker.command(read_10(0, 72), expected=36864))
-    assert [a.flags for a in answers if isinstance(a, DataIn)] == [0, FINAL, 0, FINAL, FINAL | pdu.STATUS]
+    assert [a.flags for a in answers if isinstance(a, DataIn)] == [0, FINAL, 0, FINAL, FINAL | codes.STATUS]
 
 
 def test_a_large_read_stops_the_session_until_its_output_is_sent() -> None:
@@ -377,13 +379,13 @@ def test_r2ts_wait_for_room() -> None:
 
 @pytest.mark.parametrize(
     ("expected", "flag", "residual"),
-    [(4096, 0, 0), (4608, pdu.UNDERFLOW, 512), (3584, pdu.OVERFLOW, 512), (1, 4, 4095)],
+    [(4096, 0, 0), (4608, codes.UNDERFLOW, 512), (3584, codes.OVERFLOW, 512), (1, 4, 4095)],
 )
 def test_rule_11_a_read_moves_no_more_than_was_announced(expected: int, flag: int, residual: int) -> None:
     bench = ready()
     (answer,) = bench.send(bench.speaker.command(read_10(0, 8), expected=expected))
     assert isinstance(answer, DataIn)
-    assert (answer.flags, answer.residual) == (FINAL | pdu.STATUS | flag, residual)
+    assert (answer.flags, answer.residual) == (FINAL | codes.STATUS | flag, residual)
     assert len(answer.data) == min(4096, expected)
 
 
@@ -391,9 +393,9 @@ def test_rule_11_a_read_moves_no_more_than_was_announced(expected: int, flag: in
     ("expected", "flag", "residual", "written"),
     [
         (1024, 0, 0, 1024),
-        (1536, pdu.UNDERFLOW, 512, 1024),
-        (512, pdu.OVERFLOW, 512, 512),
-        (700, pdu.OVERFLOW, 324, 512),
+        (1536, codes.UNDERFLOW, 512, 1024),
+        (512, codes.OVERFLOW, 512, 512),
+        (700, codes.OVERFLOW, 324, 512),
     ],
 )
 def test_rule_11_a_write_touches_no_more_than_was_announced(
@@ -542,7 +544,7 @@ def test_a_normal_session_may_ask_for_its_own_target_only() -> None:
 
 def test_a_text_over_several_requests() -> None:
     bench = ready()
-    first = pdu.TextRequest(flags=pdu.CONTINUE, itt=3, cmdsn=0, immediate=True, data=b"SendTar")
+    first = pdu.TextRequest(flags=codes.CONTINUE, itt=3, cmdsn=0, immediate=True, data=b"SendTar")
     (partial,) = bench.send(first)
     assert isinstance(partial, pdu.TextResponse)
     assert partial.ttt != NO_TAG

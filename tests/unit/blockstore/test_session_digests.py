@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bootlink_wire import iscsi_pdu as pdu
+from bootlink_wire.iscsi_codes import FINAL, RejectReason
 from bootlink_wire.iscsi_digest import Digests
-from bootlink_wire.iscsi_pdu import FINAL, DataIn, Pdu, ReadyToTransfer, Reject, RejectReason, ScsiResponse
+from bootlink_wire.iscsi_pdu import DataIn, Pdu, ReadyToTransfer, Reject, ScsiResponse
 from lab.iscsi import OPEN_ISCSI_KEYS, Speaker, read_10, write_10
 from lab.session_bench import Bench
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bootlink_wire import iscsi_pdu as pdu
+from bootlink_wire import iscsi_codes as codes
 from bootlink_wire.iscsi_pdu import DataIn, Pdu
 from lab.iscsi import OPEN_ISCSI_KEYS, Speaker, read_10, read_16
 from lab.session_bench import Bench, MemoryDisk
@@ -39,7 +39,7 @@ def test_a_read_in_one_pdu_is_a_hit_however_many_blocks_it_takes(cdb: str, lengt
     (answer,) = bench.answers()
     assert isinstance(answer, DataIn)
     assert answer.data == bench.disk.data[offset : offset + length]
-    assert answer.flags == pdu.FINAL | pdu.STATUS
+    assert answer.flags == codes.FINAL | codes.STATUS
     assert (bench.session.nexuses[0].reads, bench.session.nexuses[0].bytes_read) == (1, length)
 
 

@@ -8,7 +8,8 @@ import struct
 import pytest
 
 from bootlink_wire import iscsi_pdu as pdu
-from bootlink_wire.iscsi_pdu import Pdu, TaskFunction
+from bootlink_wire.iscsi_codes import TaskFunction
+from bootlink_wire.iscsi_pdu import Pdu
 from lab.iscsi import Speaker, read_10, write_10
 from lab.session_bench import Bench, MemoryDisk, unit
 

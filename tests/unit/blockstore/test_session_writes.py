@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from bootlink_blockstore.tasks import WRITE_BUFFER
+from bootlink_wire import iscsi_codes as codes
 from bootlink_wire import iscsi_pdu as pdu
-from bootlink_wire.iscsi_pdu import ScsiResponse, TaskFunction
+from bootlink_wire.iscsi_codes import TaskFunction
+from bootlink_wire.iscsi_pdu import ScsiResponse
 from bootlink_wire.scsi_sense import Status
 from lab.iscsi import OPEN_ISCSI_KEYS, Speaker, write_10
 from lab.session_bench import Bench
@@ -33,7 +35,7 @@ def test_small_writes_are_done_and_answered_in_their_order_with_numbers_that_go_
     answers = bench.send(*(a_write(bench, page) for page in range(20)))
     assert [type(a) for a in answers] == [ScsiResponse] * 20
     responses = [a for a in answers if isinstance(a, ScsiResponse)]
-    assert {(a.status, a.response, a.residual, a.flags) for a in responses} == {(Status.GOOD, 0, 0, pdu.FINAL)}
+    assert {(a.status, a.response, a.residual, a.flags) for a in responses} == {(Status.GOOD, 0, 0, codes.FINAL)}
     first = responses[0]
     for n, answer in enumerate(responses):
         assert (answer.statsn, answer.expcmdsn, answer.maxcmdsn) == (

@@ -15,7 +15,7 @@ from bootlink_blockstore.writeback import Manifest, Writebacks, write_manifest
 from bootlink_events import BootId, WritebackDiscarded, WritebackRestored
 from bootlink_events.commands import ContentLayers, DropWriteback, ListLasting, ListWritebacks, RestoreWriteback
 from bootlink_runtime import CommandError
-from bootlink_wire.iscsi_pdu import LoginStatus
+from bootlink_wire.iscsi_codes import LoginStatus
 from lab.blockstore import MAC, Plans, Policy, identity, make_image, plan
 from lab.house import House, Someone, boot_id, house, read, write
 from lab.menu import with_menu

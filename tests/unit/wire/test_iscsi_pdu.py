@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootlink_wire import iscsi_pdu as pdu
+from bootlink_wire.iscsi_codes import RejectReason
 from bootlink_wire.iscsi_digest import split
-from bootlink_wire.iscsi_pdu import PDUS, Inbox, Pdu, PduError, RejectReason, decode
+from bootlink_wire.iscsi_inbox import Inbox
+from bootlink_wire.iscsi_pdu import PDUS, Pdu, PduError, decode
 
 # A READ(10) of 8 sectors at 0x1000 as iPXE sends it, field by field from RFC 7143, figure 13.
 READ_COMMAND = bytes.fromhex(
