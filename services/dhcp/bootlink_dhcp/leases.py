@@ -57,6 +57,7 @@ class Permit(Protocol):
     def unused(self, address: IPv4Address) -> bool: ...
     def another(self) -> bool: ...
     def again(self, address: IPv4Address, client: str, now: float) -> bool: ...
+    def theirs(self, address: IPv4Address) -> bool: ...
 
 
 class State(StrEnum):
@@ -178,6 +179,10 @@ class LeaseTable:
         """Nobody has a lease of this address."""
         lease = self._by_address.get(address)
         return lease is None or (lease.state is State.OFFERED and not lease.returning)
+
+    def theirs(self, address: IPv4Address) -> bool:
+        """It is for another server to say whose this address is."""
+        return self._permit is not None and self._permit.theirs(address)
 
     def at(self, address: IPv4Address) -> Lease | None:
         """What this address is."""

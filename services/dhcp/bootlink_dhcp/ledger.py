@@ -28,6 +28,7 @@ from bootlink_runtime import Bus, BusUnavailable, CompareFailed, Health, Logger,
 
 WRITES_AT_ONCE: Final = 32  # each waits for its sync to disk
 CLAIMS_AT_ONCE: Final = 256  # addresses claimed in a row, after which leases that wait have their turn
+CLAIM_SECONDS: Final = 1.0  # between looks at our share, each of which goes through the pool where it is too small
 PAUSE: Final = 0.2  # seconds until a write that failed is tried again
 CONFIRM_SECONDS: Final = 2.0  # that an answer waits; then the client asks again
 _SERVER: Final = "server."
@@ -60,6 +61,7 @@ class LeaseLedger:
         self._newcomers = False
         self._work = asyncio.Event()
         self._beat = 0.0
+        self._next_claim = 0.0
         self._replica = Replica(bus, LEASES_BUCKET, folder / "shared-leases.json", self._changed, log)
         self._replica.load_snapshot()
         self._loading = False
@@ -152,7 +154,7 @@ class LeaseLedger:
     def _entry_changed(self, address: IPv4Address, entry: Entry | None) -> None:
         table = self._table(address)
         if entry is None:
-            former = self._sharing.entries.pop(address, None)
+            former = self._sharing.gone(address)
             if former is not None and former.server == self._sharing.me and table is not None:
                 self._say_again(table, address)  # the bucket was made anew
             return
@@ -218,7 +220,8 @@ class LeaseLedger:
         silent = {node for node in self._gone if node in self._sharing.peers and not self._sharing.peers[node].heard}
         for node in sorted({*self._sharing.overdue(time.time()), *silent}):
             await self._retire(node)
-        if self._sharing.joined and not self._sharing.cut:
+        if self._sharing.joined and not self._sharing.cut and time.monotonic() >= self._next_claim:
+            self._next_claim = time.monotonic() + CLAIM_SECONDS
             await self._claim()
 
     async def _write_all(self) -> None:
@@ -299,13 +302,13 @@ class LeaseLedger:
             wanted = self._sharing.share(len(table.subnet.pool))
             if not wanted:
                 continue
-            held = sum(self._sharing.spare(address) for address in table.subnet.pool)
+            held = sum(address in table.subnet.pool for address in self._sharing.spares)
             found = list(islice(self._claims(table), min(max(0, wanted - held), CLAIMS_AT_ONCE)))
             for start in range(0, len(found), WRITES_AT_ONCE):
                 some = found[start : start + WRITES_AT_ONCE]
                 await asyncio.gather(*(self._hold(table, address) for address in some))
             if len(found) == CLAIMS_AT_ONCE:
-                self._work.set()
+                self._next_claim = 0.0  # and more, after what waits
 
     def _claims(self, table: LeaseTable) -> Iterable[IPv4Address]:
         """Addresses that could be ours: those that nobody has, then leases that have run out."""

@@ -161,6 +161,8 @@ class DhcpMachine:
             return Decision("dropped_request_without_address")
         beginning = packet.ciaddr == NO_ADDRESS  # SELECTING or INIT-REBOOT: the client has no address in use
         refusal = self._refusal(asked, address, selecting=server is not None, beginning=beginning)
+        if refusal is not None and server is None and asked.leases.theirs(address):
+            return Decision("request_of_another_servers_client")
         if refusal is not None:
             return self._nak(asked, refusal)
         lease = asked.leases.bind(asked.mac, address, asked.now)

@@ -106,6 +106,7 @@ class Sharing:
         self.cut = True  # the last write was not
         self.peers: dict[str, Peer] = {}
         self.entries: dict[IPv4Address, Entry] = {}
+        self.spares: set[IPv4Address] = set()  # what we hold
         self._promised: dict[IPv4Address, tuple[str, float]] = {}  # while cut: to whom, until when
 
     # -- who is there ------------------------------------------------------------------------------------------
@@ -183,6 +184,13 @@ class Sharing:
         peer = self.peers.get(entry.server) if entry is not None else None
         return self.joined if peer is None else peer.knows_us
 
+    def theirs(self, address: IPv4Address) -> bool:
+        """Another server knows better than we whose this address is; so it is not for us to refuse it to a client."""
+        entry = self.entries.get(address)
+        if self.alone or (entry is not None and entry.server == self.me):
+            return False
+        return self.cut or (entry is not None and entry.server in self.peers)
+
     def may_promise(self, until: float) -> bool:
         """A lease may end so late."""
         return self.alone or until <= self.contact + self.lead
@@ -229,14 +237,18 @@ class Sharing:
             return False
         return entry.expires + GRACE < now and self.complete(now)
 
-    def spare(self, address: IPv4Address) -> bool:
-        """We hold it."""
-        entry = self.entries.get(address)
-        return entry is not None and entry.server == self.me and entry.state is Held.HELD
+    def gone(self, address: IPv4Address) -> Entry | None:
+        """The bucket has no entry any more: it was made anew. Returns the former one."""
+        self.spares.discard(address)
+        return self.entries.pop(address, None)
 
     def stored(self, address: IPv4Address, entry: Entry, revision: int) -> None:
         """The bucket has this entry now."""
         self.entries[address] = replace(entry, revision=revision)
+        if entry.server == self.me and entry.state is Held.HELD:
+            self.spares.add(address)
+        else:
+            self.spares.discard(address)
         if entry.server == self.me:
             self._promised.pop(address, None)
 

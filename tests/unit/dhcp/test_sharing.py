@@ -53,7 +53,7 @@ def test_a_new_client_gets_what_we_hold_and_nothing_else() -> None:
     for held, ours in (("you_2", False), ("me_1", True)):
         sharing.stored(A, entry(held, Held.HELD), 8)
         assert sharing.unused(A) == ours
-        assert sharing.spare(A) == ours
+        assert (A in sharing.spares) == ours
     assert not sharing.another()
     assert (sharing.share(100), sharing.share(1), sharing.share(100_000)) == (50, 1, 4096)
 
@@ -85,6 +85,20 @@ def test_cut_off_a_lease_goes_on_until_it_runs_out_and_an_own_one_longer() -> No
     assert sharing.again(A, PC, T0 + LEASE)
     assert sharing.may_promise(T0 + LEAD)
     assert not sharing.may_promise(T0 + LEAD + 1)
+
+
+def test_a_client_is_refused_by_the_server_that_knows() -> None:
+    sharing = Sharing("me_1")
+    assert not sharing.theirs(A)
+    sharing = together()
+    assert not sharing.theirs(A)  # nobody has it
+    for held, theirs in (("you_2", True), ("me_1", False), ("gone_3", False)):
+        sharing.stored(A, entry(held, Held.HELD), 8)
+        assert sharing.theirs(A) == theirs
+    sharing.cut = True
+    assert sharing.theirs(A + 1)  # another server may have given it out meanwhile
+    sharing.stored(A, entry("me_1", Held.HELD), 9)
+    assert not sharing.theirs(A)
 
 
 @pytest.mark.parametrize("state", [Held.BOUND, Held.IDLE])
