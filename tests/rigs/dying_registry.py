@@ -1,8 +1,9 @@
-"""Registries that end themselves with SIGKILL at the n-th step of a commit.
+"""Registries that end themselves with SIGKILL at the n-th step of a job.
 
-Steps are what a commit asks of others: each statement to the database, BEGIN and COMMIT among them, each return of a
-transaction; each answer of a block store; each look at a file; and its return. They are counted in the task of the job
-alone, so that what else the registry does does not move them. A commit that has fewer steps than n is done.
+Steps are what a job asks of others: each statement to the database, BEGIN and COMMIT among them, each return of a
+transaction; each answer of a block store; each piece of work on image files; each look at a file, and each name that
+one is given; and the job's return. They are counted in the task of the job alone, so that what else the registry does
+does not move them. A job that has fewer steps than n is done. The kind of job is this module's argument.
 
 This process has read all modules, which takes longer than all the rest, and forks one registry for each line of its
 stdin, which names the step. It says the process' number, and how it ended.
@@ -22,14 +23,15 @@ from typing import Any, Final, NoReturn
 import asyncpg
 from asyncpg.transaction import Transaction
 
-from bootlink_registry import SERVICE, commits, service
+from bootlink_registry import SERVICE, imaging, service
 from bootlink_registry.jobs import Work
 from bootlink_registry.jobs.kinds import KINDS
 from bootlink_registry.layers import Layers
+from bootlink_registry.store import Place
 from bootlink_runtime import main, rpc
 
 DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG, prctl(2)
-COMMITTING: ContextVar[bool] = ContextVar("committing", default=False)
+WORKING: ContextVar[bool] = ContextVar("working", default=False)
 
 
 class Steps:
@@ -39,7 +41,7 @@ class Steps:
         self._left = die_at
 
     def take(self) -> None:
-        if COMMITTING.get():
+        if WORKING.get():
             self._left -= 1
             if self._left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -67,7 +69,7 @@ class Steps:
 
 
 def prepare(die_at: int) -> None:
-    """Have this process die at that step of a commit."""
+    """Have this process die at that step of a job of the kind that it was told."""
     steps = Steps(die_at)
     for name in ("execute", "fetch", "fetchrow", "fetchval"):
         steps.before(asyncpg.Connection, name)
@@ -75,15 +77,18 @@ def prepare(die_at: int) -> None:
     for name in ("call", "call_all"):
         steps.after(rpc, name)
     steps.before(Layers, "probe")
-    kind = commits.COMMIT
+    steps.after(imaging, "run")
+    steps.before(Place, "seal")
+    steps.after(Place, "seal")
+    kind = KINDS[sys.argv[1]]
 
-    async def committing(work: Work) -> dict[str, Any]:
-        COMMITTING.set(True)
+    async def working(work: Work) -> dict[str, Any]:
+        WORKING.set(True)
         result = await kind.work(work)
         steps.take()
         return result
 
-    vars(service)["KINDS"] = {**KINDS, kind.name: replace(kind, work=committing)}
+    vars(service)["KINDS"] = {**KINDS, kind.name: replace(kind, work=working)}
 
 
 def registry(die_at: int, prepared: Callable[[int], None]) -> NoReturn:

@@ -10,7 +10,7 @@ import sys
 
 from bootlink_registry import outbox, plans
 from bootlink_runtime import Bus
-from rigs.dying_registry import COMMITTING, Steps, serve
+from rigs.dying_registry import WORKING, Steps, serve
 
 KINDS = 8  # of places to die at
 
@@ -23,7 +23,7 @@ def step_of(kind: int, events: int) -> int:
 
 def prepare(die_at: int) -> None:
     """Have this process die at that step."""
-    COMMITTING.set(True)  # for all tasks of this process
+    WORKING.set(True)  # for all tasks of this process
     steps = Steps(die_at)
     steps.after(outbox, "oldest_events")
     steps.before(plans, "compile_all")

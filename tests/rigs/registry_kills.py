@@ -13,13 +13,11 @@ are about that.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
-import sys
 import uuid
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,14 +34,12 @@ from lab.registry import registry_on, until
 from lab.room import Pc, Room, store_on
 from lab.vhdi import read_chain
 from rigs.figures import Figures, Violation
+from rigs.sweep import Registries, Sweep, environment_of
 
 SIZE: Final = 4 * MIB
 PAGE: Final = 4096
 WRITES: Final = 10
 IMAGE: Final = "golden"
-DIES_WITHIN: Final = 60.0  # seconds until a registry has died or ended the job; it takes two
-AFTERWARDS: Final = 1.0  # given to a registry that has ended the job, and may die at a step behind that
-LOOK: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -74,106 +70,13 @@ async def _state(database: Database, job: uuid.UUID) -> State:
         )
 
 
-class Registries:
-    """Where registries come from that die at a step: see `dying_registry`."""
-
-    def __init__(self, environment: dict[str, str], log: Path, *, module: str = "rigs.dying_registry") -> None:
-        self._module = module
-        self._environment = environment
-        self._log = log
-
-    async def __aenter__(self) -> Registries:
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", self._module),
-                env=self._environment,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-            )
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
-
-    async def start(self, step: int) -> int:
-        """The process number of a registry that is to die at this step."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{step}\n".encode())
-        return await self.said()
-
-    async def said(self) -> int:
-        """The next number: after a registry was started, how it ended."""
-        assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        if not line:
-            raise Violation(f"no registries any more:\n{self.words()}")
-        return int(line)
-
-    def words(self) -> str:
-        return self._log.read_text(errors="replace")[-2000:]
-
-
-class Sweep:
-    """One commit, and the registries that die of it."""
-
-    def __init__(self, database: Database, registries: Registries, job: uuid.UUID, stride: int) -> None:
-        self._database = database
-        self._registries = registries
-        self._job = job
-        self._stride = stride
-        self.kills = 0
-
-    async def run(self) -> None:
-        """Until the commit is done. Violation if what is there in between is neither the old state nor the new."""
-        old = await _state(self._database, self._job)
-        step = 1
-        while await self._dies(step):
-            self.kills += 1
-            now = await _state(self._database, self._job)
-            if not (_is_old(now, old) or _is_new(now, old, self._job)):
-                raise Violation(f"killed at step {step}: {now} came of {old}")
-            step += self._stride
-        now = await _state(self._database, self._job)
-        if not _is_new(now, old, self._job):
-            raise Violation(f"after {self.kills} kills: {now} came of {old}")
-
-    async def _dies(self, step: int) -> bool:
-        """Whether a registry that was to die at this step did so; otherwise the commit is done."""
-        pid = await self._registries.start(step)
-        ended = asyncio.create_task(self._registries.said())
-        try:
-            async with asyncio.timeout(DIES_WITHIN):
-                while not ended.done():
-                    over = await self._is_over()
-                    await asyncio.wait({ended}, timeout=AFTERWARDS if over else LOOK)
-                    if over:
-                        break
-        except TimeoutError:
-            raise Violation(f"no end when killed at step {step}:\n{self._registries.words()}") from None
-        finally:
-            died = ended.done()
-            if not died:
-                os.kill(pid, signal.SIGKILL)
-            status = await ended
-        if died and status != -signal.SIGKILL:
-            raise Violation(f"the registry ended with status {status} at step {step}:\n{self._registries.words()}")
-        return died
-
-    async def _is_over(self) -> bool:
-        async with self._database.transaction() as connection:
-            return bool(await connection.fetchval("SELECT ended IS NOT NULL FROM jobs WHERE id = $1", self._job))
-
-
 def _is_old(now: State, old: State) -> bool:
     return (now.versions, now.branches, now.layers, now.dropped, now.events) == (
         *(old.versions, old.branches, old.layers, old.dropped, old.events),
     ) and now.job in ("queued", "running")
 
 
-def _is_new(now: State, old: State, job: uuid.UUID) -> bool:
+def _is_new(now: State, old: State, *, job: uuid.UUID) -> bool:
     number = len(old.versions) + 1
     return (
         now.versions == (*old.versions, (number, number - 1 or None, job))
@@ -199,17 +102,7 @@ async def _run(count: int, seed: int, folder: Path, stride: int, nats: NatsServe
     raw = sparse_disk(folder / "golden.img", SIZE)
     create_vhd_dynamic(folder / "golden.vhd", raw)
     model = bytearray(raw.read_bytes())
-    tests = Path(__file__).parent.parent
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tests),
-        "BOOTLINK_NATS_URL": nats.url,
-        "BOOTLINK_DATABASE_URL": database_url,
-        "BOOTLINK_DATA": str(folder / "data"),
-        "BOOTLINK_NODE": "lab",
-        "BOOTLINK_REGISTRY_API_PORT": "0",
-        "BOOTLINK_LOG_FORMAT": "json",
-    }
+    environment = environment_of(folder, nats.url, database_url)
     database = Database(database_url, logger("rig"))
     await database.open()
     kills = sweeps = 0
@@ -217,7 +110,7 @@ async def _run(count: int, seed: int, folder: Path, stride: int, nats: NatsServe
     try:
         async with (
             store_on(nats.url, folder) as store,
-            Registries(environment, folder / "registry.log") as registries,
+            Registries(environment, folder / "registry.log", commits.KIND) as registries,
         ):
             while kills < count or not sweeps:
                 async with registry_on(nats.url, database_url, folder / "data") as registry:
@@ -230,9 +123,9 @@ async def _run(count: int, seed: int, folder: Path, stride: int, nats: NatsServe
                     job = await commits.submit_commit(
                         connection, name=pc.name, note="", past=None, author="", source="/rig/lab"
                     )
-                sweep = Sweep(database, registries, job, stride)
+                sweep: Sweep[State] = Sweep(database, registries, job, stride)
                 try:
-                    await sweep.run()
+                    await sweep.run(partial(_state, database, job), is_old=_is_old, is_new=partial(_is_new, job=job))
                 except Violation as violation:
                     raise Violation(f"seed {seed}, commit {sweeps + 1}: {violation}") from None
                 kills += sweep.kills

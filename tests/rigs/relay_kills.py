@@ -22,7 +22,7 @@ from lab.postgres import PostgresServer
 from lab.registry import raw_disk, registry_on
 from rigs.dying_relay import KINDS, step_of
 from rigs.figures import Figures, Violation
-from rigs.registry_kills import Registries
+from rigs.sweep import Registries
 
 CHANGES: Final = 3  # committed before each life
 DIES_WITHIN: Final = 60.0  # seconds; it takes one or two

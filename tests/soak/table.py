@@ -15,6 +15,7 @@ from rigs import (
     drops,
     exports,
     image_reads,
+    job_kills,
     kills,
     pdus,
     power_log,
@@ -74,6 +75,8 @@ RIGS: Final = (
         200,
         registry_kills.run,
     ),
+    Rig("seal-kills", "kill -9 of the registry at each step of the sealing of an own layer", 100, job_kills.seals),
+    Rig("compaction-kills", "kill -9 of the registry at each step of a compaction", 100, job_kills.compactions),
     Rig(
         "relay-kills",
         "kill -9 of the registry between the commit of a change and the publishing of its event",
