@@ -225,7 +225,7 @@ async def test_a_loader_that_never_comes_up_gives_way_and_that_is_told(
     async with bus_on(nats.url) as bus, serving(nats, tmp_path, cable, loader_patience=2):
         with RawPc(cable, PC) as pc:
             files = [(await pc.boot_pass("ovmf")).file for _ in range(3)]
-        told = [event for event in await _events(bus, count=8) if event.type.endswith("loader_changed")]
+        told = [event for event in await _events(bus, count=10) if event.type.endswith("loader_changed")]
     assert [file.decode().rpartition("/")[2] for file in files] == ["snponly.efi", "snponly.efi", "ipxe.efi"]
     (changed,) = (BootLoaderChanged.model_validate(event.data) for event in told)
     assert (changed.former, changed.loader, changed.boots) == ("snponly.efi", "ipxe.efi", 2)
