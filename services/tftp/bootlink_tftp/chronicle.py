@@ -180,6 +180,7 @@ class Chronicle:
             image = plan.disks[0].image if plan and plan.disks else ""
             start = plan.start if plan else None
             facts = {
+                "client": plan.client if plan else name.mac,
                 "kernel": start.kernel if start else "",
                 "target": plan.target if plan else "",
                 "portals": ", ".join(plan.portals) if plan else "",

@@ -110,7 +110,7 @@ SCREENS: Final[Mapping[str, Screen]] = {
     "fetch": Screen(
         "a boot file of this PC is missing",
         "The kernel {kernel} or one of its initrds could not be fetched. iPXE's own message is above.",
-        "Put it into the boot server's loader folder, or correct the link: bootlink link show",
+        "Put it into the boot server's loader folder, or set the link anew: bootlink client show {client}",
     ),
     "launch": Screen(
         "the kernel of this PC does not start",
