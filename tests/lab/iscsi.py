@@ -142,9 +142,7 @@ class Speaker:
             immediate=immediate,
         )
 
-    def task(
-        self, function: int, *, referenced: int = NO_TAG, refcmdsn: int = 0, lun: int = 0
-    ) -> pdu.TaskRequest:
+    def task(self, function: int, *, referenced: int = NO_TAG, refcmdsn: int = 0, lun: int = 0) -> pdu.TaskRequest:
         return pdu.TaskRequest(
             function=FINAL | function,
             lun=lun << 48,

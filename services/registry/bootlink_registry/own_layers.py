@@ -9,7 +9,7 @@ The content changes with each seal, so no write-back is ever put on what it was 
 that is started just as its layer is sealed, upon the former content, is left where it is (see `writebacks`).
 
 A layer holds blocks, and what they mean depends on all the blocks of the version below. So it cannot be carried to
-another version: a *rebase* begins an empty one there. What there was is held for UNDO_TIME, and can be taken back.
+another version: a rebase begins an empty one there (see `rebasing`).
 
 A link that is set without an own layer leaves it alone; it is there again when a link asks for it.
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from bootlink_events import Chap, LayerPlan, Policy, Start
@@ -31,11 +31,9 @@ from bootlink_registry.exports import export, layers_below
 from bootlink_registry.homes import home_of
 from bootlink_registry.jobs import JobKind, Work
 from bootlink_registry.links import NamedLink
-from bootlink_registry.problems import Problem, conflict, invalid, not_found
+from bootlink_registry.problems import conflict, not_found
 from bootlink_registry.versions import lock_image, version_named
-from bootlink_registry.writebacks import Held, Written, drop_later, holds_all, keep_after_all
-
-UNDO_TIME: Final = timedelta(days=7)  # what a rebase replaced is held: until somebody has used the PC and missed it
+from bootlink_registry.writebacks import Held, Written, drop_later, holds_all
 
 _FOUND: Final = """
     SELECT o.*, l.disk_usage AS sealed, l.created AS sealed_at, v.layer AS of_version,
@@ -97,13 +95,14 @@ async def get_own_layer(connection: Connection, client: Client, lun: int) -> Own
     own = await find_own_layer(connection, client.mac, lun)
     if own is None:
         raise not_found(
-            f"{client.name} has no layer of its own{_on(lun)}",
+            f"{client.name} has no layer of its own{on_lun(lun)}",
             f"give it one: bootlink link set {client.name} IMAGE --own-layer",
         )
     return own
 
 
-def _on(lun: int) -> str:
+def on_lun(lun: int) -> str:
+    """Which of the disks, where it is not the one that is booted."""
     return f" on LUN {lun}" if lun else ""
 
 
@@ -137,8 +136,8 @@ async def put_link(
     version = await version_named(connection, image, channel=channel, version=version)
     if own is not None and (own.image, own.version) != (image, version):
         raise conflict(
-            f"{client.name} has a layer of its own over version {own.version} of image {own.image}{_on(lun)}, and that "
-            f"cannot be carried to version {version} of {image}",
+            f"{client.name} has a layer of its own over version {own.version} of image {own.image}{on_lun(lun)}, and "
+            f"that cannot be carried to version {version} of {image}",
             f"begin an empty one there: bootlink link rebase {client.name} --version {version}"
             if own.image == image
             else f"throw it away first: bootlink link drop-own-layer {client.name}",
@@ -241,9 +240,7 @@ async def _seal(work: Work) -> dict[str, Any]:
             await drop_later(connection, own.written, made=made)
         wanted = work.request.get("start")
         start = Start.model_validate(wanted) if wanted is not None else None
-        await _set_policy(
-            connection, own, "discard", work.request["chap"], start, author=work.author, source=work.source
-        )
+        await pin(connection, own, "discard", work.request["chap"], start, author=work.author, source=work.source)
         result = {
             "client": client.name,
             "image": own.image,
@@ -276,7 +273,7 @@ async def _look(work: Work) -> _Sealing:
     return _Sealing(client, own, kept[0] if kept else None, below)
 
 
-async def _set_policy(
+async def pin(
     connection: Connection,
     own: OwnLayerRow,
     policy: Policy,
@@ -286,6 +283,7 @@ async def _set_policy(
     author: str,
     source: str,
 ) -> NamedLink:
+    """Have the client's link name its own layer, over the version that this lies on."""
     return await links.put_link(
         connection,
         scope="client",
@@ -303,7 +301,7 @@ async def _set_policy(
     )
 
 
-# -- rebasing -------------------------------------------------------------------------------------------------------
+# -- throwing it away -----------------------------------------------------------------------------------------------
 
 
 def written(own: OwnLayerRow, held: list[Held]) -> int:
@@ -315,117 +313,9 @@ def written(own: OwnLayerRow, held: list[Held]) -> int:
     )
 
 
-async def rebase(
-    connection: Connection,
-    client: Client,
-    lun: int,
-    *,
-    channel: str | None,
-    version: int | None,
-    undo: bool,
-    accept_loss: bool,
-    unsealed: int,
-    author: str,
-    source: str,
-) -> NamedLink:
-    """Have a client begin an empty layer of its own upon another version of the image; or, with `undo`, take the last
-    rebase back. Raises Problem: unless `accept_loss`, where something would be lost, which it names.
-
-    `unsealed`: bytes of the own layer that are in a write-back.
-    """
-    own = await get_own_layer(connection, client, lun)
-    await lock_image(connection, own.image)
-    await links.lock(connection, "client", client.mac)
-    await connection.execute("SELECT FROM own_layers WHERE mac = $1 AND lun = $2 FOR UPDATE", client.mac, lun)
-    if undo and (channel is not None or version is not None):
-        raise invalid("to undo a rebase needs no version", "leave it out")
-    own = await get_own_layer(connection, client, lun)
-    link = await links.find_link(connection, "client", client.mac, lun)
-    if link is None or not link.link.own_layer or link.link.image != own.image:
-        raise conflict(
-            f"the link of {client.name} names no layer of its own{_on(lun)}",
-            f"set it first: bootlink link set {client.name} {own.image} --own-layer",
-        )
-    await _require_no_job(connection, own.image)
-    if undo:
-        if own.former_content is None:
-            raise conflict(
-                f"{client.name} has not been rebased, or longer ago than what there was is held",
-                f"it is held for {UNDO_TIME.days} days",
-            )
-        return await _take_back(connection, own, link, author=author, source=source)
-    number = await version_named(connection, own.image, channel=channel, version=version)
-    if (own.layer is not None or unsealed) and not accept_loss:
-        raise _loses(client, own, unsealed, number)
-    return await _begin(connection, own, link, number, author=author, source=source)
-
-
-def _loses(client: Client, own: OwnLayerRow, unsealed: int, version: int) -> Problem:
-    parts = []
-    if own.sealed is not None and own.sealed_at is not None:
-        parts.append(f"{_mib(own.sealed)} sealed on {own.sealed_at:%Y-%m-%d}")
-    if unsealed:
-        parts.append(f"{_mib(unsealed)} written since")
-    return conflict(
-        f"{client.name} would lose what it has of its own over version {own.version} of image {own.image} "
-        f"({', '.join(parts)}): blocks of a file system cannot be carried to version {version}",
-        f"say that this is meant (--yes); it is held for {UNDO_TIME.days} days, and --undo takes it back",
-    )
-
-
-def _mib(count: int) -> str:
+def mib(count: int) -> str:
+    """Bytes for people."""
     return f"{count / 2**20:.1f} MiB"
-
-
-async def _require_no_job(connection: Connection, image: str) -> None:
-    job = await connection.fetchval(
-        "SELECT id FROM jobs WHERE exclusive = $1 AND state IN ('queued', 'running')", f"image:{image}"
-    )
-    if job is not None:
-        raise conflict(f"job {job} works on image {image}", f"wait for it, or cancel it: bootlink job cancel {job}")
-
-
-async def _begin(
-    connection: Connection, own: OwnLayerRow, link: NamedLink, version: int, *, author: str, source: str
-) -> NamedLink:
-    if own.former is not None:  # of a rebase before, which cannot be taken back any more
-        await drop_later(connection, own.former)
-    await connection.execute(
-        """
-        UPDATE own_layers SET version = $3, layer = NULL, content = $4, former_version = version, former_layer = layer,
-            former_content = content, changed = now()
-        WHERE mac = $1 AND lun = $2
-        """,
-        *(own.mac, own.lun, version, uuid.uuid4()),
-    )
-    await drop_later(connection, own.written, due=datetime.now(UTC) + UNDO_TIME)
-    await removal.settle_layers(connection)
-    return await _follow(connection, own, link, author=author, source=source)
-
-
-async def _take_back(
-    connection: Connection, own: OwnLayerRow, link: NamedLink, *, author: str, source: str
-) -> NamedLink:
-    assert own.former_content is not None
-    await connection.execute(
-        """
-        UPDATE own_layers SET version = former_version, layer = former_layer, content = former_content,
-            former_version = version, former_layer = layer, former_content = content, changed = now()
-        WHERE mac = $1 AND lun = $2
-        """,
-        *(own.mac, own.lun),
-    )
-    await keep_after_all(connection, own.former_content)
-    await drop_later(connection, own.written, due=datetime.now(UTC) + UNDO_TIME)
-    return await _follow(connection, own, link, author=author, source=source)
-
-
-async def _follow(connection: Connection, own: OwnLayerRow, link: NamedLink, *, author: str, source: str) -> NamedLink:
-    """Have the link pin the own layer's version. An empty layer is to be written, so its policy is `keep`."""
-    now = await find_own_layer(connection, own.mac, own.lun)
-    assert now is not None
-    policy = link.link.policy if now.layer is not None else "keep"
-    return await _set_policy(connection, now, policy, link.link.chap, link.link.start, author=author, source=source)
 
 
 async def drop(connection: Connection, client: Client, lun: int, *, accept_loss: bool, unsealed: int) -> None:
@@ -435,12 +325,12 @@ async def drop(connection: Connection, client: Client, lun: int, *, accept_loss:
     link = await links.find_link(connection, "client", client.mac, lun)
     if link is not None and link.link.own_layer:
         raise conflict(
-            f"the link of {client.name} names its own layer{_on(lun)}",
+            f"the link of {client.name} names its own layer{on_lun(lun)}",
             f"set it without first: bootlink link set {client.name} {own.image}",
         )
     if (own.layer is not None or unsealed) and not accept_loss:
         raise conflict(
-            f"{client.name} has {_mib((own.sealed or 0) + unsealed)} of its own over version {own.version} of image "
+            f"{client.name} has {mib((own.sealed or 0) + unsealed)} of its own over version {own.version} of image "
             f"{own.image}",
             "say that throwing them away is meant (--yes); there is no undo",
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from bootlink_registry import own_layers, writebacks
+from bootlink_registry import own_layers, rebasing, writebacks
 from bootlink_registry.api.context import Context, Registry
 from bootlink_registry.api.links import WhichLun
 from bootlink_registry.api.models.links import LinkAnswer
@@ -36,7 +36,7 @@ async def rebase(name_or_mac: str, body: Rebase, registry: Registry, lun: WhichL
     client, own = await _found(registry, name_or_mac, lun)
     unsealed = 0 if body.accept_loss or body.undo else await _unsealed(registry, own)
     async with registry.database.transaction() as connection:
-        link = await own_layers.rebase(
+        link = await rebasing.rebase(
             connection,
             client,
             lun,
