@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ SERVER = IPv4Address("10.77.0.1")
 CLIENT = IPv4Address("10.77.0.2")  # the relay agent that perfdhcp plays, and the PC that fetches files
 POOL = "10.77.64.0-10.77.255.250"
 LEASE_SECONDS = 3600
+CLIENTS_TIMEOUT = 180.0  # seconds
 LOADERS = {"undionly.kpxe": 75_000, "large.img": 40 << 20}
 
 
@@ -185,6 +187,22 @@ def loaders(folder: Path) -> Path:
 def content(size: int) -> bytes:
     block = bytes(index * 7 % 251 for index in range(251))
     return (NBP + block * (size // len(block) + 1))[:size]
+
+
+def clients(cable: Cable, module: str, *arguments: str) -> list[str]:
+    """Run `python -m bench.<module>` at the clients' end; the lines that it prints. RuntimeError if it fails."""
+    command = (sys.executable, "-m", f"bench.{module}", *arguments)
+    done = subprocess.run(
+        cable.inside(cable.client, *pinned(CLIENT_CORE, *command)),
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=CLIENTS_TIMEOUT,
+    )
+    if done.returncode:
+        raise RuntimeError(f"the clients failed: {done.stderr[-2000:]}")
+    return done.stdout.splitlines()
 
 
 def _bound(cable: Cable, port: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from bench import boot_servers
 from bench.boot_servers import SERVER
-from bench.machine import CLIENT_CORE, cpu_seconds, pinned
+from bench.machine import cpu_seconds
 from bench.report import Goal, Section, percentile, table
 from bench.servers import mac
 from bench.switched_on import FIRMWARE_PATIENCE, Boot
@@ -19,13 +18,12 @@ from lab.boot_plans import plan
 from lab.netns import Cable
 
 PCS = 500
-POOL = "10.77.64.0-10.77.127.250"  # inside one network, all of whose addresses are the PCs' end's own
-NETWORK = "10.77.64.0/18"
+POOL = "10.77.64.0-10.77.127.250"
 IPXE_PATIENCE = 1.0  # seconds until iPXE asks again for the first time
 
 
 def room(folder: Path) -> Section:
-    with _room(folder) as (cable, servers):
+    with serving(folder) as (cable, servers):
         before = [cpu_seconds(pid) for pid in servers]
         boots = switched_on(cable, PCS)
         used = [cpu_seconds(pid) - then for pid, then in zip(servers, before, strict=True)]
@@ -64,13 +62,12 @@ def room(folder: Path) -> Section:
 
 
 @contextmanager
-def _room(folder: Path) -> Iterator[tuple[Cable, list[int]]]:
+def serving(folder: Path) -> Iterator[tuple[Cable, list[int]]]:
     """dhcp and tftp beside one NATS, with a plan for each PC."""
     folder.mkdir(exist_ok=True)
     model = plan()
     plans = [model.model_copy(update={"mac": mac(number), "client": f"pc-{number:03}"}) for number in range(1, PCS + 1)]
     with boot_servers.lan() as cable, boot_servers.nats(folder, cable, plans) as url:
-        subprocess.run(["ip", "-n", cable.client, "route", "add", "local", NETWORK, "dev", "lo"], check=True)
         loaders = str(boot_servers.loaders(folder))
         with (
             boot_servers.ours(
@@ -82,14 +79,5 @@ def _room(folder: Path) -> Iterator[tuple[Cable, list[int]]]:
 
 
 def switched_on(cable: Cable, count: int) -> list[Boot]:
-    command = (sys.executable, "-m", "bench.switched_on", cable.client_card, str(SERVER), str(count))
-    done = subprocess.run(
-        cable.inside(cable.client, *pinned(CLIENT_CORE, *command)),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-    )
-    if done.returncode:
-        raise RuntimeError(f"the PCs failed: {done.stderr[-2000:]}")
-    return [Boot(**json.loads(line)) for line in done.stdout.splitlines()]
+    said = boot_servers.clients(cable, "switched_on", cable.client_card, str(SERVER), str(count))
+    return [Boot(**json.loads(line)) for line in said]

@@ -2,7 +2,7 @@
 
 Runs at the PCs' end of the cable. Each PC has a MAC address of its own and behaves as the iPXE ROM of a network card,
 as captured: DISCOVER, REQUEST, the loader over TFTP, and then, as the loader, both again and its script. DHCP goes
-through one raw socket; for TFTP each PC uses the address that it was given, which the namespace has as a whole network.
+through one raw socket; for TFTP each PC uses the address that it was given.
 
 Prints a line of JSON for each PC: the seconds until its loader was there, and until its script was; the longest that it
 waited for one answer; how often it had to ask again; and what went wrong, if anything did.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -60,6 +61,8 @@ class Lan:
         )
         self._sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
         self._sock.bind((card, 0))
+        self._taken: set[IPv4Address] = set()
+        self._routes = subprocess.Popen(["ip", "-batch", "-"], stdin=subprocess.PIPE)
         self._waiting: dict[int, asyncio.Future[DhcpPacket]] = {}
         asyncio.get_running_loop().add_reader(self._sock, self._readable)
 
@@ -69,6 +72,20 @@ class Lan:
         datagram = udp_datagram(IPv4Address(0), 68, EVERYONE, 67, dhcp.encode(packet))
         self._sock.send(BROADCAST + mac + b"\x08\x00" + datagram)
         return answer
+
+    async def take(self, sock: socket.socket, address: IPv4Address) -> None:
+        """Bind to a PC's address, once it is this end's. Not sooner: the server looks whether it is free."""
+        if address not in self._taken:
+            self._taken.add(address)
+            assert self._routes.stdin is not None
+            self._routes.stdin.write(f"route add local {address} dev lo\n".encode())
+            self._routes.stdin.flush()
+        async with asyncio.timeout(FIRMWARE_PATIENCE):
+            while True:
+                try:
+                    return sock.bind((str(address), 0))
+                except OSError:  # `ip` has not come to it yet
+                    await asyncio.sleep(0.002)
 
     def _readable(self) -> None:
         for _ in range(64):
@@ -132,7 +149,7 @@ class Pc:
         found: list[bytes] = []
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
-            sock.bind((str(own), 0))
+            await self._lan.take(sock, own)
             while True:
                 packet, to = await self._answered(loop, sock, last, to)
                 match packet:

@@ -7,7 +7,6 @@ import contextlib
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -107,21 +106,14 @@ def fetched(server: Server, to: Path) -> tuple[float, float]:
     return size / taken, used / (size / BLOCK)
 
 
-def room_fetched(server: Server) -> list[float]:
-    """`ROOM` clients fetch a loader at once: the seconds that each took that got it whole."""
+def room_fetched(server: Server, count: int = ROOM) -> list[float]:
+    """So many clients fetch a loader at once: the seconds that each took that got it whole."""
     # Any address of that network is the client's own, for binding and for ARP: no address of a card is needed.
     subprocess.run(
         ["ip", "-n", server.cable.client, "route", "add", "local", "10.77.1.0/24", "dev", "lo"], check=True
     )  # fmt: skip
-    command = (sys.executable, "-m", "bench.room", str(SERVER), str(server.port), "undionly.kpxe", str(ROOM))
-    done = subprocess.run(
-        server.cable.inside(server.cable.client, *pinned(CLIENT_CORE, *command)),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    return [float(line) for line in done.stdout.split()]
+    said = boot_servers.clients(server.cable, "room", str(SERVER), str(server.port), "undionly.kpxe", str(count))
+    return [float(line) for line in said]
 
 
 def windows(folder: Path) -> dict[str, float]:

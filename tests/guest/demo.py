@@ -20,11 +20,13 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console as Terminal
 
+from guest import timing
 from guest.console import ConsoleError
 from guest.disk import build_disk
 from guest.lan import Lan
@@ -111,16 +113,21 @@ async def demo(story: Story, folder: Path) -> None:
                 if user.policy != "discard":
                     await system.command("link", "set", user.name, IMAGE, "--policy", user.policy)
                     story.say(f"{user.name} is linked with policy {user.policy}")
+            switched_on = []
             for user in USERS:
-                await use(story, lan, system, user, folder)
+                switched_on.append(await use(story, lan, system, user, folder))
                 await require_pristine(story, disk, before)
             story.chapter("Where the seconds went: the first PC's two boots")
-            for boot in reversed(await boots_of(system, USERS[0], 2)):
+            first, *_ = boots = list(reversed(await boots_of(system, USERS[0], 2)))
+            shown = await system.query("boot", "show", first)
+            for line in timing.lines(timing.steps(switched_on[0], shown["stages"])):
+                story.show(f"  {line}\n")
+            for boot in boots:
                 story.show("\n" + await system.command("boot", "show", boot))
 
 
-async def use(story: Story, lan: Lan, system: System, user: User, folder: Path) -> None:
-    """One user's visit: power on, write, restart, look, switch off."""
+async def use(story: Story, lan: Lan, system: System, user: User, folder: Path) -> datetime:
+    """One user's visit: power on, write, restart, look, switch off. Returns when the PC was switched on."""
     story.chapter(f"{user.name}: a PC with no disk, linked with policy {user.policy}")
 
     def reached(stage: Reached) -> None:
@@ -128,6 +135,7 @@ async def use(story: Story, lan: Lan, system: System, user: User, folder: Path) 
 
     async with PC(lan, user.mac, folder, name=user.name, on_reached=reached) as pc:
         story.say("power on")
+        switched_on = datetime.now(UTC)
         await pc.boot()
         await pc.console.login()
         await require_disk_root(story, pc)
@@ -145,6 +153,7 @@ async def use(story: Story, lan: Lan, system: System, user: User, folder: Path) 
     boots = await boots_of(system, user, 9)
     if len(boots) != 2:
         raise DemoFailed(f"{user.name}'s boots", f"the registry saw {len(boots)}, not 2")
+    return switched_on
 
 
 async def require_disk_root(story: Story, pc: PC) -> None:
