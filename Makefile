@@ -33,7 +33,7 @@ test: check ## everything CI runs: check, then all tests, with a real PC booting
 soak: setup ## the full counts of every rig (about 20 minutes); writes figures and seeds to docs/guarantees.md
 	@PYTHONPATH=tests $(VENV)/python -m soak
 
-bench: setup ## measure the speed beside tgt and write docs/performance.md; ONLY=reads,writes measures those and prints
+bench: setup ## measure the speed beside tgt, Kea and tftpd-hpa and write docs/performance.md; ONLY=reads,writes measures those and prints
 	@PYTHONPATH=tests $(VENV)/python -m bench $(ONLY)
 
 conformance: setup ## run libiscsi's tests against Bootlink and tgt, and write docs/conformance.md
