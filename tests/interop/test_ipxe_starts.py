@@ -6,8 +6,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from bootlink.engines.nats import free_port
-from bootlink_events import PLANS_BUCKET, BootPlan, Menu, MenuEntry, Start, mac_token
+from bootlink_events import (
+    PLANS_BUCKET,
+    BootDiskAttached,
+    BootDiskDetached,
+    BootPlan,
+    Menu,
+    MenuEntry,
+    Start,
+    mac_token,
+)
 from bootlink_runtime import Bus
+from lab.blockstore import plan as disk_plan
+from lab.blockstore import serving as blockstore_serving
 from lab.boot_plans import MAC, plan
 from lab.chassis import bus_on
 from lab.ipxe import DOWN, ENTER, GATEWAY, pc
@@ -93,3 +104,25 @@ async def test_a_pc_without_a_disk_of_its_own_goes_on_to_what_its_firmware_boots
         await put(bus, starting(Start(mode="local")))
         async with pc(f"tftp://{GATEWAY}:{port}/autoexec.ipxe") as screen:
             await screen.shows("Bootlink: pc-07 boots from its own disk", "No bootable device.")
+
+
+async def test_a_disk_to_install_on_stays_attached_while_the_firmware_goes_on(nats: NatsServer, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.img"
+    empty.write_bytes(bytes(512) + b"EFI PART" + bytes((16 << 20) - 520))  # a disk, and nothing that a BIOS starts
+    async with (
+        bus_on(nats.url) as bus,
+        blockstore_serving(tmp_path) as store,
+        serving(tmp_path, nats_url=nats.url, advertise=GATEWAY) as chassis,
+    ):
+        whole = disk_plan(empty, mac=MAC)
+        disks = tuple(disk.model_copy(update={"policy": "keep"}) for disk in whole.disks)
+        installing = whole.model_copy(
+            update={"portals": (f"{GATEWAY}:{store.port}",), "disks": disks, "start": Start(keep_san=True)}
+        )
+        store.plans[MAC] = installing
+        await put(bus, installing)
+        async with pc(f"tftp://{GATEWAY}:{address_of(chassis)[1]}/autoexec.ipxe") as screen:
+            await screen.shows("Bootlink: nothing starts from this disk. It stays attached", "No bootable device.")
+            # The BIOS itself has looked for a boot sector there, through a session that iPXE opened anew for it.
+            attached, detached = store.told.of(BootDiskAttached), store.told.of(BootDiskDetached)
+            assert len(attached) - len(detached) == 1
