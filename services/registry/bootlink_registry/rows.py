@@ -30,6 +30,14 @@ _LINKS: Final = "SELECT * FROM links WHERE scope <> 'client' OR $1::text[] IS NU
 _CHOICES: Final = """
     SELECT * FROM choices WHERE scope <> 'client' OR $1::text[] IS NULL OR key = ANY($1) ORDER BY position
 """
+# Of the images $1, that links and the like name: for one client a few of hundreds.
+_VERSIONS: Final = "SELECT * FROM versions WHERE image = ANY($1::text[])"
+_CHANNELS: Final = "SELECT image, name, version FROM channels WHERE image = ANY($1::text[])"
+_LAYERS: Final = """
+    WITH RECURSIVE read AS (
+        SELECT * FROM layers WHERE id = ANY($1::uuid[]) UNION SELECT l.* FROM layers l JOIN read ON l.id = read.below
+    ) SELECT * FROM read
+"""
 _OPTIONS: Final = TypeAdapter(tuple[DhcpOption, ...])
 _LOADERS: Final = TypeAdapter(tuple[LoaderRule, ...])
 _BRANCHES: Final = "SELECT * FROM branches WHERE $1::text[] IS NULL OR mac = ANY($1)"
@@ -128,12 +136,10 @@ class Serving:
 
 
 async def read_catalogue(connection: Connection, serving: Serving, macs: Collection[str] | None = None) -> Catalogue:
-    """All that plans are compiled from, but the clients; of what clients have of their own only that of `macs`, if they
-    are named. Wants a transaction that sees one state (repeatable read)."""
+    """All that plans are compiled from, but the clients: of images those that something leads to, and of what clients
+    have of their own only that of `macs`, if they are named. Wants a transaction that sees one state (repeatable read).
+    """
     some = None if macs is None else list(macs)
-    versions = [version_of(row) for row in await connection.fetch("SELECT * FROM versions")]
-    layers = [layer_of(row) for row in await connection.fetch("SELECT * FROM layers")]
-    channels = await connection.fetch("SELECT image, name, version FROM channels")
     links: dict[tuple[Scope, str], dict[int, Link]] = {}
     for row in await connection.fetch(_LINKS, some):
         links.setdefault((row["scope"], row["key"]), {})[row["lun"]] = link_of(row)
@@ -143,6 +149,12 @@ async def read_catalogue(connection: Connection, serving: Serving, macs: Collect
         choices[whose] = (*choices.get(whose, ()), choice_of(row))
     branches = [branch_of(row) for row in await connection.fetch(_BRANCHES, some)]
     own_layers = [own_layer_of(row) for row in await connection.fetch(_OWN_LAYERS, some)]
+    images = {link.image for held in links.values() for link in held.values()}
+    images |= {choice.image for held in choices.values() for choice in held} | {branch.image for branch in branches}
+    versions = [version_of(row) for row in await connection.fetch(_VERSIONS, list(images))]
+    channels = await connection.fetch(_CHANNELS, list(images))
+    tops = {version.layer for version in versions} | {own.layer for own in own_layers if own.layer is not None}
+    layers = [layer_of(row) for row in await connection.fetch(_LAYERS, list(tops))]
     groups = await connection.fetch("SELECT name, options, loaders FROM group_settings")
     by_id = {layer.id: layer for layer in layers}
     return Catalogue(
