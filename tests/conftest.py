@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from lab.nats import NatsServer
+from lab.netns import Cable
 from lab.postgres import PostgresServer
 from lab.up import Up
 
@@ -48,3 +49,10 @@ def up() -> Iterator[Up]:
     """A running `bootlink up` with registry and blockstore, for tests of the command that leave it working."""
     with Up() as system:
         yield system
+
+
+@pytest.fixture
+def cable() -> Iterator[Cable]:
+    """Two network namespaces and a wire between them: a server's end and a PC's."""
+    with Cable() as made:
+        yield made

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import dataclasses
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bootlink_dhcp import SERVICE, DhcpSettings, advertiser, prober, server, service, waker, watch
+from bootlink_dhcp import SERVICE, DhcpSettings
 from bootlink_events import (
     PLANS_BUCKET,
     BootAddressed,
@@ -37,35 +37,6 @@ from lab.raw_pc import RawPc
 
 PC = "52:54:00:12:34:56"
 WAIT = 20.0
-
-
-@pytest.fixture
-def cable() -> Iterator[Cable]:
-    with Cable() as made:
-        yield made
-
-
-@pytest.fixture
-def in_namespace(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service's network card and its sockets are the server end of the cable; all else, NATS too, is ours."""
-
-    def inside(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            with entered(cable.server):
-                return function(*arguments)
-
-        return call
-
-    opened = (
-        (service, "find_card"),
-        (server, "open_udp"),
-        (server, "open_frames"),
-        (prober, "open_arp"),
-        (advertiser, "_open"),
-        (watch, "open_taps"),
-    )
-    for module, name in (*opened, (waker, "open_broadcast"), (watch, "open_taps")):
-        monkeypatch.setattr(module, name, inside(getattr(module, name)))
 
 
 @contextlib.asynccontextmanager

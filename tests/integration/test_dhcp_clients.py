@@ -6,7 +6,6 @@ import random
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from lab.netns import Cable, tool
 from lab.raw_pc import RawPc
 
 PC = "52:54:00:12:34:56"
-
-
-@pytest.fixture
-def cable() -> Iterator[Cable]:
-    with Cable() as made:
-        yield made
 
 
 def udhcpc(cable: Cable, *options: str) -> str:

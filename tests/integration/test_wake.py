@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bootlink_dhcp import SERVICE, DhcpSettings, advertiser, prober, server, service, waker, watch
+from bootlink_dhcp import SERVICE, DhcpSettings
 from bootlink_runtime import running
 from bootlink_wire import wake
 from bootlink_wire.wake import WakeMalformed
 from lab.loaders import put_loaders
 from lab.nats import NatsServer
-from lab.netns import Cable, entered, tool
+from lab.netns import Cable, tool
 from lab.raw_pc import BROADCAST, RawPc
 from lab.registry import problem, registry_on
 
 PC = "52:54:00:12:34:56"
-
-
-@pytest.fixture
-def cable() -> Iterator[Cable]:
-    with Cable() as made:
-        yield made
-
-
-@pytest.fixture
-def in_namespace(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """dhcp's card and sockets are the server end of the cable; all else is ours."""
-
-    def inside(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            with entered(cable.server):
-                return function(*arguments)
-
-        return call
-
-    opened = (
-        (service, "find_card"),
-        (server, "open_udp"),
-        (server, "open_frames"),
-        (prober, "open_arp"),
-        (advertiser, "_open"),
-        (watch, "open_taps"),
-    )
-    for module, name in (*opened, (waker, "open_broadcast")):
-        monkeypatch.setattr(module, name, inside(getattr(module, name)))
 
 
 async def magic_frame(pc: RawPc) -> bytes:

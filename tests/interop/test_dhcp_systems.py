@@ -149,12 +149,6 @@ class Dhcpcd(System):
 SYSTEMS = {system.name: system for system in (Udhcpc, Dhclient, Dhcpcd)}
 
 
-@pytest.fixture
-def cable() -> Iterator[Cable]:
-    with Cable() as made:
-        yield made
-
-
 @contextlib.contextmanager
 def server_unreachable(cable: Cable) -> Iterator[None]:
     """The client's unicasts to the server's DHCP port are lost; its broadcasts are not."""
