@@ -87,6 +87,7 @@ async def test_a_group_stays_for_as_long_as_it_has_settings(registry: Registry) 
         ({"loaders": [SHIM | {"loaders": ["../etc/passwd"]}]}, 422, ""),
         ({"loaders": [SHIM | {"loaders": []}]}, 422, ""),
         ({"loaders": [SHIM | {"model": "52:5"}]}, 422, ""),
+        ({"loaders": [SHIM | {"arch": "pdp11"}]}, 422, "there is no architecture pdp11"),
     ],
 )
 async def test_what_cannot_be_sent_is_refused(registry: Registry, body: Any, status: int, words: str) -> None:

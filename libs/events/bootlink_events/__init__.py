@@ -50,6 +50,7 @@ from bootlink_events.names import (
     target_iqn,
 )
 from bootlink_events.plans import (
+    ARCHITECTURES,
     LEASES_BUCKET,
     NODES_BUCKET,
     PLANS_BUCKET,
@@ -99,6 +100,7 @@ from bootlink_events.subjects import (
 
 __all__ = [
     "ALL_EVENTS",
+    "ARCHITECTURES",
     "EVENTS",
     "EVENTS_STREAM",
     "LEASES_BUCKET",

@@ -116,6 +116,12 @@ class DhcpOption(_Plan):
     value: str = Field(description="as it was written, such as 10.77.0.5,10.77.0.6")
 
 
+ARCHITECTURES: Final = frozenset(
+    f"{kind}-{cpu}" for kind in ("uefi", "http") for cpu in ("ia32", "x64", "arm32", "arm64", "riscv64", "loong64")
+) | {"bios", "http-bios"}
+"""Names of firmware, as `LoaderRule.arch` and boot events have them: how it boots, and its processor."""
+
+
 class LoaderRule(_Plan):
     """Which boot loaders a firmware is given. A field that is empty fits every firmware."""
 

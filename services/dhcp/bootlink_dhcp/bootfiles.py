@@ -62,7 +62,6 @@ ARCHITECTURES: Final[Mapping[int, Architecture]] = {
     39: Architecture("uefi-loong64", Image.LOONGARCH64, ("snponly-loong64.efi",), _PUT.format("snponly-loong64.efi")),
     40: Architecture("http-loong64", Image.LOONGARCH64, ("snponly-loong64.efi",), _PUT.format("snponly-loong64.efi")),
 }
-ARCHITECTURE_NAMES: Final = frozenset(row.name for row in ARCHITECTURES.values())
 
 
 def architecture(code: int) -> Architecture:

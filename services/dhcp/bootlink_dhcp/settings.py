@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from bootlink_dhcp.bootfiles import ARCHITECTURE_NAMES, LOADER_NAME
+from bootlink_dhcp.bootfiles import LOADER_NAME
 from bootlink_dhcp.firmware import PATIENCE
 from bootlink_dhcp.subnet import (
     SUBNET_FORM,
@@ -20,7 +20,7 @@ from bootlink_dhcp.subnet import (
     parse_subnet,
     upper_half,
 )
-from bootlink_events import LoaderRule
+from bootlink_events import ARCHITECTURES, LoaderRule
 from bootlink_runtime import ServiceSettings, StartupError
 
 DEBIAN_LOADERS: Final = Path("/usr/lib/ipxe")
@@ -154,8 +154,8 @@ class DhcpSettings(ServiceSettings):
     @classmethod
     def _known(cls, rules: tuple[LoaderRule, ...]) -> tuple[LoaderRule, ...]:
         for rule in rules:
-            if rule.arch and rule.arch not in ARCHITECTURE_NAMES:
-                known = ", ".join(sorted(ARCHITECTURE_NAMES))
+            if rule.arch and rule.arch not in ARCHITECTURES:
+                known = ", ".join(sorted(ARCHITECTURES))
                 raise ValueError(f"there is no architecture {rule.arch}; name one of {known}")
             for name in rule.loaders:
                 if not LOADER_NAME.fullmatch(name):

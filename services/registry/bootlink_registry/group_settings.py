@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from bootlink_events import DhcpOption, GroupChanged, LoaderRule
+from bootlink_events import ARCHITECTURES, DhcpOption, GroupChanged, LoaderRule
 from bootlink_registry import links, outbox, rows
 from bootlink_registry.catalogue import GroupSettings
 from bootlink_registry.database import Connection
@@ -42,6 +42,9 @@ async def put_settings(
     _check_options(options)
     if len(loaders) > RULES_LIMIT:
         raise invalid(f"there are more than {RULES_LIMIT} loader rules", "leave some out")
+    for rule in loaders:
+        if rule.arch and rule.arch not in ARCHITECTURES:
+            raise invalid(f"there is no architecture {rule.arch}", f"name one of {', '.join(sorted(ARCHITECTURES))}")
     await links.lock(connection, "group", group)
     wanted = GroupSettings(tuple(sorted(options, key=lambda option: option.code)), tuple(loaders))
     if await get_settings(connection, group) == wanted:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bootlink_events
 from bootlink_dhcp.bootfiles import ARCHITECTURES, BootClient, BootFiles, applies, architecture
 from bootlink_dhcp.loader_image import HEAD_SIZE, NBP_MAX, Image, LoaderUnfit, examine
 from bootlink_dhcp.loaders import LoaderShelf
@@ -198,3 +199,7 @@ def test_every_architecture_says_what_to_do_where_there_is_no_loader() -> None:
     for row in (*ARCHITECTURES.values(), architecture(4711)):
         assert row.remedy
         assert (row.image is None) == (not row.loaders)
+
+
+def test_the_registry_knows_the_names_of_all_architectures() -> None:
+    assert {row.name for row in ARCHITECTURES.values()} == bootlink_events.ARCHITECTURES
