@@ -99,7 +99,8 @@ def ours(service: str, folder: Path, cable: Cable, nats_url: str, **settings: st
 
 
 @contextlib.contextmanager
-def dhcp(folder: Path, cable: Cable) -> Iterator[Server]:
+def dhcp(folder: Path, cable: Cable, *, probe: bool = False) -> Iterator[Server]:
+    """Without `probe` it offers addresses unseen, as Kea does."""
     folder.mkdir()
     with (
         nats(folder, cable) as url,
@@ -110,6 +111,7 @@ def dhcp(folder: Path, cable: Cable) -> Iterator[Server]:
             url,
             interface=cable.server_card,
             pool=POOL,
+            probe_addresses=str(probe).lower(),
             lease_seconds=str(LEASE_SECONDS),
             loaders=str(loaders(folder)),
         ) as server,

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench import boot_servers
@@ -45,6 +46,7 @@ def exchanges(folder: Path) -> Section:
         "Bootlink": (boot_servers.dhcp, ()),
         "Kea, memfile": (boot_servers.kea, ()),
         "Bootlink, asked by PXE ROMs": (boot_servers.dhcp, PXE),
+        "Bootlink, each new address probed": (partial(boot_servers.dhcp, probe=True), ()),
     }
     steady: dict[str, Run] = {}
     best: dict[str, Run] = {}
@@ -67,7 +69,9 @@ def exchanges(folder: Path) -> Section:
         f"perfdhcp on one core, the server on another; {CLIENTS:,} clients behind a relay agent. The highest rate of "
         f"{', '.join(map(str, RATES))} per second that is served with less than {DROPS_LIMIT:.0%} of drops, and the "
         f"time until an answer at {STEADY} per second. Bootlink has each lease on disk before its ACK leaves "
-        "(fdatasync); Kea writes its lease file without waiting for the disk.\n\n"
+        "(fdatasync); Kea writes its lease file without waiting for the disk. Kea does not look whether an address is "
+        "free before it offers it; Bootlink does so for clients that it does not know, unless told not to "
+        "(`BOOTLINK_DHCP_PROBE_ADDRESSES`), so it is shown both ways.\n\n"
     )
     head = ("", "exchanges per s", "drops", "CPU µs each", "OFFER p50 ms", "p99 ms", "ACK p50 ms", "p99 ms")
     slowest = p99(steady["Bootlink"])
