@@ -145,10 +145,12 @@ class LeaseTable:
         # Another client's, maybe idle: not while there are free ones.
         if wanted in self._by_address or (wanted is not None and self._answered(wanted, client, now)):
             wanted = None
+        if wanted is not None and self.kept_from(client, wanted, known):
+            wanted = None
         for address in (reserved, had, wanted):
             if address is not None and self.may_use(client, address, now) and self._again(client, address, now):
                 return address
-        if known is not None and len(self._free) + len(self._idle) <= len(self.subnet.pool) // KEPT_SHARE:
+        if known is not None and self._scarce:
             return None
         # Reserved addresses lie in the pool too: each that is met moves to the end, so that it is met once.
         for addresses in (self._free, self._idle):
@@ -159,6 +161,19 @@ class LeaseTable:
                     return address
                 addresses.move_to_end(address)
         return None
+
+    def kept_from(self, client: str, address: IPv4Address, known: Callable[[str], bool] | None) -> bool:
+        """Whether this is to be spared by a stranger who names it, as `choose` spares it: what is offered is one way to
+        an address, and to ask for it by name another."""
+        lease = self._by_address.get(address)
+        if known is None or (lease is not None and lease.client == client):
+            return False
+        return self._scarce or (lease is not None and known(lease.client))
+
+    @property
+    def _scarce(self) -> bool:
+        """No more is left than what is kept for clients that the registry knows."""
+        return len(self._free) + len(self._idle) <= len(self.subnet.pool) // KEPT_SHARE
 
     def _answered(self, address: IPv4Address, client: str, now: float) -> bool:
         return self._in_use is not None and self._in_use(address, client, now)
@@ -179,6 +194,12 @@ class LeaseTable:
         """Nobody has a lease of this address."""
         lease = self._by_address.get(address)
         return lease is None or (lease.state is State.OFFERED and not lease.returning)
+
+    def new_to(self, client: str, address: IPv4Address) -> bool:
+        """The address was never this client's. Whoever had it before may use it still, though its lease ran out: a
+        system whose root disk hangs on it may never have renewed."""
+        lease = self._by_address.get(address)
+        return lease is None or lease.client != client or self.spare(address)
 
     def theirs(self, address: IPv4Address) -> bool:
         """It is for another server to say whose this address is."""

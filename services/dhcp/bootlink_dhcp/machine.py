@@ -142,7 +142,7 @@ class DhcpMachine:
             if asked.boot is not None and boot is not None and boot.boot.minted:
                 events = (*events, self._boots.failed(asked.boot, boot.boot, *POOL_EXHAUSTED))
             return Decision("pool_exhausted", events=events)
-        fresh = asked.leases.spare(address) and self._book.reserved(asked.mac) != address
+        fresh = asked.leases.new_to(asked.mac, address) and self._book.reserved(asked.mac) != address
         asked.leases.offer(asked.mac, address, asked.now)
         reply = self._answer(asked, MessageType.OFFER, address, boot)
         promise = Promise(address, asked.mac, asked.now) if fresh else None
@@ -180,6 +180,8 @@ class DhcpMachine:
             return None
         if not asked.leases.may_use(asked.mac, address, asked.now):
             return f"{address} is not free for this client"
+        if asked.leases.kept_from(asked.mac, address, self._known(asked)):
+            return f"{address} is kept for clients that are known here"
         if beginning:
             lease = asked.leases.of_client(asked.mac, asked.now)
             if lease is not None and lease.address != address:

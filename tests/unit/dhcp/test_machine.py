@@ -729,6 +729,47 @@ def test_thousands_of_made_up_clients_take_nothing_from_those_we_know() -> None:
     assert kind(ack) is MessageType.ACK
 
 
+@pytest.mark.parametrize("way", ["wanted", "selecting", "renewing"])
+def test_made_up_clients_that_ask_for_addresses_by_name_take_nothing_from_those_we_know(way: str) -> None:
+    lab = Lab(pool_size=16)
+    lab.names[PC] = "pc-1"
+    _, ack = lab.exchange("os", PC, 1)
+    lab.now += 2 * 3600  # its lease has run out
+    assert ack.reply is not None
+    for n, address in enumerate(lab.subnet.pool):
+        mac = f"02:00:00:00:00:{n:02x}"
+        if way == "wanted":
+            offer = lab.handle(with_options(discover("os", mac, n), opt.REQUESTED_ADDRESS.encode(address)))
+            if offer.reply is not None:
+                lab.handle(request(offer.reply.packet, discover("os", mac, n)))
+        elif way == "selecting":
+            lab.handle(message(MessageType.REQUEST, mac, wanted=address, server=SERVER))
+        else:
+            lab.handle(message(MessageType.REQUEST, mac, ciaddr=address))
+    _, again = lab.exchange("os", PC, 2)
+    assert again.reply is not None
+    assert again.reply.packet.yiaddr == ack.reply.packet.yiaddr
+    newcomer = "52:54:00:00:02:01"
+    lab.names[newcomer] = "pc-2"
+    _, first = lab.exchange("os", newcomer, 3)
+    assert kind(first) is MessageType.ACK
+
+
+def test_an_address_that_was_anothers_is_probed_before_it_is_offered() -> None:
+    lab = Lab(pool_size=1)
+    first = lab.handle(discover("os", PC, 1))
+    assert first.fresh is not None
+    lab.exchange("os", PC, 1)
+    lab.now += 2 * 3600  # its lease has run out, but does its system know?
+    back = lab.handle(discover("os", PC, 2))
+    assert back.fresh is None  # its own
+    lab.now += 2 * 3600
+    other = lab.handle(discover("os", "52:54:00:00:00:02", 3))
+    assert other.reply is not None
+    assert other.fresh is not None
+    assert other.fresh.address == FIRST
+
+
 def test_a_stranger_gets_no_address_that_a_known_client_may_come_back_for() -> None:
     lab = Lab(pool_size=1)
     lab.names[PC] = "pc-1"
