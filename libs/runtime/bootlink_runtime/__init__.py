@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bootlink_runtime import rpc
+    from bootlink_runtime.allowance import Allowance
     from bootlink_runtime.batch import put_all
     from bootlink_runtime.bus import Bus, connect_once
     from bootlink_runtime.chassis import Chassis, Service, running
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from bootlink_runtime.version import __version__
 
 __all__ = [
+    "Allowance",
     "Bus",
     "BusUnavailable",
     "Chassis",
@@ -64,6 +66,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "allowance": ("Allowance",),
     "batch": ("put_all",),
     "bus": ("Bus", "connect_once"),
     "chassis": ("Chassis", "Service", "running"),

@@ -36,7 +36,6 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any, Final, Literal, Protocol
 
-from bootlink_dhcp.allowance import Allowance
 from bootlink_dhcp.bootfiles import boot_client, boot_options
 from bootlink_dhcp.boots import BootAnswer, BootAsk, Boots
 from bootlink_dhcp.decision import LIMITED_BROADCAST, Decision, Promise, Reply, Via
@@ -45,6 +44,7 @@ from bootlink_dhcp.replies import lease_times, size_limit, subnet_options, with_
 from bootlink_dhcp.subnet import Subnet
 from bootlink_dhcp.topology import Topology, server_id
 from bootlink_events import initiator_iqn, normalise_mac
+from bootlink_runtime import Allowance
 from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType

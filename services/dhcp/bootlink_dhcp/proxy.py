@@ -30,13 +30,13 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final
 
-from bootlink_dhcp.allowance import Allowance
 from bootlink_dhcp.bootfiles import boot_client
 from bootlink_dhcp.boots import BootAnswer, BootAsk, BootBook, Boots
 from bootlink_dhcp.decision import LIMITED_BROADCAST, Decision, Reply, Via
 from bootlink_dhcp.firmware import Shape
 from bootlink_dhcp.machine import STRANGERS_BURST, STRANGERS_PER_SECOND
 from bootlink_events import normalise_mac
+from bootlink_runtime import Allowance
 from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import NO_ADDRESS, DhcpMalformed, DhcpPacket, MessageType

@@ -15,11 +15,10 @@ import time
 from ipaddress import IPv4Address
 from typing import Final
 
-from bootlink_dhcp.allowance import Allowance
 from bootlink_dhcp.bootfiles import PROBE_PREFIX
 from bootlink_dhcp.foreign import ForeignServer, ForeignServers
 from bootlink_dhcp.interface import Card, open_taps
-from bootlink_runtime import Chassis, listening
+from bootlink_runtime import Allowance, Chassis, listening
 from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import DhcpMalformed, DhcpPacket, MessageType

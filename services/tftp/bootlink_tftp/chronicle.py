@@ -6,10 +6,14 @@ name does carry the address; a PC that never does so leaves a log line only.
 
 A PC that shows a screen asks again every few seconds. Each *change* is told, once: repeats of the same finding in
 the same boot are counted, not published.
+
+What an unknown PC does is told as far as an allowance goes, as the dhcp service has it: a request for a script has no
+more behind it than one datagram, and anybody can make up MAC addresses and boot ids.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +30,7 @@ from bootlink_events import (
     ClientSeen,
     EventData,
 )
-from bootlink_runtime import Health, Logger, Telemetry
+from bootlink_runtime import Allowance, Health, Logger, Telemetry
 from bootlink_tftp import screens
 from bootlink_tftp.names import ScriptName
 from bootlink_tftp.scripts import Script
@@ -41,7 +45,13 @@ WAITING_MAX: Final = 4  # findings of one boot that wait for its MAC address: a 
 TOLD_MAX: Final = 16  # failures told of one boot: what asks for ever new names that are missing is no PC
 TRANSIENT_SHOWN: Final = 4  # times a screen that should go by itself is shown, in 9 s, before the boot counts as failed
 
+STRANGERS_BURST: Final = 3_000
+"""Events of unknown PCs that are told at once: a thousand new PCs that boot together; each has three such."""
+STRANGERS_PER_SECOND: Final = 60.0  # and then; as in the dhcp service
+
 StageName = Literal["loader", "script", "disk"]
+
+Told = BootStarted | ClientSeen | BootLoaderSent | BootScriptServed | BootFailed
 
 
 class Plans(Protocol):
@@ -74,7 +84,8 @@ class Chronicle:
         plans: Plans,
         mac_of: Callable[[str], str | None],
     ) -> None:
-        self._emit = emit
+        self._publish = emit
+        self._strangers = Allowance(STRANGERS_BURST, STRANGERS_PER_SECOND)
         self._telemetry = telemetry
         self._health = health
         self._log = log
@@ -96,11 +107,11 @@ class Chronicle:
             self._minted.popitem(last=False)
         plan = self._plans.get(mac)
         client = plan.client if plan else None
-        self._emit(
+        self._tell(
             BootStarted(mac=mac, client=client, boot_id=boot_id, started=now, ended=now, arch="", firmware="iPXE")
         )
         if plan is None:
-            self._emit(ClientSeen(mac=mac, boot_id=boot_id))
+            self._tell(ClientSeen(mac=mac, boot_id=boot_id))
         self._log.info("boot begins", mac=mac, client=client, boot_id=str(boot_id), peer=peer)
         return boot_id
 
@@ -109,7 +120,7 @@ class Chronicle:
 
         def tell(mac: str) -> None:
             client = self._client(mac)
-            self._emit(
+            self._tell(
                 BootLoaderSent(
                     mac=mac,
                     client=client,
@@ -149,7 +160,7 @@ class Chronicle:
 
         def tell(mac: str) -> None:
             client = self._client(mac)
-            self._emit(
+            self._tell(
                 BootFailed(
                     mac=mac,
                     client=client,
@@ -202,7 +213,7 @@ class Chronicle:
         if again:
             self._health.count("scripts_served_again")
         else:
-            self._emit(
+            self._tell(
                 BootScriptServed(
                     mac=mac,
                     client=self._client(mac),
@@ -233,6 +244,17 @@ class Chronicle:
             mac=self._boot(boot_id).mac,
             started=datetime.now(UTC) - elapsed,
         )
+
+    def _tell(self, event: Told) -> None:
+        if self._plans.get(event.mac) is None and not self._strangers.spend(time.monotonic()):
+            self._health.count("events_withheld")
+            self._log.warning(
+                "too many unknown PCs: not all are told and enrolled",
+                mac=event.mac,
+                remedy="look for made-up MAC addresses on this network; add your PCs by hand: bootlink client add MAC",
+            )
+            return
+        self._publish(event)
 
     def _client(self, mac: str) -> str | None:
         plan = self._plans.get(mac)

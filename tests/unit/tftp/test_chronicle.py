@@ -9,7 +9,7 @@ import pytest
 from bootlink_events import BootFailed, BootId, BootLoaderSent, BootPlan, BootScriptServed, EventData
 from bootlink_runtime import Health, Telemetry, logger
 from bootlink_tftp import chronicle as module
-from bootlink_tftp.chronicle import SAME_BOOT_SECONDS, TRANSIENT_SHOWN, Chronicle
+from bootlink_tftp.chronicle import SAME_BOOT_SECONDS, STRANGERS_BURST, TRANSIENT_SHOWN, Chronicle
 from bootlink_tftp.names import ScriptName
 from bootlink_tftp.scripts import Script
 from bootlink_wire.tftp_transfer import Outcome
@@ -167,3 +167,17 @@ def test_the_failures_told_of_one_boot_are_bounded(rig: Rig) -> None:
     for index in range(100):
         rig.chronicle.failed(BOOT_ID, "loader", f"the loader {index} is missing", "r", peer="10.0.0.1", mac=MAC)
     assert len(rig.events) == module.TOLD_MAX
+
+
+def test_made_up_mac_addresses_cannot_drown_the_events_of_a_known_pc(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bootlink_tftp.chronicle.time.monotonic", lambda: 1000.0)
+    for n in range(2 * STRANGERS_BURST):
+        rig.chronicle.begin(f"52:54:01:00:{n >> 8:02x}:{n & 255:02x}", "10.77.0.66", T0)
+    assert len(rig.events) == STRANGERS_BURST
+    assert rig.health.counters["events_withheld"] == 3 * STRANGERS_BURST  # each boot that begins has two
+    rig.plans[MAC] = plan()
+    rig.chronicle.script_served(MAC, BOOT_ID, SANBOOT, "10.77.0.50", T0, T0 + SECOND)
+    assert rig.kinds()[STRANGERS_BURST:] == ["BootScriptServed"]
+    monkeypatch.setattr("bootlink_tftp.chronicle.time.monotonic", lambda: 1001.0)
+    rig.chronicle.begin("52:54:02:00:00:01", "10.77.0.66", T0)
+    assert rig.kinds()[STRANGERS_BURST + 1 :] == ["BootStarted", "ClientSeen"]
