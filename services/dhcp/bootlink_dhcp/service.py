@@ -212,8 +212,8 @@ def _machine(
     ledgers: list[LeaseLedger] = []
     sharing = Sharing(_identity(chassis, journal))
     leases = tuple(LeaseTable(subnet, reservations.owner, record_lease, sharing, probing.taken) for subnet in subnets)
-    tracker = BootTracker(record_boot)
     book = PlannedClients(chassis.plan_book(), reservations, chassis.log)
+    tracker = BootTracker(record_boot, keeps=lambda mac: book.name(mac) is not None)
     unfit = restore(leases, list(journal.of_kind(_LEASE)), time.time())
     unread = journal.unreadable + tracker.restore(list(journal.of_kind(_BOOT)))
     if unfit or unread:

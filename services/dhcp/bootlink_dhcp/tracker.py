@@ -30,7 +30,8 @@ like the second pass, and is given the script, which it can run; a PC with such 
 loader and script keeps its id, which no disk has seen; a firmware that asks again after the loader's ACK is a
 new boot.
 
-State is one small record per client, at most `MAX_CLIENTS`; the one unused for longest is dropped first. Every
+State is one small record per client, at most `MAX_CLIENTS`; the one unused for longest is dropped first, but those
+that belong here (`keeps`) last of all: made-up clients would else send a PC that loads iPXE back to its loader. Every
 change is handed to `record`, which makes it last, and `restore` reads it back; a lost record costs one more
 pass through the loader. `floor` remembers the greatest id among the dropped, so that even a forgotten client's
 next id is greater although the clock went back. The tracker does no I/O; time is passed in, in seconds since
@@ -172,8 +173,11 @@ class _State:
 class BootTracker:
     """One state per client. Not for use by several threads."""
 
-    def __init__(self, record: Record, *, max_clients: int = MAX_CLIENTS) -> None:
+    def __init__(
+        self, record: Record, *, max_clients: int = MAX_CLIENTS, keeps: Callable[[str], bool] = lambda client: False
+    ) -> None:
         self._record = record
+        self._keeps = keeps
         self._max_clients = max_clients
         self._states: OrderedDict[str, _State] = OrderedDict()  # least recently used first
         self._floor: BootId | None = None
@@ -278,6 +282,11 @@ class BootTracker:
 
     def _shrink(self) -> None:
         while len(self._states) > self._max_clients:
+            for _ in range(len(self._states)):
+                client = next(iter(self._states))
+                if not self._keeps(client):
+                    break
+                self._states.move_to_end(client)  # so that it is met once in a round, however many are made up
             client, state = self._states.popitem(last=False)
             self._record(client, None)
             if self._floor is None or state.boot_id > self._floor:

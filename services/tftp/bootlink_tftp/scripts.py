@@ -57,6 +57,8 @@ _CHAP: Final = {
         "set reverse-password {target_secret}",
     ),
 }
+# So does this one: a disk to install on that was chosen at the menu, and did not answer, would leave it to the next.
+_CLEAN: Final = ("clear keep-san ||",)
 _ATTACH: Final = (
     "sanhook {uri} && goto attached ||",
     "clear netX/gateway ||",
@@ -215,6 +217,7 @@ def _sanboot(asker: Asker, plan: BootPlan, on_link: frozenset[str], key: Cluster
     disk = min(plan.disks or offered, key=lambda disk: disk.lun, default=None)
     lines = fill(("set initiator-iqn {initiator}",), initiator=Token(initiator_iqn(asker.mac, asker.boot_id)))
     secrets = {} if key is None else asdict(key.credentials(asker.mac, asker.boot_id))
+    lines += _CLEAN
     lines += fill(_CHAP[plan.chap], **{name: Token(value) for name, value in secrets.items()})
     if plan.menu is not None:
         lines += _menu(asker, plan, plan.menu)
@@ -286,7 +289,7 @@ def _menu(asker: Asker, plan: BootPlan, menu: Menu) -> list[str]:
         name, start = Token(entry.name), entry.start or Start()
         if not from_disk(start):
             lines += fill(_CHOSEN_START, name=name)
-            lines += _without_disk(asker, plan, start, f"start_{name}")
+            lines += _without_disk(asker, plan, start, f"begin_{name}")  # `start_again` is a screen's
             continue
         disk = min(entry.disks, key=lambda disk: disk.lun)
         target = Token(f"{Token(plan.target)}:{entry.name}")

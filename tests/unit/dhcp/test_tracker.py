@@ -296,6 +296,23 @@ def test_memory_is_bounded_and_the_oldest_unused_client_is_dropped() -> None:
     assert len(lab.disk) == 4  # three clients and the floor
 
 
+def test_made_up_clients_do_not_push_out_the_boot_of_one_that_belongs_here() -> None:
+    tracker = BootTracker(lambda key, value: None, max_clients=10, keeps=lambda client: client == PC)
+    loader = tracker.acknowledged(Ask(PC, 1, False, True), T0)
+    for n in range(100):
+        tracker.discovered(Ask(f"02:00:00:00:00:{n:02x}", n, False, True), T0 + 1 + n / 100)
+    script = tracker.discovered(Ask(PC, 2, True, True), T0 + 3)
+    assert (script.boot_id, script.gets_script) == (loader.boot_id, True)
+    assert len(tracker) == 10
+
+
+def test_where_all_belong_here_memory_is_bounded_all_the_same() -> None:
+    tracker = BootTracker(lambda key, value: None, max_clients=3, keeps=lambda client: True)
+    for n in range(5):
+        tracker.discovered(Ask(f"52:54:00:00:00:{n:02x}", n, False, True), T0 + n)
+    assert len(tracker) == 3
+
+
 def test_a_dropped_clients_next_id_is_greater_although_the_clock_went_back() -> None:
     lab = Lab(max_clients=1)
     former = lab.discover("pxe", 1, 0).boot_id

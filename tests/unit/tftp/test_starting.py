@@ -111,6 +111,30 @@ def test_a_menu_holds_disks_and_other_starts_side_by_side() -> None:
     assert "sanhook" not in [command[0] for command in found]
 
 
+def test_what_was_chosen_to_keep_its_disk_does_not_decide_for_what_is_chosen_next() -> None:
+    entries = (
+        MenuEntry(name="link", title="Install", disks=(disk(),), start=Start(keep_san=True)),
+        MenuEntry(name="windows", title="Windows", disks=(disk(),)),
+    )
+    menu = Menu(entries=entries, default="windows", seconds=5)
+    text = render(ASKER, plan().model_copy(update={"menu": menu}), on_link=frozenset()).text
+    found = check(text, starts=True)
+    # iPXE keeps its settings from one script to the next: after "link" failed to attach, "windows" is chosen.
+    assert found.index(["clear", "keep-san"]) < next(n for n, row in enumerate(found) if row[0] == "menu")
+
+
+@pytest.mark.parametrize("name", ["again", "attach", "chosen", "menu", "now", "fetch"])
+def test_no_entrys_name_makes_a_label_twice(name: str) -> None:
+    entries = (
+        MenuEntry(name=name, title="Shell", start=Start(mode="shell")),
+        MenuEntry(name="windows", title="Windows", disks=(disk(),)),
+    )
+    menu = Menu(entries=entries, default="windows", seconds=5)
+    text = render(ASKER, plan().model_copy(update={"menu": menu}), on_link=frozenset()).text
+    labels = [line for line in text.splitlines() if line.startswith(":")]
+    assert len(labels) == len(set(labels))
+
+
 @pytest.mark.parametrize("failure", ["fetch", "launch"])
 def test_a_kernels_screens_fit_the_console(failure: str) -> None:
     long = "linux/" + "k" * 190
