@@ -244,3 +244,38 @@ async def test_a_groups_dhcp_options_and_loaders_are_set_listed_and_removed(run:
     held = (await query(run, "group", "show", "room-1"))["dhcp"]
     assert [one["code"] for one in held["options"]] == [42]
     assert held["loaders"] == []
+
+
+async def test_of_two_who_change_a_groups_dhcp_settings_at_once_the_second_changes_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run("group", "option", "set", "room-1", "252", "text", "http://wpad/wpad.dat")
+    await run("group", "loader", "set", "room-1", "shim.efi", "--arch", "uefi-x64")
+    read = api.Api.get_to_change
+    others = 0
+
+    def read_then_overtaken(registry: api.Api, *path: str) -> tuple[Any, str]:
+        nonlocal others
+        others += 1
+        held, etag = read(registry, *path)
+        option = {"code": 42, "type": "addresses", "value": f"10.77.0.{others}"}
+        kept = [one for one in held["options"] if one["code"] != option["code"]]
+        registry.put(*path, body={"options": [*kept, option], "loaders": held["loaders"]})
+        return held, etag
+
+    monkeypatch.setattr(api.Api, "get_to_change", read_then_overtaken)
+    for change in (
+        ("option", "set", "room-1", "42", "addresses", "10.77.0.99"),
+        ("option", "remove", "room-1", "252"),
+        ("loader", "set", "room-1", "ipxe.efi", "--arch", "uefi-x64"),
+        ("loader", "remove", "room-1", "--arch", "uefi-x64"),
+    ):
+        assert "somebody else has changed it meanwhile, and nothing was done" in await run("group", *change, fails=1)
+    held = (await query(run, "group", "show", "room-1"))["dhcp"]
+    assert {one["code"]: one["value"] for one in held["options"]} == {252: "http://wpad/wpad.dat", 42: "10.77.0.4"}
+    assert [rule["loaders"] for rule in held["loaders"]] == [["shim.efi"]]
+
+
+async def test_an_option_that_is_not_the_administrators_is_named_once(run: Run) -> None:
+    told = await run("group", "option", "set", "room-1", "53", "byte", "3", fails=1)
+    assert told.count("option 53") == 1

@@ -19,14 +19,18 @@ class Reservations:
         self._address: dict[str, IPv4Address] = {}
         self._owner: dict[IPv4Address, str] = {}
         self._waiting: dict[str, IPv4Address] = {}  # claims of what another owns, oldest first
+        self.wrong: dict[str, str] = {}  # what is wrong with the address of whoever does not get it
 
     def set(self, mac: str, address: IPv4Address | None) -> str | None:
         """A client's plan arrived, changed or went (None). Returns what is wrong with its address, if anything is."""
         self._waiting.pop(mac, None)
+        self.wrong.pop(mac, None)
         former = self._address.pop(mac, None)
         if former is not None:
             del self._owner[former]
         wrong = None if address is None else self._claim(mac, address)
+        if wrong:
+            self.wrong[mac] = wrong
         if former is not None and former not in self._owner:
             self._pass_on(former)
         return wrong
@@ -45,7 +49,7 @@ class Reservations:
     def _pass_on(self, address: IPv4Address) -> None:
         heir = next((mac for mac, wanted in self._waiting.items() if wanted == address), None)
         if heir is not None:
-            del self._waiting[heir]
+            del self._waiting[heir], self.wrong[heir]
             self._claim(heir, address)
 
     def of(self, mac: str) -> IPv4Address | None:

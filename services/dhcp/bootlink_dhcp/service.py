@@ -27,6 +27,7 @@ from bootlink_dhcp.machine import DhcpMachine
 from bootlink_dhcp.prober import Prober
 from bootlink_dhcp.probing import Probing
 from bootlink_dhcp.proxy import ProxyMachine
+from bootlink_dhcp.reports import REPLACE, lease_report, loader_report, reservation_report
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.server import DhcpServer
 from bootlink_dhcp.settings import DhcpSettings
@@ -42,7 +43,6 @@ from bootlink_runtime import Chassis, Logger, PlanBook, Service, StartupError
 from bootlink_wire.dhcp_values import check_code, encode_value
 
 JOURNAL_NAME: Final = "leases.jsonl"
-_REPLACE: Final = "put the right file there, or take it away"
 CONNECT_SECONDS: Final = 2.0  # at the start, until NATS counts as away
 READ_SECONDS: Final = 5.0  # and then, until we have read which leases there are
 CARD_SECONDS: Final = 2.0  # between looks at the card
@@ -73,6 +73,10 @@ class PlannedClients:
 
     def reserved(self, mac: str) -> IPv4Address | None:
         return self._reservations.of(mac)
+
+    def not_honoured(self) -> dict[str, str]:
+        """The clients that do not get the address reserved for them, and why."""
+        return {self.name(mac) or mac: wrong for mac, wrong in self._reservations.wrong.items()}
 
     def options(self, mac: str) -> tuple[tuple[int, bytes], ...]:
         return self._options.get(mac, ())
@@ -137,8 +141,8 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
         promises = chassis.spawn(server.keep_promises(), name="lease journal")
         chassis.spawn(_look_for_loaders(chassis, shelf, firmware), name="loaders")
         if leases:
-            chassis.health.check("leases", lambda: _lease_report(leases), required=False)
-        chassis.health.check("loaders", lambda: _loader_report(shelf, settings), required=False)
+            chassis.health.check("leases", lambda: lease_report(leases, time.time()), required=False)
+        chassis.health.check("loaders", lambda: _loaders(shelf, settings), required=False)
         chassis.log.info(
             "serving",
             mode="proxy" if servers.proxy else "server",
@@ -148,7 +152,7 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
             loaders=list(shelf),
         )
         if not shelf:
-            chassis.log.error("no boot loader found", remedy=_loader_report(shelf, settings)[1])
+            chassis.log.error("no boot loader found", remedy=_loaders(shelf, settings)[1])
         _tell_unfit(chassis, shelf)
         if settings.tftp_port != BootFiles.TFTP_PORT:
             chassis.log.warning(
@@ -241,6 +245,7 @@ def _machine(
         health=chassis.health,
     )
     ledgers.append(ledger)
+    chassis.health.check("reservations", lambda: reservation_report(book.not_honoured()), required=False)
     return DhcpMachine(Topology(own, relayed), boots, book, bootp=settings.bootp), leases, ledger
 
 
@@ -312,26 +317,11 @@ async def _look_for_loaders(chassis: Chassis, shelf: LoaderShelf, firmware: Firm
 
 def _tell_unfit(chassis: Chassis, shelf: LoaderShelf) -> None:
     for problem in shelf.problems():
-        chassis.log.error("loader refused", file=problem, remedy=_REPLACE)
+        chassis.log.error("loader refused", file=problem, remedy=REPLACE)
 
 
-def _lease_report(leases: tuple[LeaseTable, ...]) -> tuple[bool, str]:
-    reports, room = [], True
-    for table in leases:
-        counts = table.counts(time.time())
-        room = room and counts["free"] + counts["idle"] > 0
-        reports.append(f"{table.subnet.pool}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
-    return room, "; ".join(reports)
-
-
-def _loader_report(shelf: LoaderShelf, settings: DhcpSettings) -> tuple[bool, str]:
-    problems = shelf.problems()
-    if problems:
-        return False, f"{'; '.join(problems)}: {_REPLACE}"
-    if shelf:
-        return True, ", ".join(shelf)
-    folders = " or ".join(str(folder) for folder in settings.loader_folders)
-    return False, f"install Debian's package ipxe, or put undionly.kpxe and snponly.efi into {folders}"
+def _loaders(shelf: LoaderShelf, settings: DhcpSettings) -> tuple[bool, str]:
+    return loader_report(shelf.problems(), shelf, settings.loader_folders)
 
 
 SERVICE: Final = Service("dhcp", DhcpSettings, run)

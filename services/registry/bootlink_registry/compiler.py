@@ -59,6 +59,7 @@ TITLES: Final[Mapping[StartMode, str]] = {
     "disk": "",
     "none": "",
 }
+MAKE_ROOM: Final = "free space where the block store keeps its data, or lower BOOTLINK_REGISTRY_BOOT_RESERVE"
 _NO_LINKS: Mapping[int, Link] = {}
 _GROUPLESS: Final = GroupSettings()
 
@@ -361,5 +362,5 @@ def _disk_full(catalogue: Catalogue, portals: tuple[str, ...]) -> Refusal:
     return Refusal(
         cause="disk_full",
         detail=f"there is no room for what this PC would write: block store {left}",
-        remedy="free space where the block store keeps its data, or lower BOOTLINK_REGISTRY_BOOT_RESERVE",
+        remedy=MAKE_ROOM,
     )

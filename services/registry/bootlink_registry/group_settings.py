@@ -96,6 +96,9 @@ def _check_options(options: Sequence[DhcpOption]) -> None:
     for option in options:
         try:
             check_code(option.code)
+        except ValueError as error:
+            raise invalid(str(error), "leave it out; it is sent as each PC needs it") from error
+        try:
             size += 2 + len(encode_value(option.type, option.value))
         except ValueError as error:
             raise invalid(

@@ -21,6 +21,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from bootlink_events import NODES_BUCKET, NodeInfo, Storage
+from bootlink_registry.compiler import MAKE_ROOM
 from bootlink_runtime import Bus, Logger, Replica
 from bootlink_runtime.stores import NODE_TTL_SECONDS
 
@@ -88,6 +89,13 @@ class Nodes:
             if info.node in self._full
             for portal in info.portals
         }
+
+    def room(self) -> tuple[bool, str]:
+        """For the health check: whether boots may begin on every node, and where not, why and what to do."""
+        low = [f"block store {said}" for said in dict.fromkeys(self.full.values())]
+        if low:
+            return False, f"{'; '.join(low)}, so no PC is started there: {MAKE_ROOM}"
+        return True, "enough"
 
 
 class NodeWatch:

@@ -64,6 +64,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
     runner = Runner(Tools(database, layers, nodes, bus, settings, log), KINDS)
     health.check("database", database.check)
     health.check("schema", database.check_schema)
+    health.check("room", nodes.nodes.room, required=False)
     health.check("bus", provisioning.check, required=False)
     tokens = Tokens(database, settings.shared_admin_token(), log)
     context = Context(database, layers, nodes, spindles, delivery, bus, health, settings, tokens)

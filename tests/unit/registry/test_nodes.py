@@ -77,3 +77,14 @@ def test_without_a_reserve_or_where_nothing_is_told_no_node_is_full() -> None:
     silent = Nodes(reserve=1000)
     silent.heard(told(None), 0)
     assert silent.full == {}
+
+
+def test_the_health_report_tells_of_nodes_on_which_no_pc_is_started() -> None:
+    nodes = Nodes(reserve=1000 << 20)
+    nodes.heard(told(2000 << 20), 0)
+    assert nodes.room() == (True, "enough")
+    nodes.heard(told(999 << 20, "b"), 1)
+    room, text = nodes.room()
+    assert not room
+    assert text.startswith("block store b has 999 MiB left, so no PC is started there: free space")
+    assert "BOOTLINK_REGISTRY_BOOT_RESERVE" in text

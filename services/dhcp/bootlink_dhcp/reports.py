@@ -1,0 +1,52 @@
+"""What the dhcp service says of itself in `bootlink status`: what is wrong, and what to do.
+
+Each report is what a health check wants: whether all is well, and a line about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from bootlink_dhcp.leases import KEPT_SHARE, LeaseTable
+
+TOLD: Final = 3  # reservations that are named; the log names them all
+REPLACE: Final = "put the right file there, or take it away"
+_WIDEN: Final = "widen the pool (BOOTLINK_DHCP_POOL) or shorten the lease (BOOTLINK_DHCP_LEASE_SECONDS)"
+_RESERVE: Final = "reserve another one, or none: bootlink client set NAME --address ADDRESS, or --no-address"
+
+
+def lease_report(leases: Iterable[LeaseTable], now: float) -> tuple[bool, str]:
+    """Whether PCs that come anew are given addresses. `now`: in seconds of the clock that leases are kept in."""
+    lines, room = [], True
+    for table in leases:
+        pool, counts = table.subnet.pool, table.counts(now)
+        line = f"{pool}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+        left = counts["free"] + counts["idle"]
+        if not left:
+            line = f"no address of {line}: {_WIDEN}"
+        elif left <= len(pool) // KEPT_SHARE:
+            line = f"what is left is kept for PCs that are known already, {line}: {_WIDEN}"
+        room = room and left > len(pool) // KEPT_SHARE
+        lines.append(line)
+    return room, "; ".join(lines)
+
+
+def loader_report(problems: Sequence[str], loaders: Iterable[str], folders: Iterable[Path]) -> tuple[bool, str]:
+    """Whether there are loaders, and none that was refused."""
+    if problems:
+        return False, f"{'; '.join(problems)}: {REPLACE}"
+    if names := ", ".join(loaders):
+        return True, names
+    where = " or ".join(str(folder) for folder in folders)
+    return False, f"there is none: install Debian's package ipxe, or put undionly.kpxe and snponly.efi into {where}"
+
+
+def reservation_report(wrong: Mapping[str, str]) -> tuple[bool, str]:
+    """Whether every reservation is honoured. `wrong`: client to what is wrong with the address reserved for it."""
+    if not wrong:
+        return True, "all are honoured"
+    told = [f"{client}: {problem}" for client, problem in list(wrong.items())[:TOLD]]
+    more = [f"and {len(wrong) - TOLD} more"] if len(wrong) > TOLD else []
+    return False, f"{'; '.join(told + more)}: {_RESERVE}"

@@ -1,0 +1,78 @@
+"""What `bootlink status` says of dhcp: each thing that keeps PCs from booting, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from bootlink_dhcp.leases import LeaseTable
+from bootlink_dhcp.reports import TOLD, lease_report, loader_report, reservation_report
+from bootlink_dhcp.reservations import Reservations
+from bootlink_dhcp.subnet import Pool, Subnet
+
+T0 = 1_800_000_000.0
+
+
+def ip(last: int) -> IPv4Address:
+    return IPv4Address(f"10.77.0.{last}")
+
+
+SUBNET = Subnet(IPv4Network("10.77.0.0/24"), ip(1), Pool(ip(101), ip(116)), 3600)  # 16 addresses: two are kept
+
+
+def leased(count: int) -> LeaseTable:
+    def record(_: str, __: Mapping[str, Any] | None) -> None: ...
+
+    table = LeaseTable(SUBNET, lambda _: None, record)
+    for n in range(count):
+        table.bind(f"52:54:00:00:00:{n:02x}", ip(101 + n), T0)
+    return table
+
+
+def test_a_pool_with_room_is_well() -> None:
+    room, text = lease_report([leased(13)], T0)
+    assert room
+    assert text.startswith("10.77.0.101-10.77.0.116: 3 free, ")
+
+
+def test_a_pool_whose_rest_is_kept_from_new_pcs_is_told_of_as_one_that_is_used_up_is() -> None:
+    for count, words in ((14, "kept for PCs that are known already, 10.77.0.101"), (16, "no address of 10.77.0.101")):
+        table = leased(count)
+        assert table.choose("52:54:00:00:01:00", None, None, T0, known=lambda _: False) is None
+        room, text = lease_report([leased(3), table], T0)
+        assert not room
+        assert words in text
+        assert "widen the pool (BOOTLINK_DHCP_POOL)" in text
+
+
+def test_loaders_are_named_or_refused_or_missed() -> None:
+    assert loader_report([], ["a.pxe", "b.efi"], []) == (True, "a.pxe, b.efi")
+    assert loader_report(["a.pxe is empty"], ["b.efi"], [])[0] is False
+    there, text = loader_report([], [], [Path("/loaders")])
+    assert not there
+    assert text.startswith("there is none: install Debian's package ipxe")
+    assert "/loaders" in text
+
+
+def test_reservations_that_are_not_honoured_are_told_until_they_are() -> None:
+    reservations = Reservations(SUBNET)
+    assert reservation_report(reservations.wrong) == (True, "all are honoured")
+    reservations.set("a", ip(20))
+    reservations.set("b", ip(20))
+    reservations.set("c", IPv4Address("192.168.99.1"))
+    fine, text = reservation_report(reservations.wrong)
+    assert not fine
+    assert "b: 10.77.0.20 is reserved for a already" in text
+    assert "c: 192.168.99.1 cannot be a client's address in 10.77.0.0/24" in text
+    assert "bootlink client set NAME --address" in text
+    reservations.set("a", None)
+    assert list(reservations.wrong) == ["c"], "b has its address now"
+    reservations.set("c", ip(21))
+    assert reservations.wrong == {}
+
+
+def test_of_many_only_some_are_named() -> None:
+    _, text = reservation_report({f"pc-{n}": "no" for n in range(TOLD + 4)})
+    assert "and 4 more" in text
