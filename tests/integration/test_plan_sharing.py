@@ -102,9 +102,10 @@ async def test_a_new_default_link_is_one_entry_for_each_group(nats: NatsServer, 
         for number in range(CLIENTS):
             await registry.add_client(mac(number), f"pc-{number}", group=("a", "b")[number % 2])
         await registry.link("client", "pc-0", "first", policy="keep")
+        await registry.link("client", "pc-1", "first")  # as all, for now
 
         def all_boot(image: str) -> bool:
-            plans = [book.get(mac(number)) for number in range(1, CLIENTS)]
+            plans = [book.get(mac(number)) for number in range(2, CLIENTS)]
             return all(plan is not None and [disk.image for disk in plan.disks] == [image] for plan in plans)
 
         await until(lambda: all_boot("first"), "all plans")
@@ -113,11 +114,13 @@ async def test_a_new_default_link_is_one_entry_for_each_group(nats: NatsServer, 
         newest = book.report()["newest"]
         await registry.link("default", "", "second")
         await until(lambda: all_boot("second"), "all plans anew")
-        assert await last_number(bus) - before == 2
+        assert await last_number(bus) - before == 3
         assert min(plan.revision for plan in book if plan.client != "pc-0") > newest
+        left, *shared = await stored_after(bus, before)
+        assert (left, sorted(shared)) == (mac_token(mac(1)), [shared_key("a"), shared_key("b")])
         assert own(book) == ("first", "keep")
-        shown = (await registry.get("/v1/clients/pc-1"))["plan"]
-        held = book.get(mac(1))
+        shown = (await registry.get("/v1/clients/pc-2"))["plan"]
+        held = book.get(mac(2))
         assert held is not None
         assert (shown["revision"], shown["delivered"]) == (held.revision, True)
 
@@ -129,3 +132,10 @@ def own(book: PlanBook) -> tuple[str, str] | None:
 
 async def last_number(bus: Bus) -> int:
     return int((await bus.jetstream.stream_info(f"KV_{PLANS_BUCKET}")).state.last_seq)
+
+
+async def stored_after(bus: Bus, number: int) -> list[str]:
+    """The keys that were set since, in their order."""
+    last = await last_number(bus)
+    found = [await bus.jetstream.get_msg(f"KV_{PLANS_BUCKET}", seq) for seq in range(number + 1, last + 1)]
+    return [str(one.subject).rpartition(".")[2] for one in found]

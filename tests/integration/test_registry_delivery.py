@@ -429,3 +429,20 @@ async def test_the_event_stream_is_there_for_others_once_the_registry_ran(
     streams = {info.config.name for info in await client.jetstream().streams_info()}
     await client.close()
     assert streams == {"BOOTLINK_EVENTS", f"KV_{PLANS_BUCKET}", f"KV_{NODES_BUCKET}"}
+
+
+async def test_more_changes_than_are_taken_at_once_are_everybodys(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or what is shared would show the changes that are left, to clients that are only compiled with those."""
+    monkeypatch.setattr(outbox, "RECOMPILE_BATCH", 3)
+    records = Database(database, logger("test"))
+    await records.open()
+    try:
+        async with records.transaction() as connection:
+            await outbox.recompile_clients(connection, [f"52:54:00:00:00:0{number}" for number in range(2)])
+            assert not (await outbox.oldest_recompiles(connection)).everybody
+            await outbox.recompile(connection, "group", "room")
+            assert (await outbox.oldest_recompiles(connection)).everybody
+    finally:
+        await records.close()

@@ -5,8 +5,9 @@ key of the `SharedPart` that makes a plan of it. There is a shared part for each
 a client of that group boots that has nothing of its own. So a change of the default link, which changes ten thousand
 plans, changes as many entries as there are groups.
 
-Whoever writes puts a shared part before the clients that name it, and takes it out after them. The revision of a plan
-is the greater one of its two parts; both grow, and are given out from one sequence, so it grows with either.
+Whoever writes puts a shared part before the clients that name it, takes it out after them, and changes it only once
+those that are to share it no more have left. The revision of a plan is the greater one of its two parts; both grow, and
+are given out from one sequence, so it grows with either.
 
 A refusal that is shared has `{client}` where the client's name stands, as screens have.
 

@@ -204,14 +204,17 @@ class Delivery:
         return shown, ownerless
 
     async def _put(self, shown: Mapping[str, bytes], ownerless: Iterable[str]) -> None:
-        """Make the bucket show these entries, in their order, and then nothing under the keys of nobody."""
+        """Make the bucket show these entries, in their order, and then nothing under the keys of nobody; but first the
+        entries of clients that leave what is shared, where that changes."""
         wanted: dict[str, bytes | None] = {**shown, **dict.fromkeys(ownerless)}
         different = {key: value for key, value in wanted.items() if self._bucket.entries.get(key) != value}
+        steps = plans.in_steps(different, shown, self._bucket.entries, self._put_last)
         self._put_last |= shown
         for key in ownerless:
             self._put_last.pop(key, None)
-        if different:
-            await put_all(self._bus, PLANS_BUCKET, different)
+        for step in steps:
+            if step:
+                await put_all(self._bus, PLANS_BUCKET, step)
         removed = sum(value is None for value in different.values())
         self._health.count("plans_put", len(different) - removed)
         self._health.count("plans_removed", removed)

@@ -92,10 +92,12 @@ async def forget_events(connection: Connection, ids: list[str]) -> None:
 
 
 async def oldest_recompiles(connection: Connection) -> Recompiles:
+    """The changes to compile next. Where not all are taken it is everybody's: what the plans of one client show is
+    shared by others, and the changes that were left concern those, too."""
     rows = await connection.fetch("SELECT id, scope, key FROM recompiles ORDER BY id LIMIT $1", RECOMPILE_BATCH)
     return Recompiles(
         ids=tuple(row["id"] for row in rows),
-        everybody=any(row["scope"] == "all" for row in rows),
+        everybody=len(rows) == RECOMPILE_BATCH or any(row["scope"] == "all" for row in rows),
         macs=frozenset(row["key"] for row in rows if row["scope"] == "client"),
         groups=frozenset(row["key"] for row in rows if row["scope"] == "group"),
     )

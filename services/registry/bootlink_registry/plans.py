@@ -6,16 +6,20 @@ plan is compiled, and compared.
 
 The row holds an entry's JSON without its revision. What travels is the same JSON with the revision put in front, so
 that it is written out once, and ten thousand of them are compared as text.
+
+What is shared changes for all that share it at once, so whoever is to share it no more must have left before: otherwise
+it would have, for as long as NATS is away in between, a plan that nobody ever made for it.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-from bootlink_events import BootPlan, ClientPart, SharedPart, mac_token, shared_key
+from bootlink_events import BootPlan, ClientPart, SharedPart, is_shared, join, mac_token, shared_key
 from bootlink_registry import rows
 from bootlink_registry.catalogue import Catalogue, Client
 from bootlink_registry.compiler import nobody, own_fields, shared_fields, whole_plan
@@ -24,6 +28,9 @@ from bootlink_registry.database import Connection
 CHUNK: Final = (
     200  # plans compiled in one go, which takes some 10 ms; then whatever waits in this event loop has its turn
 )
+_SHARES: Final = re.compile(rb'"shares":"([^"\\]*)"\}$')  # of a part, whose last field it is
+
+Entries = Mapping[str, bytes | None]
 
 
 class Compiler:
@@ -71,6 +78,35 @@ async def compile_all(
         bodies = {mac_token(row["mac"]): compiler.body(rows.client_of(row)) for row in chunk}
         entries |= await _numbered(connection, bodies)
     return await _numbered(connection, compiler.bodies) | entries
+
+
+def in_steps(changes: Entries, shown: Mapping[str, bytes], *held: Entries) -> tuple[Entries, ...]:
+    """These changes of entries in one or two steps, the first of which is to be stored before the second begins.
+
+    First who shares a part that changes, and will not any more. Who shares another one from now on has a whole plan
+    between the two. `shown`: the entries of all that is compiled; `held`: what the bucket has, as far as is known.
+    """
+    parts = {key for key, value in changes.items() if is_shared(key) and value is not None}
+    leaving: dict[str, bytes | None] = {}
+    for key, value in changes.items() if parts else ():
+        now = _shares(value)
+        former = {_shares(entries.get(key)) for entries in held} & parts
+        if not is_shared(key) and former - {now}:
+            leaving[key] = value if value is None or now is None else _whole(value, shown[now])
+    if not leaving:
+        return (changes,)
+    return leaving, {key: value for key, value in changes.items() if leaving.get(key, b"") != value}
+
+
+def _shares(entry: bytes | None) -> str | None:
+    """The key of the part that this entry shares."""
+    found = _SHARES.search(entry) if entry is not None else None
+    return found[1].decode() if found else None
+
+
+def _whole(part: bytes, shared: bytes) -> bytes:
+    made = join(ClientPart.model_validate_json(part), SharedPart.model_validate_json(shared))
+    return made.model_dump_json().encode()
 
 
 async def last_revision(connection: Connection, mac: str) -> int | None:

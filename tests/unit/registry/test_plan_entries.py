@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from ipaddress import IPv4Address
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from bootlink_events import ClientPart, DhcpOption, is_shared, mac_token, read_entry, read_plan, shared_key
 from bootlink_registry.catalogue import Branch, Catalogue, Choice, Client, GroupSettings, Layer, Link, OwnLayer, Version
 from bootlink_registry.compiler import compile_plan
-from bootlink_registry.plans import Compiler
+from bootlink_registry.plans import Compiler, in_steps
 
 PLAIN = Client("52:54:00:00:00:01", "pc-1")
 IN_ROOM = Client("52:54:00:00:00:02", "pc-2", group="room.1", address=IPv4Address("10.0.0.2"))
@@ -43,11 +44,11 @@ FULL = Catalogue(
 )
 
 
-def entries(catalogue: Catalogue) -> dict[str, bytes]:
-    """What the bucket holds of all these clients, of revision 5."""
+def entries(catalogue: Catalogue, clients: Iterable[Client] = ALL, *, revision: int = 5) -> dict[str, bytes]:
+    """What the bucket holds of these clients, and before them of what they share."""
     compiler = Compiler(catalogue)
-    bodies = {mac_token(client.mac): compiler.body(client) for client in ALL}
-    return {key: f'{{"revision":5,{body[1:]}'.encode() for key, body in (bodies | compiler.bodies).items()}
+    bodies = {mac_token(client.mac): compiler.body(client) for client in clients}
+    return {key: f'{{"revision":{revision},{body[1:]}'.encode() for key, body in (compiler.bodies | bodies).items()}
 
 
 @pytest.mark.parametrize(
@@ -101,3 +102,43 @@ def test_another_default_link_changes_what_is_shared_and_no_entry_of_a_client_th
     )
     changed = {key for key, entry in now.items() if entry != before[key]}
     assert changed == {shared_key(None), shared_key("lab"), mac_token(LIKE_ALL.mac)}
+
+
+def test_who_leaves_what_is_shared_never_has_what_becomes_of_that() -> None:
+    """Whatever of the changes is stored when NATS goes away, each client has its plan of before or of now."""
+    fleet = (PLAIN, IN_ROOM, ALSO_IN_ROOM, IN_LAB, LIKE_ALL, LINKED)
+    layer, install = FULL.layers["layer"], Version("install", 1, None, content="wipes", layer="other")
+    after = dataclasses.replace(
+        FULL,
+        versions={**FULL.versions, ("install", 1): install},
+        layers={"layer": layer, "other": dataclasses.replace(layer, id="other")},
+        links={
+            **FULL.links,
+            ("default", ""): {0: Link("default", "", "install", None, 1)},
+            ("group", "room.1"): {0: Link("group", "room.1", "install", None, 1)},
+        },
+        choices={},
+    )
+    moved = dataclasses.replace(IN_ROOM, group="lab"), dataclasses.replace(IN_LAB, group="room.1")
+    now = (PLAIN, *moved, LIKE_ALL, LINKED)
+    bucket, shown = entries(FULL, fleet), entries(after, now, revision=6)
+    allowed = {
+        mac_token(client.mac): [compile_plan(FULL, client)]
+        + [compile_plan(after, one) for one in now if one.mac == client.mac]
+        + ([None] if client is ALSO_IN_ROOM else [])
+        for client in fleet
+    }
+    changes = {**shown, mac_token(ALSO_IN_ROOM.mac): None}
+    steps = in_steps(changes, shown, bucket, bucket)
+    assert len(steps) == 2
+    for key, value in ((key, value) for step in steps for key, value in step.items()):
+        if value is None:
+            del bucket[key]
+        else:
+            bucket[key] = value
+        for token, plans in allowed.items():
+            plan = read_plan(bucket, token)
+            assert plan is None or plan.revision in (5, 6)
+            assert (plan and plan.model_copy(update={"revision": 1})) in plans, f"{token} after {key}"
+    assert bucket == shown
+    assert in_steps(shown, shown, bucket) == (shown,), "nobody leaves"
