@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from bootlink_events import BootId, target_iqn
-from bootlink_registry import homes
+from bootlink_registry import homes, writebacks
 from bootlink_registry.database import Database
 from bootlink_runtime import Chassis, logger
 from lab.blockstore import identity
@@ -98,6 +99,7 @@ async def house(
     monkeypatch.setattr("bootlink_registry.nodes.NODE_TTL_SECONDS", 2.0)
     monkeypatch.setattr("bootlink_runtime.chassis.ANNOUNCE_SECONDS", 0.5)
     monkeypatch.setattr("bootlink_registry.nodes.TICK_SECONDS", 0.2)
+    monkeypatch.setattr(writebacks, "LOOK_SECONDS", 0.1)
     golden = sparse_disk(tmp_path / "golden.img", SIZE)
     before = digest(golden)
     async with registry_on(nats.url, database, tmp_path / "data") as registry:
@@ -203,6 +205,31 @@ async def test_a_client_that_has_never_booted_is_sent_elsewhere_and_one_that_has
     assert await house.home(pc) == first
     held = await house.registry.get(f"/v1/clients/{pc.name}/writebacks")
     assert {(one["node"], one["boot_id"] == boot) for one in held} == {(first, False), (second, True)}
+
+
+async def test_what_is_to_be_thrown_away_is_asked_of_the_block_store_that_has_it_and_not_only_of_those_that_run(
+    house: House,
+) -> None:
+    """Forgotten before that, it would stay there for ever; and what was written after its commit would be nothing's."""
+    pc = await house.pc(1)
+    await house.at(NODES[0]).make_super(pc, "win11")
+    home = await house.home(pc)
+    pc = house.seated(pc, home)
+    await pc.boot()
+    await write(pc, random.Random(4))
+    await pc.off()
+    await house.stop(home)
+    await house.refusal(pc, "home_away")
+    path = f"/v1/clients/{pc.name}"
+    assert (await house.registry.http.delete(f"{path}/branch")).status_code == 204
+    await asyncio.sleep(1.0)  # some looks, at which the other block store says that it has nothing
+    await house.start(home)
+
+    async def gone() -> bool:
+        answer = await house.registry.http.get(f"{path}/writebacks")
+        return answer.status_code == 200 and answer.json() == []
+
+    await until(gone, "what was written on the branch to be thrown away")
 
 
 async def test_who_is_at_home_where_is_asked_of_the_block_stores_where_the_registry_does_not_know(

@@ -188,8 +188,8 @@ class Reclaim:
         async with self._database.transaction() as connection:
             due = await connection.fetch(
                 """
-                SELECT * FROM dropped_writebacks WHERE due <= now() AND left_boot IS NULL
-                ORDER BY due LIMIT $1 FOR UPDATE
+                SELECT d.*, h.node AS home FROM dropped_writebacks d LEFT JOIN homes h ON h.mac = d.mac
+                WHERE d.due <= now() AND d.left_boot IS NULL ORDER BY d.due LIMIT $1 FOR UPDATE OF d
                 """,
                 DUE_AT_ONCE,
             )
@@ -208,7 +208,7 @@ class Reclaim:
 
     async def _drop(self, row: Any) -> tuple[bool, WritebackItem | None]:
         """Whether nothing of it is there any more; and what was left, as it holds more than the layer made of it.
-        A node that does not answer may hold it: asked again later."""
+        A node that does not answer may hold it, and so may the client's home while it is silent: asked again later."""
         command = DropWriteback(
             mac=row["mac"],
             lun=row["lun"],
@@ -217,7 +217,7 @@ class Reclaim:
             exported_written=row["written"],
         )
         answers = await rpc.call_all(self._bus, BLOCKSTORE, command)
-        silent = False
+        silent = row["home"] is not None and row["home"] not in answers
         for node, answer in answers.items():
             if isinstance(answer, CommandError):
                 self._log.debug("write-back held still", node=node, mac=row["mac"], problem=answer.detail)
