@@ -16,6 +16,7 @@ from bootlink_blockstore.library import require_unchanged
 from bootlink_blockstore.overlay import span
 from bootlink_blockstore.writeback import Manifest
 from bootlink_disks import DiskError
+from bootlink_events import LayerPlan
 from bootlink_events.commands import (
     Answer,
     CancelExport,
@@ -112,7 +113,7 @@ class Commands:
             for manifest in manifests:  # or they could be reclaimed until the ledger says that they come back
                 self._holdings.pin(manifest)
             try:
-                now = [m.model_copy(update={"layers": stacks.get(m.bound_to, m.layers)}) for m in manifests]
+                now = [self._upon(manifest, stacks.get(manifest.bound_to)) for manifest in manifests]
                 await asyncio.to_thread(self._require_whole, now)
                 await self._holdings.bring_back(command.mac, now)
             except DiskError as error:
@@ -181,6 +182,13 @@ class Commands:
             return manifest.boot_id > command.exported_boot
         written = await asyncio.to_thread(self._holdings.writebacks.written, manifest)
         return written != command.exported_written
+
+    @staticmethod
+    def _upon(manifest: Manifest, layers: tuple[LayerPlan, ...] | None) -> Manifest:
+        """It, read from these layers, but of the contents that it was: one of before knows those by its top layer."""
+        if layers is None:
+            return manifest
+        return manifest.model_copy(update={"content": manifest.bound_to, "layers": layers})
 
     def _require_not_read(self, manifests: Iterable[Manifest]) -> None:
         for manifest in manifests:

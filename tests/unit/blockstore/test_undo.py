@@ -293,6 +293,19 @@ async def test_what_was_discarded_comes_back_on_merged_layers_where_the_former_o
         assert await read(boot, at=4096) == merged.read_bytes()[4096:4608]
 
 
+async def test_what_comes_back_on_merged_layers_is_known_by_the_content_that_it_was_written_upon(
+    tmp_path: Path,
+) -> None:
+    """A manifest of before names no content, but is known by its top layer, which is another one now."""
+    base, merged = make_image(tmp_path / "old.img", 1 << 20), make_image(tmp_path / "merged.img", 1 << 20)
+    async with house(tmp_path, Plans({MAC: plan(base)})) as home:
+        await boots(home, boot_id(3), boot_id(2))
+        before = (await home.ask(ListWritebacks(mac=MAC))).items[-1]
+        now = ContentLayers(content=before.content, layers=plan(merged).disks[0].layers)
+        (item,) = (await home.ask(RestoreWriteback(mac=MAC, stacks=(now,)))).items
+        assert (item.boot_id, item.content) == (before.boot_id, before.content)
+
+
 async def test_a_running_boot_finds_its_disk_after_a_merge_and_a_restart(tmp_path: Path) -> None:
     base, current = make_image(tmp_path / "old.img", 1 << 20), boot_id()
     merged = tmp_path / "merged.img"
