@@ -105,7 +105,7 @@ def test_json_fields_that_scripts_read_are_there(room: Up) -> None:
     link = room.query("link", "show", "--default")
     assert {"scope", "name", "image", "channel", "version", "policy"} <= link.keys()
     status = room.query("status")
-    assert {"nats", "ready", "services"} <= status.keys()
+    assert {"nats", "ready", "services", "silent"} <= status.keys()
     assert {"service", "node", "ready", "addresses", "checks", "counters"} <= status["services"][0].keys()
     (cache,) = room.query("cache")
     assert {"node", "budget", "used", "hits", "misses", "hit_ratio", "layers"} <= cache.keys()
@@ -123,6 +123,8 @@ def test_people_see_what_scripts_see(room: Up) -> None:
     assert "no layer is open" in cache
     status = room.bootlink("status").stdout
     assert re.search(r"registry .* yes ", status)
+    assert re.search(r"dhcp +does not answer, so no PC is given an address", status), "it does not run here"
+    assert "blockstore  does not answer" not in status
     assert "\x1b" not in status  # no colour where no terminal is
 
 
