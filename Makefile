@@ -39,8 +39,9 @@ bench: setup ## measure the speed beside tgt, Kea and tftpd-hpa and write docs/p
 conformance: setup ## run libiscsi's tests against Bootlink and tgt, and write docs/conformance.md
 	@PYTHONPATH=tests $(VENV)/python -m conformance
 
-docs: setup ## write docs/events.md, docs/commands.md and docs/asyncapi.yaml anew
+docs: setup ## write docs/events.md, docs/commands.md, docs/asyncapi.yaml and docs/settings.md anew
 	@$(VENV)/python -m bootlink_events.docs docs
+	@PYTHONPATH=tests $(VENV)/python -m lab.settings_page
 
 lock: setup ## resolve requirements/*.in into hash-pinned requirements/*.txt
 	@cd requirements && for name in runtime dev; do \

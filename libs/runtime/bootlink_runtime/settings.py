@@ -65,10 +65,14 @@ class ServiceSettings(BaseSettings):
         description="this machine's name in events, traces and status",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", validation_alias=shared("BOOTLINK_LOG_LEVEL", "log_level")
+        default="info",
+        validation_alias=shared("BOOTLINK_LOG_LEVEL", "log_level"),
+        description="the least that is logged",
     )
     log_format: Literal["console", "json"] = Field(
-        default="console", validation_alias=shared("BOOTLINK_LOG_FORMAT", "log_format")
+        default="console",
+        validation_alias=shared("BOOTLINK_LOG_FORMAT", "log_format"),
+        description="how the log is written: for people, or a JSON object per line",
     )
     otlp_endpoint: str = Field(
         default="",
@@ -76,7 +80,9 @@ class ServiceSettings(BaseSettings):
         description="where spans and metrics are sent; empty: nowhere",
     )
     otlp_protocol: Literal["grpc", "http/protobuf"] = Field(
-        default="http/protobuf", validation_alias=shared("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol")
+        default="http/protobuf",
+        validation_alias=shared("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol"),
+        description="and by which protocol",
     )
     health_host: str = Field(default="127.0.0.1", description="address of /healthz and /readyz")
     health_port: int = Field(default=0, ge=0, le=65535, description="port of /healthz and /readyz; 0: any free one")
