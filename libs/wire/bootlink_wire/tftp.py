@@ -33,6 +33,7 @@ __all__ = [
     "ReadRequest",
     "TftpMalformed",
     "WriteRequest",
+    "ack",
     "acknowledged",
     "data",
     "decode",
@@ -180,6 +181,11 @@ def acknowledged(datagram: bytes) -> int | None:
     return block if opcode == _ACK else None
 
 
+def ack(block: int) -> bytes:
+    """The datagram of an ACK."""
+    return _pack(_ACK, block)
+
+
 def data(block: int, payload: bytes) -> bytes:
     """The datagram of a DATA packet."""
     return _pack(_DATA, block) + payload
@@ -191,7 +197,7 @@ def encode(packet: Packet) -> bytes:
         case Data(block, payload):
             return data(block, payload)
         case Ack(block):
-            return _HEADER.pack(Opcode.ACK, block)
+            return ack(block)
         case Error(code, message):
             text = message.encode("ascii", "replace").replace(b"\0", b"?")[:ERROR_TEXT_MAX]
             return _HEADER.pack(Opcode.ERROR, code) + text + b"\0"

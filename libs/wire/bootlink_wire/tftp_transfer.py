@@ -18,7 +18,9 @@ to 16 bits, so 65535 rolls over to 0. At most one window (RFC 7440; one block wh
   answered each time.
 
 What a client waits for is cut and numbered before it asks: `prepare`, which the caller calls once it has sent what
-there was to send, makes the next window ready, and the ACK that asks for it finds it made.
+there was to send, makes the next window ready, and with it the one ACK that a client sends who has got all of the
+window before. `receive` compares what comes with that ACK first, octet by octet: of a large file nearly every datagram
+is the one that was waited for, and a client in lock-step waits for each block as long as we take to decide.
 
 It ends in one of these ways: *complete*; *unconfirmed*: all was sent and all but the last window acknowledged, then
 silence (firmware that jumps into the loader at once does not send its last ACK); *probe*: the client wanted to know
@@ -80,7 +82,8 @@ class ReadTransfer:
         self._offered = bool(terms.granted)
         self._ready: list[bytes] = []  # the window that begins with block number `_ready_from`, counted from 0
         self._ready_from = -1
-        self._block_size, self._window_size = terms.block_size, terms.window
+        self._ready_for: bytes | None = None  # the ACK that asks for it and says that all that was sent has come
+        self._block_size, self._window_size, self._resend_after = terms.block_size, terms.window, terms.resend_after
         self.answered = False  # the client has acknowledged something, so it exists
         self.deadline = 0.0
         self.outcome: Outcome | None = None
@@ -100,6 +103,8 @@ class ReadTransfer:
 
     def receive(self, datagram: bytes, now: float) -> list[bytes]:
         """A datagram from the client. Raises TftpMalformed; the transfer then goes on as if it had not come."""
+        if datagram == self._ready_for:
+            return self._next(now)
         block = tftp.acknowledged(datagram)
         if block is not None:
             return self._acknowledged(block, now) if self.outcome is None else []
@@ -161,16 +166,34 @@ class ReadTransfer:
     def prepare(self) -> None:
         """Make ready what the next ACK will ask for. Nothing depends on it but how soon that is answered."""
         at = self._sent
-        if at < self._blocks:
-            self._ready, self._ready_from = self._datagrams(at, min(at + self._window_size, self._blocks)), at
+        if at < self._blocks and self._ready_for is None and self.outcome is None:
+            self._ready, self._ready_from = self._datagrams(at), at
+            if not self._offered:  # the ACK of an offer means something else: see `_acknowledged`
+                self._ready_for = tftp.ack(at & 0xFFFF)
+
+    def _next(self, now: float) -> list[bytes]:
+        """All that was sent has come, and what follows is ready: as `_acknowledged` does it, without its questions."""
+        self._acked = at = self._sent
+        self._sent = at + len(self._ready)
+        self._ready_for = None
+        self._resends = 0
+        self.answered = True
+        self.deadline = now + self._resend_after
+        return self._ready
 
     def _window(self) -> list[bytes]:
         at = self._acked
-        self._sent = end = min(at + self._window_size, self._blocks)
-        return self._ready if self._ready_from == at else self._datagrams(at, end)
+        packets = self._ready if self._ready_from == at else self._datagrams(at)
+        self._sent = at + len(packets)
+        self._ready_for = None
+        return packets
 
-    def _datagrams(self, first: int, end: int) -> list[bytes]:
+    def _datagrams(self, first: int) -> list[bytes]:
+        """The window that begins with this block, counted from 0."""
         size, payload = self._block_size, self._payload
+        if self._window_size == 1:  # without what it costs to make a list of many
+            return [tftp.data((first + 1) & 0xFFFF, payload[first * size : (first + 1) * size])]
+        end = min(first + self._window_size, self._blocks)
         return [
             tftp.data((number + 1) & 0xFFFF, payload[number * size : (number + 1) * size])
             for number in range(first, end)
@@ -188,3 +211,4 @@ class ReadTransfer:
 
     def _end(self, outcome: Outcome) -> None:
         self.outcome = outcome
+        self._ready_for = None

@@ -19,6 +19,9 @@ from bootlink_wire.tftp import ErrorCode, TftpMalformed
 from bootlink_wire.tftp_transfer import ReadTransfer
 
 DATAGRAM_MAX: Final = 2_048  # octets read of one datagram: requests have 512 at most, and clients send no more
+# Octets read of one datagram where only ACK and ERROR have business: an ERROR with all of its text that is kept. What
+# the interpreter keeps at hand for small objects holds it, which a buffer for each ACK is taken from.
+ANSWER_MAX: Final = 4 + tftp.ERROR_TEXT_MAX
 # Some PXE ROMs send all their requests from one port. A request for another file than is being sent there is one of a
 # PC that has been reset, unless the PC has answered within the first time; one for the same file may be a late copy.
 SILENT_SECONDS: Final = 0.25
@@ -39,8 +42,8 @@ class Transfer:
         on_end: Callable[[Transfer], None],
     ) -> None:
         self.machine = machine
+        self._loop, self._now = loop, loop.time
         self.started = self._heard = loop.time()
-        self._loop = loop
         self._sock = sock
         self._send_one = send
         self._request = request
@@ -80,18 +83,22 @@ class Transfer:
 
     def hear(self, datagram: bytes) -> None:
         """The client has sent this."""
-        self._heard = self._loop.time()
+        machine = self.machine
+        self._heard = now = self._now()
         try:
-            self._send(self.machine.receive(datagram, self._heard))
-            self.machine.prepare()
+            packets = machine.receive(datagram, now)
         except TftpMalformed:
             self._health.count("tftp_malformed")
-        if self.machine.outcome is not None:
+            return
+        self._send(packets)
+        if machine.outcome is None:
+            machine.prepare()
+        else:
             self._finish()
 
     def _readable(self, sock: socket.socket) -> None:
         try:
-            datagram = sock.recv(DATAGRAM_MAX)
+            datagram = sock.recv(ANSWER_MAX)
         except (BlockingIOError, InterruptedError):
             return
         except ConnectionError:

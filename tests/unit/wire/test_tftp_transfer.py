@@ -7,6 +7,7 @@ never answers is bounded by what he sent.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -251,8 +252,10 @@ def sessions(draw: st.DrawFn) -> tuple[bytes, Terms, list[int]]:
 
 
 @settings(max_examples=150)
-@given(sessions())
-def test_every_transfer_ends_and_a_complete_one_is_byte_exact(session: tuple[bytes, Terms, list[int]]) -> None:
+@given(sessions(), st.booleans())
+def test_every_transfer_ends_and_a_complete_one_is_byte_exact(
+    session: tuple[bytes, Terms, list[int]], prepared: bool
+) -> None:
     payload, terms, fates = session
     machine = ReadTransfer(payload, terms)
     client = Client(terms)
@@ -282,6 +285,8 @@ def test_every_transfer_ends_and_a_complete_one_is_byte_exact(session: tuple[byt
                 packets = machine.receive(datagram, now)
                 data_sent += len(packets)
                 travel(now, "client", packets)
+                if prepared:
+                    machine.prepare()
         elif repeat_at <= now:
             repeat_at = now + client.patience
             if client.done:
@@ -298,3 +303,44 @@ def test_every_transfer_ends_and_a_complete_one_is_byte_exact(session: tuple[byt
     assert payload.startswith(bytes(client.got))
     blocks_in_all = len(payload) // terms.block_size + 1
     assert data_sent <= blocks_in_all * terms.window, "each ACK that moves the window sends at most one window"
+
+
+# What a client may send, by the number of the block that it awaits: ACKs around that, and what is no ACK of it.
+heard = st.one_of(
+    st.integers(-3, 9).map(lambda ahead: lambda block: ack(block + ahead)),
+    st.sampled_from((b"", b"\0", b"\0\4", b"\0\4\0\0\0", encode(Data(1, b"")), b"\0\5\0\0x\0")).map(
+        lambda datagram: lambda block: datagram
+    ),
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from(
+        [PLAIN, *(Terms(8, window, 1.0, granted) for window in (1, 2, 5) for granted in ((), IPXE.granted))]
+    ),
+    st.lists(st.tuples(heard, st.booleans(), st.sampled_from((0.0, 0.1, 1.0))), max_size=30),
+)
+def test_what_is_made_ready_changes_no_answer(
+    terms: Terms, steps: list[tuple[Callable[[int], bytes], bool, float]]
+) -> None:
+    """Two machines hear the same; one makes ready what comes next, now and then, the other never does."""
+    payload = bytes(index % 251 for index in range(terms.block_size * 12 + 3))
+    ready, plain = ReadTransfer(payload, terms), ReadTransfer(payload, terms)
+    sent = ready.start(0.0)
+    assert sent == plain.start(0.0)
+    now, last = 0.0, 1 if terms.granted == () else 0
+    for datagram, prepare, later in steps:
+        now += later
+        answers = []
+        for machine in (ready, plain):
+            try:
+                answers.append(machine.receive(datagram(last), now) + machine.expire(now))
+            except TftpMalformed:
+                answers.append([b"malformed"])
+        assert answers[0] == answers[1]
+        if prepare:
+            ready.prepare()
+        seen = [(one.answered, one.deadline, one.outcome, one.resent, one.bytes_acknowledged) for one in (ready, plain)]
+        assert seen[0] == seen[1]
+        last = ([*blocks([packet for packet in answers[0] if packet[:2] == b"\0\3"]), last])[0]
