@@ -220,6 +220,25 @@ def test_ipxe_is_told_not_to_wait_for_a_proxy_and_answered_at_its_mac_address() 
     assert (reply.via, reply.address) == (Via.FRAME, FIRST)
 
 
+@pytest.mark.parametrize("loaders", [ALL_LOADERS, ()], ids=["loaders", "no loader"])
+@pytest.mark.parametrize("chain", [True, False], ids=["loader first", "script at once"])
+def test_every_answer_to_ipxe_says_that_no_proxy_will_speak(loaders: tuple[str, ...], chain: bool) -> None:
+    """iPXE takes the setting from the answer that it goes by; one that lacks it costs 3 s."""
+    lab = Lab(loaders=loaders, chain=chain)
+    lab.group_options = ((opt.IPXE.code, b"\xb0\x01\x00\xff"),)  # whatever a group has set
+    decisions = [*lab.exchange("ipxe", PC, 1), *lab.exchange("ipxe", PC, 2)]  # the ROM's pass, and the loader's
+    assert decisions[-1].reply is not None
+    address = decisions[-1].reply.packet.yiaddr
+    asked = replace(discover("ipxe", PC, 3), ciaddr=address)
+    for kind_of in (MessageType.REQUEST, MessageType.INFORM):  # a renewal, and a client with an address of its own
+        decisions.append(lab.handle(with_options(asked, opt.MESSAGE_TYPE.encode(kind_of))))
+    kinds = [kind(decision) for decision in decisions]
+    assert kinds == [MessageType.OFFER, MessageType.ACK] * 2 + [MessageType.ACK] * 2
+    for decision in decisions:
+        assert decision.reply is not None
+        assert decision.reply.packet.get(opt.IPXE) == b"\xb0\x01\x01\xff"
+
+
 def test_an_ipxe_that_counts_its_user_class_as_rfc_3004_asks_is_an_ipxe_too() -> None:
     asked = with_options(discover("ipxe", PC, 1), opt.USER_CLASS.encode(b"\x04iPXE"))
     assert file_of(Lab(chain=False).handle(asked)).endswith(".ipxe")

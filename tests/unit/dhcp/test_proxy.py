@@ -199,6 +199,25 @@ def test_ipxe_is_offered_its_file_however_often_it_asks() -> None:
         lab.now += 4
 
 
+def test_every_answer_to_ipxe_says_that_no_other_proxy_will_speak() -> None:
+    """Option 175.176: without it iPXE waits 3 s. It goes to iPXE alone."""
+    lab = Lab()
+    answers = []
+    for xid in (1, 2):  # the ROM's pass, and the loader's
+        asked = discover("ipxe", PC, xid)
+        answers.append(lab.handle(asked))
+        lab.takes(asked)
+        for kind in (MessageType.REQUEST, MessageType.INFORM):
+            question = replace(with_options(asked, opt.MESSAGE_TYPE.encode(kind)), ciaddr=GIVEN)
+            answers.append(lab.asks_4011(question))
+        lab.now += 1
+    assert [_offered(answer).get(opt.IPXE) for answer in answers] == [b"\xb0\x01\x01\xff"] * 6
+    assert _offered(answers[-1]).file.endswith(b".ipxe")
+    others: tuple[Firmware, ...] = ("ovmf", "http")
+    for firmware in others:
+        assert opt.IPXE.code not in _offered(Lab().handle(discover(firmware, PC, 3))).options
+
+
 def test_port_4011_names_the_file_of_the_boot_that_the_discover_began() -> None:
     lab = Lab()
     asked = discover("ovmf", PC, 1)
