@@ -51,6 +51,9 @@ class Boot:
     asked_again: int = 0
     problem: str = ""
 
+    def waited(self, since: float) -> None:
+        self.longest_wait = max(self.longest_wait, time.monotonic() - since)
+
 
 class Lan:
     """The PCs' end of the cable: who waits for which transaction."""
@@ -139,61 +142,85 @@ class Pc:
             except TimeoutError:
                 self.boot.asked_again += 1
             finally:
-                self._waited(asked)
+                self.boot.waited(asked)
         raise Failed(f"no answer to {packet.message_type!r}")
 
     async def _fetched(self, file: str, own: IPv4Address) -> bytes:
-        loop = asyncio.get_running_loop()
-        options = (("blksize", str(BLOCK)), ("tsize", "0"))
-        last, to = tftp.encode(tftp.ReadRequest(file.encode(), "octet", options)), (self._server, 69)
-        found: list[bytes] = []
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             await self._lan.take(sock, own)
-            while True:
-                packet, to = await self._answered(loop, sock, last, to)
-                match packet:
-                    case tftp.Error(_, message):
-                        raise Failed(f"{file}: {message}")
-                    case tftp.OptionAck():
-                        last = tftp.encode(tftp.Ack(0))
-                    case tftp.Data(block, payload):
-                        if block == (len(found) + 1) & 0xFFFF:
-                            found.append(payload)
-                        last = tftp.encode(tftp.Ack(len(found) & 0xFFFF))
-                        if len(payload) < BLOCK:
-                            sock.sendto(last, to)
-                            return b"".join(found)
+            return await Fetch(sock, self.boot, file).fetched((self._server, 69))
 
-    async def _answered(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, datagram: bytes, to: Address
-    ) -> tuple[tftp.Packet, Address]:
-        for _ in range(TRIES):
-            asked = time.monotonic()
-            sock.sendto(datagram, to)
+
+class Fetch:
+    """One file over TFTP, one block at a time. A PC has a CPU of its own, and here hundreds share one: so each datagram
+    costs a callback, not a task's turn with a timer of its own."""
+
+    def __init__(self, sock: socket.socket, boot: Boot, file: str) -> None:
+        self._sock, self._boot, self._file = sock, boot, file
+        self._loop = asyncio.get_running_loop()
+        self._whole: asyncio.Future[bytes] = self._loop.create_future()
+        self._found: list[bytes] = []
+        self._last, self._to, self._tries, self._asked = b"", ("", 0), 0, 0.0
+
+    async def fetched(self, server: Address) -> bytes:
+        """The file. Raises Failed, OSError and TftpMalformed."""
+        options = (("blksize", str(BLOCK)), ("tsize", "0"))
+        self._ask(tftp.encode(tftp.ReadRequest(self._file.encode(), "octet", options)), server)
+        self._loop.add_reader(self._sock, self._readable)
+        timer = self._loop.create_task(self._firmware_timer())
+        try:
+            return await self._whole
+        finally:
+            timer.cancel()
+            self._loop.remove_reader(self._sock)
+
+    def _ask(self, datagram: bytes, to: Address) -> None:
+        self._last, self._to, self._tries = datagram, to, 1
+        self._asked = time.monotonic()
+        self._sock.sendto(datagram, to)
+
+    def _readable(self) -> None:
+        if self._whole.done():
+            return
+        self._boot.waited(self._asked)
+        try:
+            datagram, peer = self._sock.recvfrom(2048)
+            self._heard(tftp.decode(datagram), peer)
+        except (Failed, OSError, tftp.TftpMalformed) as error:
+            self._whole.set_exception(error)
+
+    def _heard(self, packet: tftp.Packet, peer: Address) -> None:
+        match packet:
+            case tftp.Error(_, message):
+                raise Failed(f"{self._file}: {message}")
+            case tftp.OptionAck():
+                self._ask(tftp.ack(0), peer)
+            case tftp.Data(block, payload):
+                if block == (len(self._found) + 1) & 0xFFFF:
+                    self._found.append(payload)
+                self._ask(tftp.ack(len(self._found) & 0xFFFF), peer)
+                if len(payload) < BLOCK:
+                    self._whole.set_result(b"".join(self._found))
+
+    async def _firmware_timer(self) -> None:
+        """Asks again for what has not come in time."""
+        while True:
+            await asyncio.sleep(max(self._asked + FIRMWARE_PATIENCE - time.monotonic(), 0.0))
+            if time.monotonic() < self._asked + FIRMWARE_PATIENCE or self._whole.done():
+                continue
+            self._boot.asked_again += 1
+            self._boot.waited(self._asked)
+            if self._tries == TRIES:
+                self._whole.set_exception(Failed("no answer over TFTP"))
+                return
+            self._tries += 1
+            self._asked = time.monotonic()
             try:
-                async with asyncio.timeout(FIRMWARE_PATIENCE):
-                    await _something(loop, sock)
-                answer, peer = sock.recvfrom(2048)
-                return tftp.decode(answer), peer
-            except TimeoutError:
-                self.boot.asked_again += 1
-            finally:
-                self._waited(asked)
-        raise Failed("no answer over TFTP")
-
-    def _waited(self, since: float) -> None:
-        self.boot.longest_wait = max(self.boot.longest_wait, time.monotonic() - since)
-
-
-async def _something(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-    """Wait until there is something to read."""
-    there = asyncio.Event()
-    loop.add_reader(sock, there.set)
-    try:
-        await there.wait()
-    finally:
-        loop.remove_reader(sock)
+                self._sock.sendto(self._last, self._to)
+            except OSError as error:
+                self._whole.set_exception(error)
+                return
 
 
 async def main(card: str, server: str, count: int) -> None:
