@@ -15,7 +15,7 @@ import pytest
 
 from bootlink.engines.nats import free_port
 from bootlink_runtime import Chassis, StartupError
-from bootlink_tftp import TftpSettings, folders, web
+from bootlink_tftp import TftpSettings, chronicle, folders, web
 from lab.boot_plans import BOOT_ID, plan, refused
 from lab.registry import until
 from lab.tftp import address_of, get, loader_bytes, serving, snapshot
@@ -104,6 +104,32 @@ async def test_a_file_too_large_for_memory_is_sent_piece_by_piece(
             await http.get("/initrd.img", headers={"Range": "bytes=5-9"})
         assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2, "each was closed"
         assert chassis.health.counters["http_internal_errors"] == 0
+
+
+async def test_a_file_that_fails_is_not_called_the_clients_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(folders, "FILE_MAX", 1 << 20)
+    monkeypatch.setattr(
+        chronicle.Chronicle,
+        "not_delivered",
+        lambda self, boot_id, stage, file, outcome, **_: told.append(outcome.detail),
+    )
+    async with both(tmp_path) as (_, http):
+        file = tmp_path / "loaders" / "initrd"
+        file.write_bytes(bytes(4 << 20))
+        read = folders.OpenFile.read
+
+        def shortened(opened: folders.OpenFile, start: int, size: int) -> bytes:
+            os.truncate(file, 2 << 20)  # somebody writes it anew
+            return read(opened, start, size)
+
+        monkeypatch.setattr(folders.OpenFile, "read", shortened)
+        with pytest.raises(httpx.HTTPError):
+            await http.get(f"/boot/{BOOT_ID}/initrd")
+        await until(lambda: bool(told), "the outcome")
+    assert told == [f"the file became shorter while it was sent after {2 << 20} bytes"]
 
 
 async def test_two_hundred_clients_at_once_get_their_files(tmp_path: Path) -> None:

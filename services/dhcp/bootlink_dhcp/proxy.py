@@ -122,7 +122,7 @@ class ProxyMachine:
     ) -> DhcpPacket:
         pairs = [opt.MESSAGE_TYPE.encode(message), opt.SERVER_ID.encode(self._server), *options]
         relay = packet.get(opt.RELAY_AGENT)
-        if relay is not None:
+        if relay is not None and len(relay) <= opt.OPTION_SIZE:  # else no relay agent's, see `DhcpMachine`
             pairs.append(opt.RELAY_AGENT.encode(relay))  # RFC 3046 section 2.2: verbatim
         return DhcpPacket(
             op=dhcp.BOOTREPLY,

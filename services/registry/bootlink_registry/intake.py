@@ -7,6 +7,7 @@ consumer rests: a message is given up after some deliveries, and a delivery that
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 from uuid import UUID
 
@@ -19,6 +20,10 @@ from bootlink_runtime import Bus, Health, Logger, Telemetry, consume, ended
 DURABLE: Final = "registry"
 EVENT_ID_LIMIT: Final = 200  # characters; ours have 36
 SWEEP_SECONDS: Final = 1.0  # between looks for boots that are over
+AHEAD_SECONDS: Final = 24 * 3600.0
+"""How far ahead of our clock a boot may have begun. Of a client's boots the latest are kept, and a boot ends where a
+later one begins; so ids out of the far future, which anybody on the boot LAN can make up, would stand for its latest
+boots for ever, and no real one would be kept any more. A day is more than clocks differ by, whatever their zone."""
 PRUNE_SWEEPS: Final = 600  # sweeps between two prunings
 
 
@@ -62,6 +67,15 @@ class Intake:
         if len(event.id) > EVENT_ID_LIMIT or "\0" in event.id:
             raise UnreadableEvent(f"its id is longer than {EVENT_ID_LIMIT} characters, or none")
         match event.decode():
+            case Stage(boot_id=boot_id, mac=mac) if boot_id.timestamp_ms > (time.time() + AHEAD_SECONDS) * 1000:
+                self._health.count("stages_ahead_of_time")
+                self._log.warning(
+                    "a boot that has not begun yet is left out",
+                    mac=mac,
+                    boot_id=str(boot_id),
+                    source=event.source,
+                    remedy="compare the clocks of the registry and of that service; if they agree, a PC has made it up",
+                )
             case Stage() as stage:
                 async with self._database.transaction() as connection:
                     recorded = await journal.record(connection, event, stage)

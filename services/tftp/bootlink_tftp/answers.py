@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 from bootlink_events import BootId, ClusterKey
 from bootlink_runtime import Logger
@@ -18,6 +19,8 @@ from bootlink_tftp.chronicle import Chronicle, Plans
 from bootlink_tftp.folders import FileMissing, FileRefused, Folders, OpenFile
 from bootlink_tftp.lan import OnLink
 from bootlink_tftp.scripts import Asker, Script
+
+_READABLE: Final = "See that it is a plain file which the tftp service may read, no link, in a folder that it may read"
 
 
 class NotFound(Exception):
@@ -118,7 +121,7 @@ class Answers:
             found = await asyncio.to_thread(read, name.path)
         except FileRefused as error:
             self._log.warning("file refused", file=name.text, peer=peer, why=str(error))
-            self._tell(name, peer, f"the loader {name.text} is not served: {error}", "Put a copy there")
+            self._tell(name, peer, f"the loader {name.text} is not served: {error}", _READABLE)
             raise Forbidden(str(error)) from error
         except FileMissing as error:
             self._log.info("file missing", file=name.text, peer=peer)

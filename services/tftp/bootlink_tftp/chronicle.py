@@ -239,7 +239,7 @@ class Chronicle:
             boot_id,
             stage,
             f"{file}: {outcome.detail}",
-            "Look at the PC's screen and the cable. If it happens often, a switch or a firewall drops UDP",
+            "Look at the PC's screen and the cable. If it happens often, a switch or a firewall drops packets",
             peer=peer,
             mac=self._boot(boot_id).mac,
             started=datetime.now(UTC) - elapsed,

@@ -102,8 +102,10 @@ class Folders:
         try:
             try:
                 folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except OSError as error:
+            except (FileNotFoundError, NotADirectoryError) as error:
                 raise FileMissing(str(root)) from error
+            except OSError as error:  # not permitted, or no descriptor is left: the file may well be there
+                raise _why(error, path[-1]) from error
             opened.append(folder)
             for segment in path[:-1]:
                 folder = _open_in(folder, segment, os.O_DIRECTORY)

@@ -183,19 +183,32 @@ class Web:
                     break
             await _write(writer, exchange.end())
         except (OSError, TimeoutError) as error:
-            why = "the client did not take it" if isinstance(error, TimeoutError) else "the client closed its port"
-            self._on_end(answer, peer, Outcome("lost", f"{why} after {at - part.start} bytes"), loop.time() - began)
+            outcome = Outcome("lost", f"{_why(error)} after {at - part.start} bytes")
+            self._on_end(answer, peer, outcome, loop.time() - began)
             raise
         if part.stop == answer.size:  # a client that fetches in pieces has it all with the last
             self._on_end(answer, peer, Outcome("complete"), loop.time() - began)
 
 
+class _Unreadable(OSError):
+    """It is our file that fails, and not the client."""
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, _Unreadable):
+        return str(error)
+    return "the client did not take it" if isinstance(error, TimeoutError) else "the client closed the connection"
+
+
 async def _piece(answer: Answer, start: int, size: int) -> bytes:
     if answer.opened is None:
         return answer.payload[start : start + size]
-    piece = await asyncio.to_thread(answer.opened.read, start, size)
+    try:
+        piece = await asyncio.to_thread(answer.opened.read, start, size)
+    except OSError as error:
+        raise _Unreadable(f"the file cannot be read ({error.strerror})") from error
     if len(piece) < size:
-        raise ConnectionAbortedError(f"{answer.file} became shorter while it was sent")
+        raise _Unreadable("the file became shorter while it was sent")
     return piece
 
 

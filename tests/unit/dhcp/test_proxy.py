@@ -113,6 +113,15 @@ def test_a_pc_boots_in_two_passes_under_one_boot_id(firmware: Firmware, loader: 
     assert lab.boot_id > first
 
 
+def test_nothing_that_a_client_made_up_for_a_relay_agent_makes_an_answer_too_long_for_it() -> None:
+    lab = Lab()
+    filled = opt.RELAY_AGENT.encode(bytes(4_000))
+    for decision in (lab.handle(with_options(discover("ovmf", PC, 1), filled)), lab.asks_4011(question(1, filled))):
+        assert opt.RELAY_AGENT.code not in _offered(decision).options
+    one = opt.RELAY_AGENT.encode(b"\x01\x04eth1")
+    assert _offered(lab.handle(with_options(discover("ovmf", PC, 2), one))).options[82] == one[1]
+
+
 def test_the_offer_has_a_boot_file_and_no_address() -> None:
     lab = Lab()
     asked = discover("ovmf", PC, 1)

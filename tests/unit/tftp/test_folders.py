@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -97,3 +98,16 @@ def test_a_link_in_the_users_folder_does_not_hide_the_next_folders_file(tmp_path
     (own / "loader").symlink_to("/etc/hostname")
     (debian / "loader").write_bytes(b"debian")
     assert Folders([own, debian]).read(["loader"]) == b"debian"
+
+
+def test_a_file_that_cannot_be_opened_now_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "undionly.kpxe").write_bytes(b"loader")
+
+    def no_descriptor(*args: object, **more: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", no_descriptor)
+    with pytest.raises(FileRefused, match=r"undionly.kpxe cannot be read \(Too many open files\)"):
+        Folders([tmp_path]).read(("undionly.kpxe",))
