@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from bootlink_events import (
+    LEASES_BUCKET,
     NODES_BUCKET,
     PLANS_BUCKET,
     BootPlan,
@@ -428,7 +429,7 @@ async def test_the_event_stream_is_there_for_others_once_the_registry_ran(
     client = await connect_once(nats.url, "test")
     streams = {info.config.name for info in await client.jetstream().streams_info()}
     await client.close()
-    assert streams == {"BOOTLINK_EVENTS", f"KV_{PLANS_BUCKET}", f"KV_{NODES_BUCKET}"}
+    assert streams == {"BOOTLINK_EVENTS", f"KV_{PLANS_BUCKET}", f"KV_{NODES_BUCKET}", f"KV_{LEASES_BUCKET}"}
 
 
 async def test_more_changes_than_are_taken_at_once_are_everybodys(
