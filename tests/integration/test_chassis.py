@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -231,6 +232,18 @@ def test_a_process_stops_with_status_0_when_it_is_told_to(tmp_path: Path) -> Non
     _, words = child.communicate(timeout=WAIT)
     assert child.returncode == 0
     assert '"stopped"' in words
+
+
+def test_a_process_takes_all_the_descriptors_that_it_may_have(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    body = 'import resource; raise StartupError(str(resource.getrlimit(resource.RLIMIT_NOFILE)), "none")'
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard - 1), hard))
+    try:
+        child = start_process(tmp_path, body)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    _, words = child.communicate(timeout=WAIT)
+    assert str((hard, hard)) in words
 
 
 def test_a_process_that_cannot_start_says_why_in_one_line_and_exits_with_1(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ with 1 when it could not start or lost a part. A reason not to start is one line
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 import signal
 import sys
 
@@ -27,10 +29,19 @@ def main(service: Service) -> None:
         _explain(service, error)
         sys.exit(1)
     logs.configure(settings.log_level, settings.log_format)
+    _raise_file_limit()
     try:
         sys.exit(uvloop.run(_serve(service, settings)))
     except KeyboardInterrupt:
         sys.exit(0)
+
+
+def _raise_file_limit() -> None:
+    """As many descriptors as the process may have. A client of the block store takes a socket and an overlay, one of
+    tftp a socket and a file: the usual 1,024 would be 500 clients."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(service: Service, settings: ServiceSettings) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -120,7 +119,6 @@ class BlockStore:
 
 async def run(chassis: Chassis, settings: Settings) -> None:
     """Serve until the chassis stops."""
-    _raise_file_limit()
     sys.setswitchinterval(SWITCH_SECONDS)
     journal = Journal(chassis.bus.emit, chassis.telemetry, chassis.log, chassis.health.count)
     plans = chassis.plan_book()
@@ -203,13 +201,6 @@ def own_address() -> str:
         probe_socket.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737); a datagram socket sends nothing for this
         return str(probe_socket.getsockname()[0])
     return "127.0.0.1"
-
-
-def _raise_file_limit() -> None:
-    """Each client takes a socket and an overlay; the usual 1,024 descriptors would be 500 clients."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 SERVICE: Final = Service("blockstore", Settings, run)

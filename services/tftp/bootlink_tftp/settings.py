@@ -13,14 +13,14 @@ from bootlink_runtime import ClusterSettings
 from bootlink_wire.tftp_options import BLOCK_DEFAULT, BLOCK_MAX, BLOCK_ON_ETHERNET, WINDOW_GRANTED, WINDOW_MAX
 
 DEBIAN_LOADERS: Final = Path("/usr/lib/ipxe")
-# Each transfer holds a socket. 500 PCs that start at once stay below the 1,024 descriptors that a process has by
-# default; whoever comes next is not refused, but asks again a second later.
+# Each transfer holds a socket, and for a large file a descriptor more. Whoever comes beyond these is not refused, but
+# asks again a second later.
 TRANSFERS_MAX: Final = 500
 # One PC has one transfer at a time, and for a moment two; VMs behind one address, as QEMU's user network puts
 # them, have some more.
 TRANSFERS_PER_CLIENT_MAX: Final = 16
 
-CONNECTIONS_MAX: Final = 400  # with the transfers below the 1,024 descriptors, too
+CONNECTIONS_MAX: Final = 400  # each with a socket, and a descriptor for a large file
 
 
 class TftpSettings(ClusterSettings):
