@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bootlink_runtime import StartupError
-from bootlink_wire import arp
+from bootlink_wire import arp, dhcp
 
 _SIOCGIFFLAGS: Final = 0x8913  # linux/sockios.h
 _SIOCGIFADDR: Final = 0x8915
@@ -31,18 +31,20 @@ _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 _SOL_PACKET: Final = 263  # linux/socket.h
 _PACKET_IGNORE_OUTGOING: Final = 23  # linux/if_packet.h
 _FROM_SERVERS: Final = (
-    # A classic BPF program (linux/filter.h): code, jump if true, jump if false, operand.
+    # A classic BPF program (linux/filter.h): code, jump if true, jump if false, operand. It looks for answers: what
+    # relay agents ask comes from port 67, too, and is the machine's.
     (0x30, 0, 0, 23),  # the protocol of the IP header
     (0x15, 0, 8, 17),  # UDP?
     (0x28, 0, 0, 20),  # fragment offset
     (0x45, 6, 0, 0x1FFF),  # a later fragment has no ports
     (0xB1, 0, 0, 14),  # length of the IP header
     (0x48, 0, 0, 14),  # source port
-    (0x15, 2, 0, 67),
-    (0x15, 1, 0, 4011),
+    (0x15, 1, 0, 67),
+    (0x15, 0, 2, 4011),
+    (0x50, 0, 0, 22),  # op, the first byte behind the UDP header
+    (0x15, 1, 0, dhcp.BOOTREPLY),
     (0x06, 0, 0, 0),  # drop
     (0x06, 0, 0, 0x40000),  # pass
-    (0x06, 0, 0, 0),
 )
 _IP_PKTINFO: Final = 8  # linux/in.h
 RECEIVE_BUFFER: Final = 1 << 20  # bytes; a room that starts at once: some 1,500 packets wait here while we work
