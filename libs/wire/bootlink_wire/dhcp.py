@@ -67,15 +67,23 @@ class DhcpPacket:
     sname: bytes = b""  # up to 64 bytes, without the NULs that fill the field
     file: bytes = b""  # up to 128
     options: Mapping[int, bytes] = field(default_factory=dict)
+    _read: dict[int, Any] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )  # options, once asked for
 
     def get(self, option: Option[T]) -> T | None:
         """The option's value, or None. A packet made by `decode` never raises here."""
-        value = self.options.get(option.code)
-        return None if value is None else option.decode(value)
+        code = option.code
+        if code not in self.options:
+            return None
+        if code not in self._read:
+            self._read[code] = option.decode(self.options[code])
+        value: T = self._read[code]
+        return value
 
     def asks_for(self, option: Option[Any]) -> bool:
         """The client's parameter request list (RFC 2132 section 9.8) names this option."""
-        return option.code in (self.get(opt.PARAMETER_LIST) or b"")
+        return option.code in self.options.get(opt.PARAMETER_LIST.code, b"")
 
     @property
     def message_type(self) -> MessageType | None:
@@ -105,27 +113,22 @@ def decode(data: bytes) -> DhcpPacket:
     if hlen > len(chaddr):
         raise DhcpMalformed(f"hardware address of {hlen} bytes in a field of {len(chaddr)}")
 
-    parts: dict[int, bytearray] = {}
-    _read_options(data[OPTIONS_AT:], parts)
+    found: dict[int, bytes] = {}
+    _read_options(data[OPTIONS_AT:], found)
     overload = 0
-    if opt.OVERLOAD.code in parts:
-        overload = opt.OVERLOAD.decode(bytes(parts.pop(opt.OVERLOAD.code)))
+    if opt.OVERLOAD.code in found:
+        overload = opt.OVERLOAD.decode(found.pop(opt.OVERLOAD.code))
         if not 1 <= overload <= OVERLOAD_FILE | OVERLOAD_SNAME:
             raise DhcpMalformed(f"option 52 is {overload}")
         if overload & OVERLOAD_FILE:
-            _read_options(file, parts)
+            _read_options(file, found)
             file = b""
         if overload & OVERLOAD_SNAME:
-            _read_options(sname, parts)
+            _read_options(sname, found)
             sname = b""
-        if opt.OVERLOAD.code in parts:
+        if opt.OVERLOAD.code in found:
             raise DhcpMalformed("option 52 inside an overloaded field")
-    found = {code: bytes(value) for code, value in parts.items()}
-    for code, value in found.items():
-        row: Option[Any] | None = opt.CHECKED.get(code)
-        if row is not None:
-            row.decode(value)
-    return DhcpPacket(
+    packet = DhcpPacket(
         op=op,
         xid=xid,
         chaddr=chaddr[:hlen],
@@ -141,6 +144,11 @@ def decode(data: bytes) -> DhcpPacket:
         file=file.partition(b"\0")[0],
         options=found,
     )
+    for code in found:
+        row: Option[Any] | None = opt.CHECKED.get(code)
+        if row is not None:
+            packet.get(row)
+    return packet
 
 
 def _address(field: bytes) -> IPv4Address:
@@ -148,7 +156,11 @@ def _address(field: bytes) -> IPv4Address:
     return NO_ADDRESS if field == b"\0\0\0\0" else IPv4Address(field)
 
 
-def _read_options(data: bytes, into: dict[int, bytearray]) -> None:
+def _packed(address: IPv4Address) -> bytes:
+    return b"\0\0\0\0" if address is NO_ADDRESS else address.packed
+
+
+def _read_options(data: bytes, into: dict[int, bytes]) -> None:
     at, end = 0, len(data)
     while at < end:
         code = data[at]
@@ -163,7 +175,8 @@ def _read_options(data: bytes, into: dict[int, bytearray]) -> None:
         at += 1
         if at + size > end:
             raise DhcpMalformed(f"option {code} is {size} bytes long with {end - at} left")
-        into.setdefault(code, bytearray()).extend(data[at : at + size])
+        value = data[at : at + size]
+        into[code] = into[code] + value if code in into else value
         at += size
 
 
@@ -179,10 +192,10 @@ def encode(packet: DhcpPacket) -> bytes:
         packet.xid,
         packet.secs,
         packet.flags,
-        packet.ciaddr.packed,
-        packet.yiaddr.packed,
-        packet.siaddr.packed,
-        packet.giaddr.packed,
+        _packed(packet.ciaddr),
+        _packed(packet.yiaddr),
+        _packed(packet.siaddr),
+        _packed(packet.giaddr),
         packet.chaddr,
         packet.sname,
         packet.file,
@@ -193,7 +206,8 @@ def encode(packet: DhcpPacket) -> bytes:
             raise ValueError(f"{code} is no option")
         if len(value) <= opt.OPTION_SIZE:
             # An empty value is one option of length 0 (RFC 4039's rapid commit is such a flag).
-            out += bytes((code, len(value)))
+            out.append(code)
+            out.append(len(value))
             out += value
             continue
         for start in range(0, len(value), opt.OPTION_SIZE):

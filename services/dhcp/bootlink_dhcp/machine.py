@@ -40,9 +40,9 @@ from bootlink_dhcp.bootfiles import boot_client, boot_options
 from bootlink_dhcp.boots import BootAnswer, BootAsk, Boots
 from bootlink_dhcp.decision import LIMITED_BROADCAST, Decision, Promise, Reply, Via
 from bootlink_dhcp.leases import LeaseTable
-from bootlink_dhcp.replies import lease_times, size_limit, subnet_options, with_optional
+from bootlink_dhcp.replies import size_limit, with_optional
 from bootlink_dhcp.subnet import Subnet
-from bootlink_dhcp.topology import Topology, server_id
+from bootlink_dhcp.topology import Scope, Topology, server_id
 from bootlink_events import initiator_iqn, normalise_mac
 from bootlink_runtime import Allowance
 from bootlink_wire import dhcp
@@ -77,11 +77,18 @@ class _Asked:
 
     packet: DhcpPacket
     mac: str
-    subnet: Subnet
-    leases: LeaseTable
+    scope: Scope
     server: IPv4Address  # what we call ourselves in the answer
     boot: BootAsk | None  # None for an operating system, which only wants an address
     now: float
+
+    @property
+    def subnet(self) -> Subnet:
+        return self.scope.subnet
+
+    @property
+    def leases(self) -> LeaseTable:
+        return self.scope.leases
 
 
 class DhcpMachine:
@@ -121,7 +128,7 @@ class DhcpMachine:
         client = boot_client(packet)
         boot = BootAsk(packet, mac, client, now) if client is not None else None
         server = server_id(packet) or scope.subnet.server
-        decision = handler(_Asked(packet, mac, scope.subnet, scope.leases, server, boot, now))
+        decision = handler(_Asked(packet, mac, scope, server, boot, now))
         if decision.events and self._book.name(mac) is None and not self._strangers.spend(now):
             return replace(decision, events=(), withheld=len(decision.events))
         return decision
@@ -233,7 +240,7 @@ class DhcpMachine:
             return Decision("pool_exhausted")
         lease = asked.leases.bind(asked.mac, address, asked.now, seconds=BOOTP_SECONDS)
         reply = replace(
-            self._blank_reply(packet, [*subnet_options(asked.subnet), *self._host_name(asked)]),
+            self._blank_reply(packet, [*asked.scope.options, *self._host_name(asked)]),
             ciaddr=packet.ciaddr,
             yiaddr=address,
         )
@@ -245,11 +252,11 @@ class DhcpMachine:
 
     def _answer(self, asked: _Asked, message: MessageType, address: IPv4Address, boot: BootAnswer | None) -> DhcpPacket:
         """An OFFER or ACK; without an address it is the answer to an INFORM, which has no lease times."""
-        subnet, packet = asked.subnet, asked.packet
+        packet = asked.packet
         pairs = [opt.MESSAGE_TYPE.encode(message), opt.SERVER_ID.encode(asked.server)]
         if address != NO_ADDRESS:
-            pairs += lease_times(subnet)
-        pairs += subnet_options(subnet)
+            pairs += asked.scope.lease_times
+        pairs += asked.scope.options
         if packet.asks_for(opt.HOST_NAME):
             pairs += self._host_name(asked)
         # What the administrator set takes the place of the usual, but never of what a boot needs.

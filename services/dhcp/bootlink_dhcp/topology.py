@@ -15,21 +15,23 @@ between two links without losing either; it keeps its lease until that ends, or 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from bootlink_dhcp.leases import LeaseTable
+from bootlink_dhcp.replies import lease_times, subnet_options
 from bootlink_dhcp.subnet import Subnet
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket
 
 
-@dataclass(frozen=True, slots=True)
 class Scope:
-    """One subnet and its leases."""
+    """One subnet, its leases, and what every client in it is told."""
 
-    subnet: Subnet
-    leases: LeaseTable
+    def __init__(self, subnet: Subnet, leases: LeaseTable) -> None:
+        self.subnet = subnet
+        self.leases = leases
+        self.options = tuple(subnet_options(subnet))
+        self.lease_times = tuple(lease_times(subnet))
 
 
 class Topology:
@@ -59,9 +61,10 @@ def server_id(packet: DhcpPacket) -> IPv4Address | None:
 
 def relayed_by(packet: DhcpPacket, code: int) -> bytes | None:
     """A sub-option of option 82, where a relay agent put one in; a client cannot, without giaddr."""
-    if packet.giaddr == NO_ADDRESS:
+    relay = packet.get(opt.RELAY_AGENT)
+    if relay is None or packet.giaddr == NO_ADDRESS:
         return None
-    return opt.sub_option(packet.get(opt.RELAY_AGENT) or b"", code)
+    return opt.sub_option(relay, code)
 
 
 def _address(value: bytes | None) -> IPv4Address | None:
