@@ -16,6 +16,7 @@ import contextlib
 import json
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import islice
 from pathlib import Path
@@ -131,6 +132,9 @@ class LeaseLedger:
             elif key.startswith(_LEASE):
                 address = IPv4Address(key.removeprefix(_LEASE).replace("-", "."))
                 revision = self._replica.revisions.get(key, 0)
+                held = self._sharing.entries.get(address)
+                if value is not None and held is not None and revision <= held.revision:
+                    return  # our own write, which we knew of
                 self._entry_changed(address, decode_entry(value, revision) if value is not None else None)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._health.count("leases_unreadable")
@@ -158,9 +162,6 @@ class LeaseLedger:
             if former is not None and former.server == self._sharing.me and table is not None:
                 self._say_again(table, address)  # the bucket was made anew
             return
-        held = self._sharing.entries.get(address)
-        if held is not None and entry.revision <= held.revision:
-            return  # our own write, which we knew of
         self._sharing.stored(address, entry, entry.revision)
         if table is None or (self._loading and table.at(address) is not None):
             return  # the journal is newer than the snapshot
@@ -337,4 +338,4 @@ def _lease(address: IPv4Address, entry: Entry) -> Lease | None:
 
 
 def _same(one: Entry, other: Entry) -> bool:
-    return one.encode() == other.encode()
+    return replace(one, revision=other.revision) == other

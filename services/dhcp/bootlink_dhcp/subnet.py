@@ -37,7 +37,8 @@ class Pool:
     last: IPv4Address
 
     def __contains__(self, address: IPv4Address) -> bool:
-        return self.first <= address <= self.last
+        # As numbers: addresses compare in Python, and each packet asks several times.
+        return int(self.first) <= int(address) <= int(self.last)
 
     def __len__(self) -> int:
         return int(self.last) - int(self.first) + 1
@@ -123,7 +124,7 @@ class Subnet:
 
     def usable(self, address: IPv4Address) -> bool:
         """A client in this subnet could have this address."""
-        return self.network.network_address < address < self.network.broadcast_address
+        return int(self.network.network_address) < int(address) < int(self.network.broadcast_address)
 
     def assignable(self, address: IPv4Address) -> bool:
         """Usable, and neither ours nor the router's."""
