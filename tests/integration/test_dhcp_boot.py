@@ -23,6 +23,7 @@ from bootlink_events import (
     ClientSeen,
     CloudEvent,
     DhcpForeignServer,
+    LoaderRule,
     mac_token,
 )
 from bootlink_runtime import Chassis, Service, ServiceSettings, follow, running
@@ -201,6 +202,25 @@ async def test_a_loader_that_never_comes_up_gives_way_and_that_is_told(
     (changed,) = (BootLoaderChanged.model_validate(event.data) for event in told)
     assert (changed.former, changed.loader, changed.boots) == ("snponly.efi", "ipxe.efi", 2)
     assert changed.boot_id == boot_id_of(files[2])
+
+
+@pytest.mark.usefixtures("in_namespace")
+async def test_a_loader_that_a_group_asks_for_in_vain_is_in_the_status_and_the_next_is_sent(
+    nats: NatsServer, cable: Cable, tmp_path: Path
+) -> None:
+    rules = (LoaderRule(loaders=("nothere.efi",)),)
+    asking = plan(PC).model_copy(update={"group": "teachers", "loaders": rules})
+    async with bus_on(nats.url) as bus, serving(nats, tmp_path, cable) as chassis:
+        assert chassis.health.report()["checks"]["loaders"]["ok"]
+        await bus.put(PLANS_BUCKET, mac_token(PC), asking.model_dump_json().encode())
+        async with asyncio.timeout(WAIT):
+            while chassis.plan_book().get(PC) is None:
+                await asyncio.sleep(0.02)
+        with RawPc(cable, PC) as pc:
+            assert (await pc.boot_pass("ovmf")).file.endswith(b"/snponly.efi")
+        check = chassis.health.report()["checks"]["loaders"]
+    assert (check["ok"], check["required"]) == (False, False)
+    assert "group teachers asks for nothere.efi, which is in none of the loader folders" in check["detail"]
 
 
 @pytest.mark.usefixtures("in_namespace")

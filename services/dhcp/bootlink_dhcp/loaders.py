@@ -26,6 +26,7 @@ SECOND_STAGES: Final[Mapping[str, str]] = {
     "shimx64.efi": "grubx64.efi",
 }
 """What a shim loads next, from the folder that it came from: it makes the name of its own, or has it built in."""
+_IMAGES: Final = {row.name: row.image for row in ARCHITECTURES.values()}
 DEFAULT_LOADERS: Final = frozenset(
     (name, row.image) for row in ARCHITECTURES.values() for name in row.loaders if row.image is not None
 )
@@ -47,12 +48,11 @@ class LoaderShelf:
     def __init__(self, folders: Iterable[Path], rules: Iterable[LoaderRule] = ()) -> None:
         """`rules` ask for other names beside the usual ones."""
         self._folders = tuple(folders)
-        images = {row.name: row.image for row in ARCHITECTURES.values()}
         self._asked_for = DEFAULT_LOADERS | {
             (name, image)
             for rule in rules
             for name in rule.loaders
-            if (image := images.get(rule.arch)) is not None  # without an architecture, what it must be is not known
+            if (image := _IMAGES.get(rule.arch)) is not None  # without an architecture, what it must be is not known
         }
         self._files: dict[str, LoaderFile] = {}
 
@@ -89,9 +89,17 @@ class LoaderShelf:
             file = self._files.get(name)
             if file is None or file.image is image:
                 continue
-            reason = file.reason or f"is {file.image.text if file.image is not None else ''}, not {image.text}"
-            wrong.append(f"{file.path} {reason}")
+            wrong.append(f"{file.path} {_unfit(file, image)}")
         return list(dict.fromkeys(wrong))
+
+    def why_not(self, name: str, arch: str) -> str:
+        """Why firmware of this architecture (empty: of any) cannot be sent this file; empty if it can."""
+        file = self._files.get(name)
+        if file is None:
+            return "is in none of the loader folders"
+        image = _IMAGES.get(arch)
+        fits = file.image is not None if image is None else file.image is image
+        return "" if fits else _unfit(file, image)
 
     def __iter__(self) -> Iterator[str]:
         """The names of loaders that are asked for and at hand."""
@@ -99,6 +107,13 @@ class LoaderShelf:
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _unfit(file: LoaderFile, image: Image | None) -> str:
+    """Why this file, which is none, starts no firmware that wants `image`."""
+    if file.image is None or image is None:
+        return file.reason
+    return f"is {file.image.text}, not {image.text}"
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

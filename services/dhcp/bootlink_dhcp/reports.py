@@ -11,8 +11,9 @@ from typing import Final
 
 from bootlink_dhcp.leases import KEPT_SHARE, LeaseTable
 
-TOLD: Final = 3  # reservations that are named; the log names them all
+TOLD: Final = 3  # reservations, and loaders of groups, that are named; the log names them all
 REPLACE: Final = "put the right file there, or take it away"
+RULES: Final = "put it into a loader folder, or set another: bootlink group loader set GROUP FILE"
 _WIDEN: Final = "widen the pool (BOOTLINK_DHCP_POOL) or shorten the lease (BOOTLINK_DHCP_LEASE_SECONDS)"
 _RESERVE: Final = "reserve another one, or none: bootlink client set NAME --address ADDRESS, or --no-address"
 
@@ -33,20 +34,27 @@ def lease_report(leases: Iterable[LeaseTable], now: float) -> tuple[bool, str]:
     return room, "; ".join(lines)
 
 
-def loader_report(problems: Sequence[str], loaders: Iterable[str], folders: Iterable[Path]) -> tuple[bool, str]:
-    """Whether there are loaders, and none that was refused."""
-    if problems:
-        return False, f"{'; '.join(problems)}: {REPLACE}"
-    if names := ", ".join(loaders):
-        return True, names
-    where = " or ".join(str(folder) for folder in folders)
-    return False, f"there is none: install Debian's package ipxe, or put undionly.kpxe and snponly.efi into {where}"
+def loader_report(
+    problems: Sequence[str], asked: Sequence[str], loaders: Iterable[str], folders: Iterable[Path]
+) -> tuple[bool, str]:
+    """Whether there are loaders, none that was refused, and all that groups ask for. `asked`: what is wrong there."""
+    names = ", ".join(loaders)
+    if not names and not problems:
+        where = " or ".join(str(folder) for folder in folders)
+        return False, f"there is none: install Debian's package ipxe, or put undionly.kpxe and snponly.efi into {where}"
+    wrong = [f"{'; '.join(problems)}: {REPLACE}"] if problems else []
+    if asked:
+        wrong.append(f"{_some(asked)}; its PCs are sent the next that fits: {RULES}")
+    return (False, "; ".join(wrong)) if wrong else (True, names)
 
 
 def reservation_report(wrong: Mapping[str, str]) -> tuple[bool, str]:
     """Whether every reservation is honoured. `wrong`: client to what is wrong with the address reserved for it."""
     if not wrong:
         return True, "all are honoured"
-    told = [f"{client}: {problem}" for client, problem in list(wrong.items())[:TOLD]]
-    more = [f"and {len(wrong) - TOLD} more"] if len(wrong) > TOLD else []
-    return False, f"{'; '.join(told + more)}: {_RESERVE}"
+    return False, f"{_some([f'{client}: {problem}' for client, problem in wrong.items()])}: {_RESERVE}"
+
+
+def _some(problems: Sequence[str]) -> str:
+    more = [f"and {len(problems) - TOLD} more"] if len(problems) > TOLD else []
+    return "; ".join([*problems[:TOLD], *more])

@@ -18,6 +18,7 @@ from bootlink_dhcp.boots import Boots
 from bootlink_dhcp.decision import Machine
 from bootlink_dhcp.firmware import FirmwareMemory
 from bootlink_dhcp.foreign import ForeignServers
+from bootlink_dhcp.group_loaders import GroupLoaders
 from bootlink_dhcp.interface import Card, find_card
 from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.leases import LeaseTable, restore
@@ -27,7 +28,7 @@ from bootlink_dhcp.machine import DhcpMachine
 from bootlink_dhcp.prober import Prober
 from bootlink_dhcp.probing import Probing
 from bootlink_dhcp.proxy import ProxyMachine
-from bootlink_dhcp.reports import REPLACE, lease_report, loader_report, reservation_report
+from bootlink_dhcp.reports import REPLACE, RULES, lease_report, loader_report, reservation_report
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.server import DhcpServer
 from bootlink_dhcp.settings import DhcpSettings
@@ -56,8 +57,8 @@ _FIRMWARE: Final = "firmware"
 class PlannedClients:
     """What the machine asks about clients, from the boot plans."""
 
-    def __init__(self, plans: PlanBook, reservations: Reservations, log: Logger) -> None:
-        self._plans, self._reservations, self._log = plans, reservations, log
+    def __init__(self, plans: PlanBook, reservations: Reservations, asked: GroupLoaders, log: Logger) -> None:
+        self._plans, self._reservations, self._asked, self._log = plans, reservations, asked, log
         self._options: dict[str, tuple[tuple[int, bytes], ...]] = {}  # of clients that have some
         for plan in plans:
             self._changed(plan.mac, plan)
@@ -85,6 +86,7 @@ class PlannedClients:
         self._options.pop(mac, None)
         if plan is not None and plan.options:
             self._options[mac] = self._encoded(plan)
+        self._asked.changed(mac, plan)
         wrong = self._reservations.set(mac, plan.address if plan else None)
         if wrong and plan:
             self._log.warning("reservation not honoured", client=plan.client, mac=mac, reason=wrong)
@@ -108,6 +110,7 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
     journal = _open_journal(chassis.data / JOURNAL_NAME)
     shelf = LoaderShelf(settings.loader_folders, settings.loader_rules)
     await asyncio.to_thread(shelf.look)
+    asked = GroupLoaders(shelf, chassis.log)
     firmware = _firmware(chassis, settings, journal)
     servers = ForeignServers(card.own.ip, settings.known_servers, proxy=settings.mode == "proxy")
     watch = Watch(chassis, card, servers)
@@ -117,7 +120,7 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
         if settings.mode == "auto":
             servers.proxy = await watch.look()
         machine, leases, ledger = _machine(
-            chassis, settings, subnets, journal, shelf, firmware, probing, proxy=servers.proxy
+            chassis, settings, subnets, journal, shelf, asked, firmware, probing, proxy=servers.proxy
         )
         server = DhcpServer(chassis, card, machine, journal, ledger, settings.port)
         server.overheard = watch.chosen
@@ -139,10 +142,10 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
         if settings.probe_seconds:
             chassis.spawn(watch.keep_looking(settings.probe_seconds), name="watch for other servers")
         promises = chassis.spawn(server.keep_promises(), name="lease journal")
-        chassis.spawn(_look_for_loaders(chassis, shelf, firmware), name="loaders")
+        chassis.spawn(_look_for_loaders(chassis, shelf, asked, firmware), name="loaders")
         if leases:
             chassis.health.check("leases", lambda: lease_report(leases, time.time()), required=False)
-        chassis.health.check("loaders", lambda: _loaders(shelf, settings), required=False)
+        chassis.health.check("loaders", lambda: _loaders(shelf, asked, settings), required=False)
         chassis.log.info(
             "serving",
             mode="proxy" if servers.proxy else "server",
@@ -152,7 +155,7 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
             loaders=list(shelf),
         )
         if not shelf:
-            chassis.log.error("no boot loader found", remedy=_loaders(shelf, settings)[1])
+            chassis.log.error("no boot loader found", remedy=_loaders(shelf, asked, settings)[1])
         _tell_unfit(chassis, shelf)
         if settings.tftp_port != BootFiles.TFTP_PORT:
             chassis.log.warning(
@@ -197,6 +200,7 @@ def _machine(
     subnets: tuple[Subnet, ...],
     journal: Journal,
     shelf: LoaderShelf,
+    asked: GroupLoaders,
     firmware: FirmwareMemory,
     probing: Probing,
     *,
@@ -216,7 +220,7 @@ def _machine(
     ledgers: list[LeaseLedger] = []
     sharing = Sharing(_identity(chassis, journal))
     leases = tuple(LeaseTable(subnet, reservations.owner, record_lease, sharing, probing.taken) for subnet in subnets)
-    book = PlannedClients(chassis.plan_book(), reservations, chassis.log)
+    book = PlannedClients(chassis.plan_book(), reservations, asked, chassis.log)
     tracker = BootTracker(record_boot, keeps=lambda mac: book.name(mac) is not None)
     unfit = restore(leases, list(journal.of_kind(_LEASE)), time.time())
     unread = journal.unreadable + tracker.restore(list(journal.of_kind(_BOOT)))
@@ -305,7 +309,9 @@ def _firmware(chassis: Chassis, settings: DhcpSettings, journal: Journal) -> Fir
     return firmware
 
 
-async def _look_for_loaders(chassis: Chassis, shelf: LoaderShelf, firmware: FirmwareMemory) -> None:
+async def _look_for_loaders(
+    chassis: Chassis, shelf: LoaderShelf, asked: GroupLoaders, firmware: FirmwareMemory
+) -> None:
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         changed = await asyncio.to_thread(shelf.look)
@@ -313,6 +319,8 @@ async def _look_for_loaders(chassis: Chassis, shelf: LoaderShelf, firmware: Firm
             firmware.changed(changed)
             chassis.log.info("loaders changed", loaders=list(shelf))
             _tell_unfit(chassis, shelf)
+            for wrong in asked.wrong():
+                chassis.log.warning("loader of a group not sent", reason=wrong, remedy=RULES)
 
 
 def _tell_unfit(chassis: Chassis, shelf: LoaderShelf) -> None:
@@ -320,8 +328,8 @@ def _tell_unfit(chassis: Chassis, shelf: LoaderShelf) -> None:
         chassis.log.error("loader refused", file=problem, remedy=REPLACE)
 
 
-def _loaders(shelf: LoaderShelf, settings: DhcpSettings) -> tuple[bool, str]:
-    return loader_report(shelf.problems(), shelf, settings.loader_folders)
+def _loaders(shelf: LoaderShelf, asked: GroupLoaders, settings: DhcpSettings) -> tuple[bool, str]:
+    return loader_report(shelf.problems(), asked.wrong(), shelf, settings.loader_folders)
 
 
 SERVICE: Final = Service("dhcp", DhcpSettings, run)

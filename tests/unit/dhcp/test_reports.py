@@ -48,12 +48,23 @@ def test_a_pool_whose_rest_is_kept_from_new_pcs_is_told_of_as_one_that_is_used_u
 
 
 def test_loaders_are_named_or_refused_or_missed() -> None:
-    assert loader_report([], ["a.pxe", "b.efi"], []) == (True, "a.pxe, b.efi")
-    assert loader_report(["a.pxe is empty"], ["b.efi"], [])[0] is False
-    there, text = loader_report([], [], [Path("/loaders")])
+    assert loader_report([], [], ["a.pxe", "b.efi"], []) == (True, "a.pxe, b.efi")
+    assert loader_report(["a.pxe is empty"], [], ["b.efi"], [])[0] is False
+    there, text = loader_report([], [], [], [Path("/loaders")])
     assert not there
     assert text.startswith("there is none: install Debian's package ipxe")
     assert "/loaders" in text
+
+
+def test_loaders_that_groups_ask_for_in_vain_are_told_beside_what_was_refused_and_bounded() -> None:
+    asked = [f"group g{n} asks for nothere.efi, which is in none of the loader folders" for n in range(TOLD + 2)]
+    fine, text = loader_report([], asked, ["b.efi"], [])
+    assert not fine
+    assert text.startswith(asked[0])
+    assert text.count("nothere.efi") == TOLD
+    assert "and 2 more" in text
+    assert "bootlink group loader set" in text
+    assert loader_report(["a.pxe is empty"], asked[:1], ["b.efi"], [])[1].startswith("a.pxe is empty")
 
 
 def test_reservations_that_are_not_honoured_are_told_until_they_are() -> None:
