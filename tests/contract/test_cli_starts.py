@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lab.disks import MIB, sparse_disk
@@ -62,4 +64,26 @@ def test_what_does_not_go_together_is_told(room: Up) -> None:
     assert "boots no image" in " ".join(done.stderr.split())
     problem, remedy = error_of(room.bootlink("link", "set", "starter", "--boot", "kernel"))
     assert "needs the kernel's file" in problem
-    assert "--kernel FILE" in remedy
+    assert remedy == "name it"
+    for asked in (
+        ("starting", "--kernel", "linux/vmlinuz"),
+        ("starting", "--arguments", "quiet"),
+        ("starting", "--keep-san"),
+        ("--boot", "shell", "--initrd", "a.cpio"),
+        ("--boot", "local", "--filename", "EFI/a.efi"),
+        ("--boot", "local", "--keep-san"),
+        ("--boot", "kernel", "--kernel", "linux/vmlinuz", "--chap", "mutual"),
+    ):
+        told = " ".join(error_of(room.bootlink("link", "set", "starter", *asked)))
+        assert not re.search(r"\bmode\b|keep_san|initrds|\bstart\b", told), f"{told} (words of the API) for {asked}"
+
+
+def test_a_pc_without_a_disk_shows_nothing_of_targets(room: Up) -> None:
+    disk_facts = ("target", "portals", "keeps on")
+    for how in (("--boot", "local"), ("--boot", "kernel", "--kernel", "linux/vmlinuz")):
+        said(room, "link", "set", "starter", *how)
+        shown = said(room, "client", "show", "starter")
+        assert "boots" in shown
+        assert not [fact for fact in disk_facts if f" {fact} " in shown], shown
+    said(room, "link", "set", "starter", "starting")
+    assert " target iqn." in said(room, "client", "show", "starter")

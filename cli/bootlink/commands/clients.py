@@ -174,11 +174,17 @@ def _plan(client: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
         else None,
         **{f"LUN {disk['lun']}": _boots(disk) for disk in client["disks"] if disk["lun"]},
         "may choose": [entry["title"] for entry in plan["menu"]["entries"]] if plan["menu"] else None,
-        "target": plan["target"],
-        "portals": plan["portals"],
-        "keeps on": plan["home"],
+        **_reached(plan),
         "cannot boot": f"{refusal['detail']}; what to do: {refusal['remedy']}" if refusal else None,
     }
+
+
+def _reached(plan: dict[str, Any]) -> dict[str, Any]:
+    """Where its disks are; nothing for a PC that has none to reach, now or by its menu."""
+    offered = plan["menu"]["entries"] if plan["menu"] else []
+    if starts.without_disk(plan["start"]) and not any(one["disks"] for one in [plan, *offered]):
+        return {}
+    return {"target": plan["target"], "portals": plan["portals"], "keeps on": plan["home"]}
 
 
 def _boots(link: dict[str, Any]) -> str:

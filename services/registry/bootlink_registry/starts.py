@@ -24,6 +24,7 @@ _EFI_FILE: Final = re.compile(r"[\\/]?[A-Za-z0-9][A-Za-z0-9._/\\-]*[A-Za-z0-9]")
 _ARGUMENTS: Final = re.compile(r"([A-Za-z0-9 .,:()/_+@=!?*<>~%^\[\]-]|\{(mac|client|boot_id|server)\})*")
 
 PLAIN: Final = Start()
+_NO_IMAGE: Final = ("the link names no image", "name one, or how to start without: local, shell, kernel")
 
 
 def check_file(name: str) -> str:
@@ -111,9 +112,13 @@ def read(text: str) -> Start | None:
 
 
 def problem_with(start: Start | None, *, image: str, lun: int, policy: str, chap: str) -> tuple[str, str] | None:
-    """What is wrong with a link that starts so, and what to do; None if nothing is."""
+    """What is wrong with a link that starts so, and what to do; None if nothing is.
+
+    Who asked may have written fields of a request or options of the command: where those differ (mode and --boot, file
+    and --filename), neither is named.
+    """
     if start is None:
-        return None if image else ("the link names no image", "name one, or how to start without: local, shell, kernel")
+        return None if image else _NO_IMAGE
     if start.mode == "none":
         return _wrong_none(start, image=image, lun=lun)
     if lun and start != PLAIN:
@@ -123,23 +128,22 @@ def problem_with(start: Start | None, *, image: str, lun: int, policy: str, chap
     if image:
         return f"a PC that starts with {start.mode} has no disk to boot, so no image", "leave the image out"
     if start.file or start.keep_san:
-        return "an EFI file and keep_san say how a disk is booted, and there is none", "leave them out"
+        return (
+            "an EFI program of the disk, or that the disk stays attached, says how a disk is booted; there is none",
+            "leave it out, or boot from the disk",
+        )
     if chap != "off":
         return "without a disk there is no login to prove", "leave chap out"
-    if bool(start.kernel) != (start.mode == "kernel"):
-        return (
-            ("mode kernel needs the kernel's file", "name it: --kernel FILE")
-            if start.mode == "kernel"
-            else (f"mode {start.mode} boots no kernel of ours", "leave the kernel out, or choose mode kernel")
-        )
-    if (start.initrds or start.arguments) and start.mode != "kernel":
-        return "initrds and arguments belong to a kernel", "leave them out, or choose mode kernel"
+    if start.mode == "kernel":
+        return None if start.kernel else ("what boots a kernel needs the kernel's file", "name it")
+    if start.kernel or start.initrds or start.arguments:
+        return f"what boots {start.mode} takes no kernel, initrd or arguments", "leave them out, or boot kernel instead"
     return None
 
 
 def _wrong_none(start: Start, *, image: str, lun: int) -> tuple[str, str] | None:
     if not lun:
-        return "no disk (mode none) is for a further disk; a PC has something to boot", "name a LUN from 1 on"
+        return "having no disk is for a further one; a PC has something to boot", "name a LUN from 1 on"
     if image or start != Start(mode="none"):
         return "where there is to be no disk, nothing else can be said of it", "leave the image and all else out"
     return None
@@ -147,12 +151,16 @@ def _wrong_none(start: Start, *, image: str, lun: int) -> tuple[str, str] | None
 
 def _wrong_disk(start: Start, *, image: str, policy: str) -> tuple[str, str] | None:
     if not image:
-        return "the link names no image", "name one, or how to start without: local, shell, kernel"
+        return _NO_IMAGE
     if start.kernel or start.initrds or start.arguments:
-        return "a kernel is booted instead of a disk", "choose mode kernel, or leave kernel, initrds and arguments out"
+        return (
+            "kernel, initrd and arguments are for booting a kernel, and this boots a disk",
+            "leave them out; or boot kernel instead of disk, and name no image",
+        )
     if start.keep_san and policy == "discard":
         return (
-            "keep_san is for installing onto the disk, and with the policy discard all that is gone at the next boot",
+            "that the disk stays attached is for installing onto it, and with the policy discard all that is gone at "
+            "the next boot",
             "set the policy keep",
         )
     return None
