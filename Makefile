@@ -27,8 +27,9 @@ check: setup ## ruff, mypy, import rules, generated docs fresh
 	@$(VENV)/lint-imports --no-logo
 	@$(VENV)/python -m bootlink_events.docs --check docs
 
+# Files in the order of their folders: booting PCs, which take longest, come early, and the quick ones fill up the end.
 test: check ## everything CI runs: check, then all tests, with a real PC booting
-	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 soak: setup ## the full counts of every rig (about 20 minutes); writes figures and seeds to docs/guarantees.md
 	@PYTHONPATH=tests $(VENV)/python -m soak
