@@ -25,7 +25,7 @@ async def test_a_shared_second_disk_is_lun_1_of_the_clients_session_with_a_polic
     async with (
         registry_on(nats.url, database, tmp_path / "registry") as registry,
         reader(nats.url, tmp_path) as (bus, book),
-        blockstore_serving(tmp_path) as store,
+        blockstore_serving(tmp_path, node="store") as store,
     ):
         await book.synced()
         node = NodeInfo(node="store", portals=(f"{store.host}:{store.port}",), seen=datetime.now(UTC))

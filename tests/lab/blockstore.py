@@ -149,12 +149,17 @@ class Lab:
 
 @contextlib.asynccontextmanager
 async def serving(
-    folder: Path, *plans: BootPlan, cache: int = CACHE, access: Access | None = None, limit: int = 0
+    folder: Path,
+    *plans: BootPlan,
+    cache: int = CACHE,
+    access: Access | None = None,
+    limit: int = 0,
+    node: str = "",
 ) -> AsyncIterator[Lab]:
-    """A block store over `folder` for the length of the block."""
+    """A block store over `folder` for the length of the block; `node` is what plans call it, where they name one."""
     held = Plans({p.mac: p for p in plans})
     told = Told()
-    store = BlockStore(held, told.journal(), folder, cache=cache, access=access, limit=limit)
+    store = BlockStore(held, told.journal(), folder, cache=cache, access=access, limit=limit, node=node)
     await store.open()
     host, port = await store.portal.serve("127.0.0.1", 0)
     try:
