@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv/bin
 SOURCES := libs services cli tests
-WORKERS ?= 2
+# Three on two cores: the tests wait for clocks and peers half of the time.
+WORKERS ?= 3
 export PYTHON
 
 .PHONY: help setup demo run check test soak bench conformance lock docs clean
