@@ -143,7 +143,7 @@ def problem_with(start: Start | None, *, image: str, lun: int, policy: str, chap
 
 def _wrong_none(start: Start, *, image: str, lun: int) -> tuple[str, str] | None:
     if not lun:
-        return "having no disk is for a further one; a PC has something to boot", "name a LUN from 1 on"
+        return "having no disk is for a further disk; a PC has something to boot", "name a LUN from 1 on"
     if image or start != Start(mode="none"):
         return "where there is to be no disk, nothing else can be said of it", "leave the image and all else out"
     return None
