@@ -3,8 +3,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 SOURCES := libs services cli tests
-# Three on two cores: the tests wait for clocks and peers half of the time.
-WORKERS ?= 3
+WORKERS ?= 2
 export PYTHON
 
 .PHONY: help setup demo run check test soak bench conformance lock docs clean
