@@ -3,6 +3,7 @@
     BIOS        SeaBIOS, with the network card's own PXE ROM, which is iPXE
     UEFI        OVMF, with its own PXE client and without the card's ROM, as most PCs of today
     UEFI_HTTP   the same, set to HTTP boot
+    UEFI_SECURE OVMF with Secure Boot enforced, which trusts the test key in Debian's ovmf and nothing else
 
 OVMF is told through fw_cfg to leave out IPv6, as an administrator does in a PC's setup: it would be tried where IPv4
 failed, and hide that. It keeps its variables in a file of each PC's own, since it writes to them.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from guest.toolbox import BuildError
@@ -72,15 +73,24 @@ def _without(what: str) -> list[str]:
     return ["-fw_cfg", f"name=opt/org.tianocore/{what},string=n"]
 
 
-def _ovmf(folder: Path, name: str) -> list[str]:
-    variables = folder / f"{name}.vars"
+def _secure(folder: Path, name: str) -> list[str]:
+    return [
+        *_ovmf(folder, name, code="OVMF_CODE_4M.secboot.fd", variables="OVMF_VARS_4M.snakeoil.fd"),
+        *_without("IPv6PXESupport"),
+        # The firmware keeps its variables from the system by SMM, and stops where there is none (ovmf's README).
+        *("-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"),
+    ]
+
+
+def _ovmf(folder: Path, name: str, *, code: str = "OVMF_CODE_4M.fd", variables: str = "OVMF_VARS_4M.fd") -> list[str]:
+    own = folder / f"{name}.vars"
     if not OVMF.is_dir():
         raise BuildError(f"{OVMF} is not there: apt-get install ovmf")
-    if not variables.exists():
-        shutil.copyfile(OVMF / "OVMF_VARS_4M.fd", variables)
+    if not own.exists():
+        shutil.copyfile(OVMF / variables, own)
     return [
-        *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"),
-        *("-drive", f"if=pflash,format=raw,file={variables}"),
+        *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / code}"),
+        *("-drive", f"if=pflash,format=raw,file={own}"),
     ]
 
 
@@ -123,3 +133,4 @@ UEFI_HTTP = Firmware(
     ),
     _http,
 )
+UEFI_SECURE = replace(UEFI, name="UEFI with Secure Boot", arguments=_secure)

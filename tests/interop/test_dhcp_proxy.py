@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -25,6 +23,7 @@ from guest.firmware import UEFI
 from guest.lan import Lan
 from guest.pc import PC
 from lab.address_server import FIRST, LAST, Host, dnsmasq, kea
+from lab.boot_service import BootService
 from lab.dhcp_client import Firmware, discover, request, with_options
 from lab.loaders import put_loaders
 from lab.netns import entered
@@ -44,38 +43,8 @@ def lan() -> Iterator[Lan]:
         yield made
 
 
-class Service:
-    """`python -m bootlink_dhcp` on the LAN's bridge, or tftp."""
-
-    def __init__(self, lan: Lan, folder: Path, name: str = "dhcp", **settings: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / f"{name}.log"
-        environment = {
-            **os.environ,
-            "BOOTLINK_DATA": str(folder / "data"),
-            "BOOTLINK_NATS_URL": "nats://127.0.0.1:9",
-            "BOOTLINK_DHCP_INTERFACE": Lan.BRIDGE,
-            "BOOTLINK_LOG_FORMAT": "json",
-            **{f"BOOTLINK_DHCP_{key.upper()}": value for key, value in settings.items()},
-        }
-        self._process = Process(lan.command(sys.executable, "-m", f"bootlink_{name}"), log=self.log, env=environment)
-
-    def __enter__(self) -> Service:
-        self._process.start(lambda: '"ready"' in self.log.read_text())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.stop()
-
-    async def logs(self, *words: str) -> None:
-        """Wait until one line of the log has all these words."""
-        async with asyncio.timeout(20):
-            while not any(all(word in line for word in words) for line in self.log.read_text().splitlines()):
-                await asyncio.sleep(0.05)
-
-
-def proxy(lan: Lan, folder: Path, **settings: str) -> Service:
-    return Service(lan, folder, mode="proxy", loaders=str(put_loaders(folder / "loaders")), **settings)
+def proxy(lan: Lan, folder: Path, **settings: str) -> BootService:
+    return BootService(lan, folder, mode="proxy", loaders=str(put_loaders(folder / "loaders")), **settings)
 
 
 async def boot_pass(pc: RawPc, firmware: Firmware, xid: int) -> tuple[DhcpPacket, DhcpPacket]:
@@ -148,7 +117,7 @@ async def test_auto_is_what_is_missing(lan: Lan, tmp_path: Path, there: bool) ->
         if there:
             stack.enter_context(dnsmasq(stack.enter_context(Host(lan, OTHER)), tmp_path / "other"))
         loaders = str(put_loaders(tmp_path / "loaders"))
-        ours = stack.enter_context(Service(lan, tmp_path, mode="auto", loaders=loaders))
+        ours = stack.enter_context(BootService(lan, tmp_path, mode="auto", loaders=loaders))
         pc = stack.enter_context(RawPc(stack.enter_context(Host(lan)), MAC))
         await ours.logs('"serving"', f'"mode": "{"proxy" if there else "server"}"')
         offers = await pc.answers(discover("ovmf", MAC, 1), count=2, seconds=10 if there else 1)
@@ -162,7 +131,7 @@ async def test_a_second_server_that_comes_up_is_told_with_what_to_do_before_any_
 ) -> None:
     loaders = str(put_loaders(tmp_path / "loaders"))
     with (
-        Service(lan, tmp_path, loaders=loaders, probe_seconds="1") as ours,
+        BootService(lan, tmp_path, loaders=loaders, probe_seconds="1") as ours,
         Host(lan, OTHER) as other,
         dnsmasq(other, tmp_path / "other", "--dhcp-boot=pxelinux.0"),
     ):
@@ -201,8 +170,8 @@ async def test_ovmf_takes_the_other_shape_too_asks_port_4011_and_starts_a_shim_a
     (tmp_path / "data" / "dhcp").mkdir()
     (tmp_path / "data" / "dhcp" / "leases.jsonl").write_text(json.dumps(["firmware", MAC, learned]) + "\n")
     with Host(lan, OTHER) as other, dnsmasq(other, tmp_path / "other"), contextlib.ExitStack() as stack:
-        stack.enter_context(Service(lan, tmp_path, mode="proxy", loader_rules=rules))
-        tftp = stack.enter_context(Service(lan, tmp_path, "tftp"))
+        stack.enter_context(BootService(lan, tmp_path, mode="proxy", loader_rules=rules))
+        tftp = stack.enter_context(BootService(lan, tmp_path, "tftp"))
         pc = PC(lan, MAC, tmp_path, firmware=UEFI)
         sniffer = stack.enter_context(Sniffer(lan.namespace, pc.tap))
         async with pc:

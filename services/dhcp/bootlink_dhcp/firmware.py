@@ -11,7 +11,8 @@ The shape of a proxy's offer (`Shape`) is learned in the same way, but faster, b
 asks again within seconds: see `proxy`. A shape that has led to a script once is only given up by failed boots.
 
 State is one small record per PC that differs from a fresh one, at most `MAX_CLIENTS`, the one unused for longest
-dropped first: what is lost is learned again. Every change is handed to `record`, and `restore` reads it back. No I/O,
+dropped first, but those that belong here (`belongs`) last of all: what is lost is learned again, at the price of lost
+boots. Every change is handed to `record`, and `restore` reads it back. No I/O,
 no clock.
 """
 
@@ -22,6 +23,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
+
+from bootlink_dhcp.forgetting import Belongs, forgotten, nobody
 
 Record = Callable[[str, Mapping[str, Any] | None], None]
 
@@ -67,8 +70,11 @@ FRESH: Final = Firmware()
 class FirmwareMemory:
     """All PCs' firmware. Not for use by several threads."""
 
-    def __init__(self, record: Record, *, patience: int = PATIENCE, max_clients: int = MAX_CLIENTS) -> None:
+    def __init__(
+        self, record: Record, *, patience: int = PATIENCE, max_clients: int = MAX_CLIENTS, belongs: Belongs = nobody
+    ) -> None:
         self._record = record
+        self._belongs = belongs
         self._patience = patience
         self._max_clients = max_clients
         self._known: OrderedDict[str, Firmware] = OrderedDict()  # least recently used first
@@ -133,6 +139,7 @@ class FirmwareMemory:
                 )
             except (KeyError, ValueError, TypeError):
                 unreadable += 1
+        self._shrink()
         return unreadable
 
     def _put(self, mac: str, known: Firmware) -> None:
@@ -156,5 +163,10 @@ class FirmwareMemory:
                 "proved": known.proved,
             },
         )
+        self._shrink()
+
+    def _shrink(self) -> None:
         while len(self._known) > self._max_clients:
-            self._record(self._known.popitem(last=False)[0], None)
+            mac = forgotten(self._known, self._belongs)
+            del self._known[mac]
+            self._record(mac, None)

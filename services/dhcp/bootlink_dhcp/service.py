@@ -221,7 +221,7 @@ def _machine(
     sharing = Sharing(_identity(chassis, journal))
     leases = tuple(LeaseTable(subnet, reservations.owner, record_lease, sharing, probing.taken) for subnet in subnets)
     book = PlannedClients(chassis.plan_book(), reservations, asked, chassis.log)
-    tracker = BootTracker(record_boot, keeps=lambda mac: book.name(mac) is not None)
+    tracker = BootTracker(record_boot, belongs=lambda mac: book.name(mac) is not None)
     unfit = restore(leases, list(journal.of_kind(_LEASE)), time.time())
     unread = journal.unreadable + tracker.restore(list(journal.of_kind(_BOOT)))
     if unfit or unread:
@@ -302,7 +302,8 @@ def _firmware(chassis: Chassis, settings: DhcpSettings, journal: Journal) -> Fir
     def record(key: str, value: Mapping[str, Any] | None) -> None:
         journal.put(_FIRMWARE, key, value)
 
-    firmware = FirmwareMemory(record, patience=settings.loader_patience)
+    plans = chassis.plan_book()
+    firmware = FirmwareMemory(record, patience=settings.loader_patience, belongs=lambda mac: plans.get(mac) is not None)
     unread = firmware.restore(list(journal.of_kind(_FIRMWARE)))
     if unread:
         chassis.log.warning("parts of what was learned of PCs' firmware were left out", unreadable=unread)

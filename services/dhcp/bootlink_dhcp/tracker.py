@@ -31,7 +31,7 @@ loader and script keeps its id, which no disk has seen; a firmware that asks aga
 new boot.
 
 State is one small record per client, at most `MAX_CLIENTS`; the one unused for longest is dropped first, but those
-that belong here (`keeps`) last of all: made-up clients would else send a PC that loads iPXE back to its loader. Every
+that belong here (`belongs`) last of all: made-up clients would else send a PC that loads iPXE back to its loader. Every
 change is handed to `record`, which makes it last, and `restore` reads it back; a lost record costs one more
 pass through the loader. `floor` remembers the greatest id among the dropped, so that even a forgotten client's
 next id is greater although the clock went back. The tracker does no I/O; time is passed in, in seconds since
@@ -46,6 +46,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Literal
 
+from bootlink_dhcp.forgetting import Belongs, forgotten, nobody
 from bootlink_events import BootId
 
 Pass = Literal["firmware", "ipxe"]
@@ -173,11 +174,9 @@ class _State:
 class BootTracker:
     """One state per client. Not for use by several threads."""
 
-    def __init__(
-        self, record: Record, *, max_clients: int = MAX_CLIENTS, keeps: Callable[[str], bool] = lambda client: False
-    ) -> None:
+    def __init__(self, record: Record, *, max_clients: int = MAX_CLIENTS, belongs: Belongs = nobody) -> None:
         self._record = record
-        self._keeps = keeps
+        self._belongs = belongs
         self._max_clients = max_clients
         self._states: OrderedDict[str, _State] = OrderedDict()  # least recently used first
         self._floor: BootId | None = None
@@ -282,12 +281,8 @@ class BootTracker:
 
     def _shrink(self) -> None:
         while len(self._states) > self._max_clients:
-            for _ in range(len(self._states)):
-                client = next(iter(self._states))
-                if not self._keeps(client):
-                    break
-                self._states.move_to_end(client)  # so that it is met once in a round, however many are made up
-            client, state = self._states.popitem(last=False)
+            client = forgotten(self._states, self._belongs)
+            state = self._states.pop(client)
             self._record(client, None)
             if self._floor is None or state.boot_id > self._floor:
                 self._floor = state.boot_id

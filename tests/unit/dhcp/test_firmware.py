@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bootlink_dhcp.firmware import FRESH, PATIENCE, FirmwareMemory, LoaderChange, Shape
+from bootlink_dhcp.firmware import FRESH, MAX_CLIENTS, PATIENCE, FirmwareMemory, LoaderChange, Shape
 
 MAC = "52:54:00:12:34:56"
 THREE = ("shim.efi", "snponly.efi", "ipxe.efi")
@@ -21,8 +21,8 @@ class Lab:
         if value is not None:
             self.disk[key] = value
 
-    def restarted(self, **more: int) -> FirmwareMemory:
-        self.memory = FirmwareMemory(self.record, **more)
+    def restarted(self, *, max_clients: int = MAX_CLIENTS) -> FirmwareMemory:
+        self.memory = FirmwareMemory(self.record, max_clients=max_clients)
         assert self.memory.restore(list(self.disk.items())) == 0
         return self.memory
 
@@ -106,6 +106,19 @@ def test_memory_is_bounded_and_what_is_forgotten_is_learned_again() -> None:
         memory.came_up(f"52:54:00:00:00:{n:02x}")
     assert len(memory) == len(lab.disk) == 2
     assert memory.of("52:54:00:00:00:00") == FRESH
+
+
+def test_made_up_clients_do_not_push_out_what_was_learned_of_those_that_belong_here() -> None:
+    lab = Lab()
+    memory = FirmwareMemory(lab.record, max_clients=10, belongs=lambda mac: mac == MAC)
+    memory.came_up(MAC)
+    for n in range(1_000):
+        memory.came_up(f"02:00:00:00:{n >> 8:02x}:{n & 0xFF:02x}")
+    assert memory.of(MAC).proved
+    assert len(memory) == len(lab.disk) == 10
+    everybody = FirmwareMemory(lab.record, max_clients=3, belongs=lambda mac: True)
+    assert everybody.restore(list(lab.disk.items())) == 0
+    assert len(everybody) == len(lab.disk) == 3, "what is read back is bounded too, also where all belong here"
 
 
 def test_records_that_cannot_be_read_are_counted_and_left_out() -> None:

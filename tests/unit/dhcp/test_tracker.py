@@ -297,7 +297,7 @@ def test_memory_is_bounded_and_the_oldest_unused_client_is_dropped() -> None:
 
 
 def test_made_up_clients_do_not_push_out_the_boot_of_one_that_belongs_here() -> None:
-    tracker = BootTracker(lambda key, value: None, max_clients=10, keeps=lambda client: client == PC)
+    tracker = BootTracker(lambda key, value: None, max_clients=10, belongs=lambda client: client == PC)
     loader = tracker.acknowledged(Ask(PC, 1, False, True), T0)
     for n in range(100):
         tracker.discovered(Ask(f"02:00:00:00:00:{n:02x}", n, False, True), T0 + 1 + n / 100)
@@ -307,7 +307,7 @@ def test_made_up_clients_do_not_push_out_the_boot_of_one_that_belongs_here() -> 
 
 
 def test_where_all_belong_here_memory_is_bounded_all_the_same() -> None:
-    tracker = BootTracker(lambda key, value: None, max_clients=3, keeps=lambda client: True)
+    tracker = BootTracker(lambda key, value: None, max_clients=3, belongs=lambda client: True)
     for n in range(5):
         tracker.discovered(Ask(f"52:54:00:00:00:{n:02x}", n, False, True), T0 + n)
     assert len(tracker) == 3
