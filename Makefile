@@ -45,7 +45,7 @@ docs: setup ## write docs/events.md, docs/commands.md, docs/asyncapi.yaml and do
 	@PYTHONPATH=tests $(VENV)/python -m lab.settings_page
 
 lock: setup ## resolve requirements/*.in into hash-pinned requirements/*.txt
-	@cd requirements && for name in runtime dev; do \
+	@cd requirements && for name in runtime build chassis registry command dev; do \
 		../$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--no-header $$name.in -o $$name.txt || exit 1; done
 
