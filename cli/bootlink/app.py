@@ -22,6 +22,8 @@ INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 # single command. Only what is asked for is loaded, as loading everything takes a second.
 NOUNS: Final = {
     "up": ("up",),
+    "install": ("install",),
+    "uninstall": ("install",),
     "status": ("status",),
     "cache": ("cache",),
     "events": ("events",),

@@ -27,6 +27,8 @@ PIPE_WIDTH: Final = 200  # columns where no terminal says how many it has; names
 LAID_OUT_MOST: Final = 500  # rows that are fitted to the terminal, or indented as JSON; rich takes 1.5 ms for each
 _GAP: Final = 2  # blanks between columns
 MIB: Final = 1024**2
+PROBLEM: Final = "error: "
+REMEDY: Final = "what to do: "
 NOTHING: Final = "-"  # in a cell where there is none
 
 # C0, DEL and C1, which terminals obey, and what turns the direction of writing, which hides what a line says.
@@ -163,7 +165,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 def print_error(problem: str, remedy: str, lines: Sequence[str] = ()) -> None:
     """What is wrong, in detail where there is more to tell, and what to do, on stderr."""
     details = "".join(f"  {line}\n" for line in lines)
-    sys.stderr.write(shown(f"error: {problem}\n{details}  what to do: {remedy}\n", lines=True))
+    sys.stderr.write(shown(f"{PROBLEM}{problem}\n{details}  {REMEDY}{remedy}\n", lines=True))
 
 
 def text_of(value: Any) -> str:

@@ -15,8 +15,9 @@ from rich.console import Console
 from bootlink.errors import CommandError
 from bootlink.output import AsJson
 from bootlink.supervisor import folder, settings
-from bootlink.supervisor.display import Display, JsonDisplay, PeopleDisplay
-from bootlink.supervisor.keeper import FailedToStart
+from bootlink.supervisor.display import Display, JournalDisplay, JsonDisplay, PeopleDisplay, in_journal
+from bootlink.supervisor.keeper import FailedToStart, Happening
+from bootlink.supervisor.notify import Notifier
 from bootlink.supervisor.plan import UpPlan, make_plan
 from bootlink.supervisor.supervisor import Supervisor
 
@@ -42,6 +43,7 @@ def up(
         wanted = settings.services_named(services)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--services") from error
+    notifier = Notifier.taken_from(os.environ)
     chosen = settings.load()
     chosen = chosen.model_copy(
         update={k: v for k, v in {"data": data, "dhcp_interface": interface}.items() if v is not None}
@@ -50,19 +52,31 @@ def up(
     with folder.locked(plan.data) as lock:
         for variable, path in plan.secrets.items():
             folder.keep_secret(path, instead=variable)
-        display: Display = JsonDisplay(sys.stdout) if as_json else PeopleDisplay(Console(highlight=False))
+        display = _display(as_json=as_json)
         try:
-            asyncio.run(_supervise(plan, display, lock))
+            asyncio.run(_supervise(plan, display, lock, notifier))
         except FailedToStart as error:
             raise CommandError(error.problem, error.remedy) from error
         finally:
             display.close()
 
 
-async def _supervise(plan: UpPlan, display: Display, lock: int) -> None:
-    supervisor = Supervisor(plan.programs, display.happened, inherit=(lock,))
+def _display(*, as_json: bool) -> Display:
+    if as_json:
+        return JsonDisplay(sys.stdout)
+    return JournalDisplay(sys.stdout) if in_journal(sys.stdout, os.environ) else PeopleDisplay(Console(highlight=False))
+
+
+async def _supervise(plan: UpPlan, display: Display, lock: int, notifier: Notifier) -> None:
+    def happened(happening: Happening) -> None:
+        display.happened(happening)
+        if happening.what != "log":
+            notifier.status(_status(supervisor))
+
+    supervisor = Supervisor(plan.programs, happened, inherit=(lock,))
 
     def stop() -> None:
+        notifier.stopping()
         display.stopping()
         supervisor.stop()
 
@@ -70,12 +84,31 @@ async def _supervise(plan: UpPlan, display: Display, lock: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
     running = asyncio.create_task(supervisor.run())
+    beating = asyncio.create_task(_beat(notifier))
     ready = asyncio.create_task(supervisor.all_ready.wait())
     await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
+        notifier.ready()
         display.ready(_facts(plan, supervisor))
     ready.cancel()
-    await running
+    try:
+        await running
+    finally:
+        beating.cancel()
+
+
+async def _beat(notifier: Notifier) -> None:
+    """Show systemd that this loop turns, where the unit has a watchdog."""
+    while notifier.beat_seconds:
+        notifier.beat()
+        await asyncio.sleep(notifier.beat_seconds)
+
+
+def _status(supervisor: Supervisor) -> str:
+    """What runs and what does not, in a line."""
+    up = [keeper.program.name for keeper in supervisor.keepers if keeper.ready.is_set()]
+    down = [keeper.program.name for keeper in supervisor.keepers if not keeper.ready.is_set()]
+    return f"{', '.join(up) or 'nothing'} ready" + (f"; {', '.join(down)} not" if down else "")
 
 
 def _facts(plan: UpPlan, supervisor: Supervisor) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What happens under `up`, for people or as one JSON object per line.
+"""What happens under `up`, for people, for systemd's journal, or as one JSON object per line.
 
 Lines leave through a bounded queue and a thread, because a terminal that is held (Ctrl-S) or a pipe that nobody reads
 would otherwise hold the supervisor, then its children's pipes, and in the end the services. What does not fit is
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import threading
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from bootlink.supervisor.lines import LogLine
 
 QUEUE_LINES: Final = 2_000  # some MiB; minutes of an ordinary log
 CLOSE_SECONDS: Final = 2.0  # given to a slow reader at the end
+_SYSLOG: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+_OWN_LEVELS: Final = {"slow": "warning", "died": "error"}  # of what happens to a child; the rest is information
 _LEVEL_STYLES: Final = {"warning": "yellow", "error": "bold red", "critical": "bold red", "debug": "bright_black"}
 
 
@@ -103,6 +106,44 @@ class JsonDisplay:
 
     def _put(self, record: Mapping[str, Any]) -> None:
         self._printer.put(json.dumps(record, default=str))
+
+
+class JournalDisplay:
+    """For systemd's journal, which has the time and the unit of each line: `<level>service: words`.
+
+    The level is syslog's, and the journal's own (`journalctl -p warning`). Source: sd-daemon(3).
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._printer = Printer(stream)
+
+    def happened(self, happening: Happening) -> None:
+        _, text = _words(happening)
+        if text:
+            level = happening.line.level if happening.line is not None else _OWN_LEVELS.get(happening.what, "info")
+            self._put(f"{happening.name}: {text}", level)
+
+    def ready(self, facts: Mapping[str, Any]) -> None:
+        self._put(f"ready: api {facts.get('api')}, nats {facts['nats']}, data {facts['data']}")
+
+    def stopping(self) -> None:
+        self._put("stopping: services, then the engines")
+
+    def close(self) -> None:
+        self._printer.close()
+
+    def _put(self, text: str, level: str = "info") -> None:
+        for line in text.splitlines():  # each is an entry of its own there
+            self._printer.put(f"<{_SYSLOG.get(level, _SYSLOG['info'])}>{line}")
+
+
+def in_journal(stream: IO[str], environment: Mapping[str, str]) -> bool:
+    """Whether this stream leads to systemd's journal. Source: JOURNAL_STREAM in systemd.exec(5)."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 class PeopleDisplay:
