@@ -217,7 +217,14 @@ class Endpoint:
                 return False
             send = sock.send
         transfer = Transfer(
-            self._loop, sock, send, request, machine, self._health, lambda ended: self._ended(ended, answer, peer)
+            self._loop,
+            sock,
+            send,
+            request,
+            machine,
+            self._health,
+            alone=lambda: self.busy == 1,
+            on_end=lambda ended: self._ended(ended, answer, peer),
         )
         self._transfers[peer] = transfer
         transfer.start()
