@@ -56,9 +56,7 @@ class Chassis:
         self.data = settings.data / service.name
         self.stopping = stopping or asyncio.Event()  # set: stop gracefully
         self.health = Health(service.name, settings.node)
-        self.telemetry = telemetry or Telemetry(
-            service.name, settings.node, endpoint=settings.otlp_endpoint, protocol=settings.otlp_protocol
-        )
+        self.telemetry = telemetry or Telemetry(service.name, settings.node, export=settings.export)
         self.bus = Bus(settings.nats_url, service=service.name, node=settings.node, log=self.log, health=self.health)
         self.failure: BaseException | None = None
         self._is_ready = asyncio.Event()

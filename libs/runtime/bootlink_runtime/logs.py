@@ -8,8 +8,10 @@ is written says how many were left out.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final, Literal
 
@@ -20,6 +22,8 @@ Logger = structlog.typing.FilteringBoundLogger
 
 BURST: Final = 2_000  # lines of one event name at once: 500 PCs that start together make four of one each, at most
 PER_SECOND: Final = 5.0  # and afterwards: some 100 MB a day under a lasting flood, which log rotation can take
+QUIET_SECONDS: Final = 60.0  # between two lines that a library writes from the same template
+TEMPLATES_MAX: Final = 256  # of these that are remembered; some libraries make their words anew each time
 
 
 class FloodGate:
@@ -65,15 +69,34 @@ def configure(level: str, style: Literal["console", "json"]) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, handlers=[_ToStructlog()], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[LibraryLog()], force=True)
 
 
-class _ToStructlog(logging.Handler):
-    """Hands a library's log record to structlog, so that a line of JSON never has plain text in between."""
+class LibraryLog(logging.Handler):
+    """Hands a library's log record to structlog, so that a line of JSON never has plain text in between.
+
+    A library that fails at the same thing again and again (an exporter whose collector is away) says so once in
+    QUIET_SECONDS, and how many times it was left out in between.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now = now
+        self._said: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()  # when, and left out since
 
     def emit(self, record: logging.LogRecord) -> None:
+        key, now = (record.name, str(record.msg)), self._now()
+        said, left_out = self._said.get(key, (-math.inf, 0))
+        if now - said < QUIET_SECONDS:
+            self._said[key] = (said, left_out + 1)
+            return
+        self._said[key] = (now, 0)
+        self._said.move_to_end(key)
+        if len(self._said) > TEMPLATES_MAX:
+            self._said.popitem(last=False)
+        more = {"left_out_before": left_out} if left_out else {}
         log = structlog.get_logger("library")
-        log.log(record.levelno, "library", logger=record.name, message=record.getMessage())
+        log.log(record.levelno, "library", logger=record.name, message=record.getMessage(), **more)
 
 
 def logger(service: str) -> Logger:

@@ -16,6 +16,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bootlink_events.credentials import KEY_SIZE_MIN, ClusterKey
+from bootlink_runtime import otlp
 from bootlink_runtime.errors import StartupError
 
 NATS_SCHEMES: Final = ("nats", "tls", "ws", "wss")
@@ -79,10 +80,57 @@ class ServiceSettings(BaseSettings):
         validation_alias=shared("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint"),
         description="where spans and metrics are sent; empty: nowhere",
     )
-    otlp_protocol: Literal["grpc", "http/protobuf"] = Field(
+    otlp_protocol: otlp.Protocol = Field(
         default="http/protobuf",
         validation_alias=shared("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol"),
         description="and by which protocol",
+    )
+    otlp_traces_endpoint: str = Field(
+        default="",
+        validation_alias=shared("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "otlp_traces_endpoint"),
+        description="where spans alone are sent, with its path",
+    )
+    otlp_traces_protocol: otlp.Protocol | None = Field(
+        default=None,
+        validation_alias=shared("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "otlp_traces_protocol"),
+        description="and by which protocol",
+    )
+    otlp_metrics_endpoint: str = Field(
+        default="",
+        validation_alias=shared("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "otlp_metrics_endpoint"),
+        description="where metrics alone are sent, with its path",
+    )
+    otlp_metrics_protocol: otlp.Protocol | None = Field(
+        default=None,
+        validation_alias=shared("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "otlp_metrics_protocol"),
+        description="and by which protocol",
+    )
+    traces_exporter: otlp.Exporter | None = Field(
+        default=None,
+        validation_alias=shared("OTEL_TRACES_EXPORTER", "traces_exporter"),
+        description="none: no spans are sent; unset: they are where an endpoint is named",
+    )
+    metrics_exporter: otlp.Exporter | None = Field(
+        default=None,
+        validation_alias=shared("OTEL_METRICS_EXPORTER", "metrics_exporter"),
+        description="none: no metrics are sent; unset: they are where an endpoint is named",
+    )
+    traces_sampler: otlp.SamplerName = Field(
+        default="parentbased_always_on",
+        validation_alias=shared("OTEL_TRACES_SAMPLER", "traces_sampler"),
+        description="which boots are traced; of a ratio all services keep the same ones",
+    )
+    traces_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        validation_alias=shared("OTEL_TRACES_SAMPLER_ARG", "traces_share"),
+        description="the ratio, where the sampler is one of a ratio",
+    )
+    otel_disabled: bool = Field(
+        default=False,
+        validation_alias=shared("OTEL_SDK_DISABLED", "otel_disabled"),
+        description="true: neither spans nor metrics are sent",
     )
     health_host: str = Field(default="127.0.0.1", description="address of /healthz and /readyz")
     health_port: int = Field(default=0, ge=0, le=65535, description="port of /healthz and /readyz; 0: any free one")
@@ -98,6 +146,29 @@ class ServiceSettings(BaseSettings):
         if not readable:
             raise ValueError(f"{url!r} is no address of a NATS server; write it like nats://127.0.0.1:4222")
         return url
+
+    @property
+    def export(self) -> otlp.Export:
+        """Where spans and metrics go."""
+        if self.otel_disabled:
+            return otlp.Export()
+        return otlp.Export(
+            traces=otlp.signal(
+                "traces",
+                exporter=self.traces_exporter,
+                endpoint=self.otlp_endpoint,
+                own_endpoint=self.otlp_traces_endpoint,
+                protocol=self.otlp_traces_protocol or self.otlp_protocol,
+            ),
+            metrics=otlp.signal(
+                "metrics",
+                exporter=self.metrics_exporter,
+                endpoint=self.otlp_endpoint,
+                own_endpoint=self.otlp_metrics_endpoint,
+                protocol=self.otlp_metrics_protocol or self.otlp_protocol,
+            ),
+            share=otlp.share(self.traces_sampler, self.traces_share),
+        )
 
 
 class ClusterSettings(ServiceSettings):

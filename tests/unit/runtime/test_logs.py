@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from bootlink_runtime import logs
-from bootlink_runtime.logs import BURST, PER_SECOND, FloodGate
+from bootlink_runtime.logs import BURST, PER_SECOND, QUIET_SECONDS, FloodGate, LibraryLog
 
 
 class Log:
@@ -61,3 +61,25 @@ def test_the_gate_is_in_force(capsys: pytest.CaptureFixture[str], monkeypatch: p
         structlog.reset_defaults()
         root.handlers[:], root.level = handlers, level
     assert capsys.readouterr().err.count("name refused") == 3
+
+
+def test_a_library_that_fails_at_the_same_thing_says_so_once_in_a_while(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    handler = LibraryLog(lambda: now)
+    log = logging.getLogger("test.exporter")
+    log.addHandler(handler)
+    log.propagate = False
+    structlog.configure(processors=[structlog.processors.JSONRenderer()])
+    try:
+        for attempt in range(5):
+            log.error("collector is away, retrying in %s s", attempt)
+        log.error("another thing")
+        now += QUIET_SECONDS
+        log.error("collector is away, retrying in %s s", 32)
+    finally:
+        structlog.reset_defaults()
+        log.removeHandler(handler)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3
+    assert "another thing" in said[1]
+    assert '"left_out_before": 4' in said[2]
