@@ -6,7 +6,7 @@ SOURCES := libs services cli tests
 WORKERS ?= 2
 export PYTHON
 
-.PHONY: help setup demo run check test soak bench conformance lock docs clean
+.PHONY: help setup demo run check test soak bench conformance asyncapi lock docs clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -39,6 +39,9 @@ bench: setup ## measure the speed beside tgt, Kea and tftpd-hpa and write docs/p
 
 conformance: setup ## run libiscsi's tests against Bootlink and tgt, and write docs/conformance.md
 	@PYTHONPATH=tests $(VENV)/python -m conformance
+
+asyncapi: setup ## compare docs/asyncapi.yaml with AsyncAPI's official JSON schema, which npm fetches
+	@PYTHONPATH=tests $(VENV)/python -m conformance.asyncapi
 
 docs: setup ## write docs/events.md, docs/commands.md, docs/asyncapi.yaml and docs/settings.md anew
 	@$(VENV)/python -m bootlink_events.docs docs

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -14,16 +16,26 @@ from rich.text import Text
 
 from bootlink.output import console, safe_json, shown
 from bootlink.settings import CommandSettings
-from bootlink_events import ALL_EVENTS, PREFIX, CloudEvent
-from bootlink_runtime import Bus, Health, connect_once, follow, logger
+from bootlink_events import ALL_EVENTS, PREFIX, CloudEvent, EventFilter, FilterError, Severity, parse_filter, takes_any
+from bootlink_runtime import Bus, Health, connect_once, follow_numbered, logger
 
 _AGO: Final = re.compile(r"(\d+)([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+SEQUENCE_DIGITS: Final = 16  # more than any stream reaches
 _KEY_TOKEN: Final = 3  # what, which, and whose: `boot.started.52-54-00-12-34-56`
 
 
 def events(
     go_on: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events as they come.")] = False,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            help="Only these: 'type=boot.failed,writeback client=pc-07 severity>=warning data.image=win11'. All terms "
+            "of one --filter hold; of several, any.",
+            metavar="TERMS",
+        ),
+    ] = None,
     subject: Annotated[
         str | None,
         typer.Option(help="Only these: boot, boot.failed, boot.*.52-54-00-12-34-56 ...", metavar="WHAT"),
@@ -32,16 +44,38 @@ def events(
         str | None,
         typer.Option(help="From this time: 10m, 2h, 3d ago, or 2026-11-23T06:00Z.", metavar="TIME"),
     ] = None,
+    after: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="After this `sequence`, which --json tells of each: to go on there.", metavar="NUMBER"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One CloudEvent in JSON per line on stdout.")] = False,
 ) -> None:
-    """Show stored events; with --follow the new ones, from now on or from --since."""
+    """Show stored events; with --follow the new ones, from now on, or from --since or --after."""
+    if since is not None and after is not None:
+        raise typer.BadParameter("--since and --after both say where to begin; give one of them")
     begin = parse_since(since, now=datetime.now(UTC)) if since else None
-    if go_on and begin is None:
+    if go_on and begin is None and after is None:
         begin = datetime.now(UTC)
-    asyncio.run(_show(subject_of(subject), begin, go_on=go_on, as_json=as_json))
+    wanted = Wanted(subject_of(subject), filters_of(filters or ()))
+    asyncio.run(_show(wanted, begin, after or 0, go_on=go_on, as_json=as_json))
 
 
-async def _show(subject: str, begin: datetime | None, *, go_on: bool, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events to show: what NATS sends, and what of that is taken."""
+
+    said: str  # by --subject
+    filters: tuple[EventFilter, ...]
+
+    @property
+    def subject(self) -> str:
+        """What --subject says; else, of a single filter, what it can be narrowed to."""
+        return self.filters[0].subject if self.said == ALL_EVENTS and len(self.filters) == 1 else self.said
+
+
+async def _show(wanted: Wanted, begin: datetime | None, after: int, *, go_on: bool, as_json: bool) -> None:
     url = CommandSettings.from_environment().nats_url
     probe = await connect_once(
         url, "bootlink-events"
@@ -51,14 +85,31 @@ async def _show(subject: str, begin: datetime | None, *, go_on: bool, as_json: b
     bus.start()
     out = console()
     try:
-        async for event in follow(bus, subject=subject, since=begin, wait=go_on):
+        async for sequence, event in follow_numbered(bus, subject=wanted.subject, since=begin, after=after, wait=go_on):
+            if not takes_any(wanted.filters, event):
+                continue
             if as_json:
-                sys.stdout.write(safe_json(event.payload().decode()) + "\n")
+                sys.stdout.write(safe_json(json_line(sequence, event)) + "\n")
                 sys.stdout.flush()
             else:
                 out.print(described(event))
     finally:
         await bus.close()
+
+
+def json_line(sequence: int, event: CloudEvent) -> str:
+    """The event as it was published, with CloudEvents' sequence extension, whose texts sort as the numbers do."""
+    told = event.model_dump(mode="json", exclude_none=True)
+    data = told.pop("data")
+    return json.dumps(told | {"sequence": f"{sequence:0{SEQUENCE_DIGITS}}", "data": data}, ensure_ascii=False)
+
+
+def filters_of(texts: Sequence[str]) -> tuple[EventFilter, ...]:
+    """What the `--filter` options say."""
+    try:
+        return tuple(parse_filter(text) for text in texts)
+    except FilterError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def subject_of(what: str | None) -> str:
@@ -89,7 +140,8 @@ def described(event: CloudEvent) -> Text:
     when = event.time.astimezone().strftime("%H:%M:%S.%f")[:-3]
     what = event.type.removeprefix(f"{PREFIX}.")
     whose = str(event.data.get("client") or event.subject)
-    text = Text.assemble((when, "bright_black"), f"  {what.ljust(20)}  {shown(whose).ljust(18)}")
+    style = "red" if event.severity >= Severity.ERROR else "yellow" if event.severity >= Severity.WARN else ""
+    text = Text.assemble((when, "bright_black"), "  ", (what.ljust(20), style), f"  {shown(whose).ljust(18)}")
     details = "  ".join(f"{name}={value}" for name, value in _details(event.data).items())
     text.append(f"  {shown(details)}", style="bright_black")
     return text

@@ -3,6 +3,7 @@
 from bootlink_events.bootid import BootId
 from bootlink_events.cloudevent import CloudEvent, UnreadableEvent, traceparent
 from bootlink_events.credentials import ClusterKey, Credentials
+from bootlink_events.filters import EventFilter, FilterError, parse_filter, takes_any
 from bootlink_events.models import (
     BootAddressed,
     BootDiskAttached,
@@ -76,6 +77,7 @@ from bootlink_events.plans import (
     Storage,
     from_disk,
 )
+from bootlink_events.severity import Severity, severity_named
 from bootlink_events.sharing import (
     NAME,
     ClientPart,
@@ -132,7 +134,9 @@ __all__ = [
     "DiskIo",
     "DiskPlan",
     "EventData",
+    "EventFilter",
     "EventKind",
+    "FilterError",
     "GroupChanged",
     "ImageChanged",
     "ImagePublished",
@@ -155,6 +159,7 @@ __all__ = [
     "Policy",
     "Refusal",
     "RefusalCause",
+    "Severity",
     "SharedFields",
     "SharedPart",
     "SpindleShared",
@@ -180,12 +185,15 @@ __all__ = [
     "mac_token",
     "named",
     "normalise_mac",
+    "parse_filter",
     "parse_initiator",
     "parse_target",
     "read_entry",
     "read_plan",
+    "severity_named",
     "shared_key",
     "subject_token",
+    "takes_any",
     "target_entry",
     "target_iqn",
     "traceparent",

@@ -3,6 +3,7 @@
 Structured mode keeps the whole event in the payload, so that it reads the same in a stream, a table and a web
 hook. The envelope's `id` is also the NATS message id, by which JetStream drops repeats and consumers stay
 idempotent. `traceparent` (CloudEvents' distributed tracing extension, W3C Trace Context) is repeated as a header.
+`severitytext` and `severitynumber` are CloudEvents' severity extension.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from bootlink_events.bootid import BootId
 from bootlink_events.models import EventData
+from bootlink_events.severity import HIGHEST, LOWEST, Severity
 from bootlink_events.subjects import kind_named, kind_of
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
@@ -37,6 +39,10 @@ class CloudEvent(BaseModel):
     time: AwareDatetime
     datacontenttype: Literal["application/json"] = "application/json"
     traceparent: str | None = None
+    severitytext: str | None = Field(default=None, description="INFO, WARN or ERROR")
+    severitynumber: int | None = Field(
+        default=None, ge=LOWEST, le=HIGHEST, description="9, 13 or 17: as OpenTelemetry counts them"
+    )
     data: dict[str, Any]
 
     @classmethod
@@ -44,6 +50,7 @@ class CloudEvent(BaseModel):
         """Wrap `data`, which just happened at `source`."""
         kind = kind_of(data)
         boot_id = getattr(data, "boot_id", None)
+        severity = kind.severity(data)
         return cls(
             id=str(BootId.mint()),
             source=source,
@@ -51,12 +58,19 @@ class CloudEvent(BaseModel):
             subject=kind.key(data),
             time=at or datetime.now(UTC),
             traceparent=traceparent(boot_id) if boot_id is not None else None,
+            severitytext=severity.name,
+            severitynumber=severity.value,
             data=data.model_dump(mode="json", by_alias=True),
         )
 
     @property
     def nats_subject(self) -> str:
         return f"{self.type}.{self.subject}"
+
+    @property
+    def severity(self) -> int:
+        """Its severity's number; of an event that names none, as earlier versions' did, that of what it is least."""
+        return self.severitynumber or Severity.INFO
 
     def payload(self) -> bytes:
         return self.model_dump_json(exclude_none=True).encode()

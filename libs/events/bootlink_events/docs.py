@@ -39,13 +39,18 @@ def events_markdown() -> str:
         "The last token of a subject is its key: the client's MAC address with dashes, or an image's or link's name.",
         "The event's `id` is also its `Nats-Msg-Id`. Delivery is at least once: keep the ids you have handled.",
         "Fields are only ever added. Ignore what you do not know.",
+        "`severitytext` and `severitynumber` (INFO 9, WARN 13, ERROR 17) are CloudEvents' severity extension.",
+        "How to subscribe, replay, filter and be called: [integrations.md](integrations.md).",
         "",
-        "| subject | published by | consumed by | when |",
-        "|---|---|---|---|",
+        "| subject | published by | consumed by | severity | when |",
+        "|---|---|---|---|---|",
     ]
     for kind in EVENTS:
         consumers = ", ".join(kind.consumers) or "integrations"
-        lines.append(f"| `{kind.type}.<key>` | {', '.join(kind.publishers)} | {consumers} | {kind.summary} |")
+        severity = (kind.severity.__doc__ or "").strip()
+        lines.append(
+            f"| `{kind.type}.<key>` | {', '.join(kind.publishers)} | {consumers} | {severity} | {kind.summary} |"
+        )
     for kind in EVENTS:
         lines += [
             "",

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from bootlink_events import models as m
 from bootlink_events.names import mac_token
+from bootlink_events.severity import Severity
 
 PREFIX: Final = "bootlink.v1"
 EVENTS_STREAM: Final = "BOOTLINK_EVENTS"
@@ -59,6 +60,44 @@ def _by_job(data: m.JobChanged | m.JobProgress) -> str:
     return str(data.id)
 
 
+def _info(_: Any) -> Severity:
+    """info"""
+    return Severity.INFO
+
+
+def _warn(_: Any) -> Severity:
+    """warning"""
+    return Severity.WARN
+
+
+def _error(_: Any) -> Severity:
+    """error"""
+    return Severity.ERROR
+
+
+def _screen_warns(data: m.BootScriptServed) -> Severity:
+    """info; warning where it is a screen that tells a cause"""
+    return Severity.WARN if data.kind == "screen" and data.cause else Severity.INFO
+
+
+def _stranger_warns(data: m.DhcpForeignServer) -> Severity:
+    """warning; info where it is expected"""
+    return Severity.INFO if data.expected else Severity.WARN
+
+
+def _full_is_an_error(data: m.WritebackPressure) -> Severity:
+    """warning; error at 100 percent"""
+    return Severity.ERROR if data.percent is not None and data.percent >= _FULL else Severity.WARN
+
+
+def _failed_is_an_error(data: m.JobChanged) -> Severity:
+    """info; error where it failed"""
+    return Severity.ERROR if data.state == "failed" else Severity.INFO
+
+
+_FULL: Final = 100  # percent of what a client may write; its writes are refused
+
+
 @dataclass(frozen=True, slots=True)
 class EventKind:
     """One row of the table."""
@@ -68,6 +107,7 @@ class EventKind:
     publishers: tuple[str, ...]
     consumers: tuple[str, ...]
     key: Callable[[Any], str] = _by_mac
+    severity: Callable[[Any], Severity] = _info  # whose docstring is what docs/events.md says of it
 
     @property
     def type(self) -> str:
@@ -86,21 +126,21 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("boot.started", m.BootStarted, ("dhcp", "tftp"), ("registry",)),
     EventKind("boot.addressed", m.BootAddressed, ("dhcp",), ("registry",)),
     EventKind("boot.loader_sent", m.BootLoaderSent, ("tftp",), ("registry",)),
-    EventKind("boot.loader_changed", m.BootLoaderChanged, ("dhcp",), ()),
-    EventKind("boot.script_served", m.BootScriptServed, ("tftp",), ("registry",)),
+    EventKind("boot.loader_changed", m.BootLoaderChanged, ("dhcp",), (), severity=_warn),
+    EventKind("boot.script_served", m.BootScriptServed, ("tftp",), ("registry",), severity=_screen_warns),
     EventKind("boot.disk_attached", m.BootDiskAttached, ("blockstore",), ("registry",)),
     EventKind("boot.disk_used", m.BootDiskUsed, ("blockstore",), ("registry",)),
     EventKind("boot.disk_detached", m.BootDiskDetached, ("blockstore",), ("registry",)),
-    EventKind("boot.failed", m.BootFailed, ("dhcp", "tftp", "blockstore", "registry"), ("registry",)),
-    EventKind("dhcp.foreign_server", m.DhcpForeignServer, ("dhcp",), (), _by_server),
+    EventKind("boot.failed", m.BootFailed, ("dhcp", "tftp", "blockstore", "registry"), ("registry",), severity=_error),
+    EventKind("dhcp.foreign_server", m.DhcpForeignServer, ("dhcp",), (), _by_server, severity=_stranger_warns),
     EventKind("client.seen", m.ClientSeen, ("dhcp", "tftp"), ("registry",)),
     EventKind("client.changed", m.ClientChanged, ("registry",), ()),
     EventKind("writeback.discarded", m.WritebackDiscarded, ("blockstore",), ()),
     EventKind("writeback.kept", m.WritebackKept, ("blockstore",), ()),
     EventKind("writeback.restored", m.WritebackRestored, ("blockstore",), ()),
-    EventKind("writeback.pressure", m.WritebackPressure, ("blockstore",), ()),
+    EventKind("writeback.pressure", m.WritebackPressure, ("blockstore",), (), severity=_full_is_an_error),
     EventKind("writeback.committed", m.WritebackCommitted, ("registry",), ()),
-    EventKind("writeback.left", m.WritebackLeft, ("registry",), ()),
+    EventKind("writeback.left", m.WritebackLeft, ("registry",), (), severity=_warn),
     EventKind("branch.changed", m.BranchChanged, ("registry",), ()),
     EventKind("group.changed", m.GroupChanged, ("registry",), (), _by_group),
     EventKind("link.changed", m.LinkChanged, ("registry",), (), _by_link),
@@ -109,9 +149,9 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("image.changed", m.ImageChanged, ("registry",), (), _by_image),
     EventKind("image.removed", m.ImageRemoved, ("registry",), (), _by_image),
     EventKind("token.changed", m.TokenChanged, ("registry",), (), _by_name),
-    EventKind("job.changed", m.JobChanged, ("registry",), (), _by_job),
+    EventKind("job.changed", m.JobChanged, ("registry",), (), _by_job, severity=_failed_is_an_error),
     EventKind("job.progress", m.JobProgress, ("registry",), (), _by_job),
-    EventKind("spindle.shared", m.SpindleShared, ("registry",), (), _by_node),
+    EventKind("spindle.shared", m.SpindleShared, ("registry",), (), _by_node, severity=_warn),
 )
 
 _BY_MODEL: Final = {kind.model: kind for kind in EVENTS}

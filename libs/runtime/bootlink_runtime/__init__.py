@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bootlink_runtime.batch import put_all
     from bootlink_runtime.bus import Bus, connect_once
     from bootlink_runtime.chassis import Chassis, Service, running
-    from bootlink_runtime.consumer import consume, follow
+    from bootlink_runtime.consumer import consume, follow, follow_numbered
     from bootlink_runtime.discovery import ask, listening, survey
     from bootlink_runtime.errors import BusUnavailable, CommandError, CompareFailed, StartupError
     from bootlink_runtime.health import Health
@@ -52,6 +52,7 @@ __all__ = [
     "consume",
     "ended",
     "follow",
+    "follow_numbered",
     "listen",
     "listening",
     "load",
@@ -70,7 +71,7 @@ _MODULES = {
     "batch": ("put_all",),
     "bus": ("Bus", "connect_once"),
     "chassis": ("Chassis", "Service", "running"),
-    "consumer": ("consume", "follow"),
+    "consumer": ("consume", "follow", "follow_numbered"),
     "discovery": ("ask", "listening", "survey"),
     "errors": ("BusUnavailable", "CommandError", "CompareFailed", "StartupError"),
     "health": ("Health",),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
@@ -99,13 +99,23 @@ async def consume(bus: Bus, durable: str, handler: Handler, log: Logger, *, subj
 
 
 async def follow(
-    bus: Bus, *, subject: str = ALL_EVENTS, since: datetime | None = None, wait: bool = True
+    bus: Bus, *, subject: str = ALL_EVENTS, since: datetime | None = None, after: int = 0, wait: bool = True
 ) -> AsyncIterator[CloudEvent]:
-    """The stored events on `subject` from `since` (default: all that are stored), then new ones as they come.
+    """The stored events on `subject` from `since`, or after a sequence (default: all), then new ones as they come.
 
     With `wait` false it ends when the stored ones are through. Raises BusUnavailable only when it may not wait.
     """
-    last = 0
+    numbered = follow_numbered(bus, subject=subject, since=since, after=after, wait=wait)
+    async with contextlib.aclosing(numbered):  # or its subscription lasts until the garbage is collected
+        async for _, event in numbered:
+            yield event
+
+
+async def follow_numbered(
+    bus: Bus, *, subject: str = ALL_EVENTS, since: datetime | None = None, after: int = 0, wait: bool = True
+) -> AsyncGenerator[tuple[int, CloudEvent], None]:
+    """The same, each with its sequence in the stream: who keeps it goes on behind it another time."""
+    last = after
     while True:
         epoch = await bus.epoch_after(0)
         with contextlib.suppress(NatsError, OSError, TimeoutError):
@@ -139,7 +149,7 @@ async def follow(
                     pending = message.metadata.num_pending
                     last = message.metadata.sequence.stream
                     with contextlib.suppress(UnreadableEvent):
-                        yield CloudEvent.parse(message.data)
+                        yield last, CloudEvent.parse(message.data)
             finally:
                 with contextlib.suppress(NatsError, OSError, TimeoutError):
                     await subscription.unsubscribe()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import typer
 
-from bootlink.commands.events import described, parse_since, subject_of
-from bootlink_events import ImagePublished
+from bootlink.commands.events import Wanted, described, filters_of, json_line, parse_since, subject_of
+from bootlink_events import ALL_EVENTS, ImagePublished
 from bootlink_events.cloudevent import CloudEvent
 
 NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
@@ -61,3 +62,25 @@ def test_an_event_is_one_line_with_what_it_says() -> None:
     line = described(CloudEvent.of(data, source="/registry/n1", at=NOW)).plain
     assert "image.published" in line
     assert line.endswith("image=win11  version=2  channel=test")
+
+
+def test_a_line_of_json_is_the_event_with_a_sequence_that_sorts_as_the_numbers_do() -> None:
+    data = ImagePublished(image="win11", version=2, channel="test", at=NOW)
+    event = CloudEvent.of(data, source="/registry/n1", at=NOW)
+    told = json.loads(json_line(41, event))
+    assert told.pop("sequence") == "0000000000000041"
+    assert told == json.loads(event.payload())
+    assert json.loads(json_line(9, event))["sequence"] < json.loads(json_line(10, event))["sequence"]
+
+
+def test_one_filter_of_one_type_is_asked_of_nats_unless_a_subject_is_said() -> None:
+    one = filters_of(["type=boot.failed"])
+    assert Wanted(ALL_EVENTS, one).subject == "bootlink.v1.boot.failed.>"
+    assert Wanted("bootlink.v1.boot.>", one).subject == "bootlink.v1.boot.>"
+    assert Wanted(ALL_EVENTS, one + one).subject == ALL_EVENTS
+    assert Wanted(ALL_EVENTS, ()).subject == ALL_EVENTS
+
+
+def test_what_is_no_filter_is_refused_as_an_option() -> None:
+    with pytest.raises(typer.BadParameter, match=r"docs/events\.md"):
+        filters_of(["type=boot.faild"])
