@@ -16,6 +16,7 @@ from bootlink.output import print_error
 from bootlink_runtime import BusUnavailable, StartupError
 
 FAILED: Final = 1
+_WHERE_NATS_IS: Final = "start it with `bootlink up`, or say where NATS is: BOOTLINK_NATS_URL=nats://HOST:4222"
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
 # What a command line may begin with, and the modules that hold its commands; the first has the commands' `app`, or is a
@@ -100,7 +101,7 @@ def main() -> None:
         print_error(error.problem, error.remedy)
         sys.exit(FAILED)
     except BusUnavailable as error:
-        print_error(str(error), "start it with `bootlink up`, or say where NATS is: BOOTLINK_NATS_URL=nats://HOST:4222")
+        print_error(str(error), error.remedy or _WHERE_NATS_IS)
         sys.exit(FAILED)
     except BrokenPipeError:  # `bootlink events | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -30,9 +30,15 @@ SERVICES: Final[dict[str, type[BaseSettings]]] = {
     "registry": RegistrySettings,
 }
 OF_EACH: Final = ("health_host", "health_port")  # under each service's own prefix
+OF_UP: Final = {"nats_host", "nats_port", "nats_server_cert_file", "nats_server_key_file"}
 COMMAND: Final = (
     ("BOOTLINK_API", "`http://127.0.0.1:8600`", "the registry's API"),
     ("BOOTLINK_NATS_URL", "`nats://127.0.0.1:4222`", "the NATS server, for status, cache and events"),
+    (
+        "BOOTLINK_NATS_CREDENTIALS_FILE, _CA_FILE ...",
+        "none",
+        "as for every service; at a NATS on this machine, without any, the key in the data folder",
+    ),
     ("BOOTLINK_TOKEN", "none", "the token that is shown to the API"),
     ("BOOTLINK_TOKEN_FILE", "none", "a file that holds it; BOOTLINK_TOKEN comes before it"),
     ("BOOTLINK_DATA", "`/var/lib/bootlink`", "where `admin.token` is looked for, to show it to an API on this machine"),
@@ -57,7 +63,7 @@ def page() -> str:
     for service, settings in SERVICES.items():
         own = set(settings.model_fields) - _shared() - set(OF_EACH)
         lines += ["", f"## {service}", *_table(_rows(own, settings))]
-    lines += ["", "## bootlink up", *_table(_rows({"nats_host", "nats_port"}, UpSettings))]
+    lines += ["", "## bootlink up", *_table(_rows(OF_UP, UpSettings))]
     lines += ["", "## The other commands of bootlink", *_table(f"| `{n}` | {d} | {m} |" for n, d, m in COMMAND)]
     return "\n".join(lines) + "\n"
 

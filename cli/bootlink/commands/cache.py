@@ -9,15 +9,16 @@ from rich.text import Text
 
 from bootlink.output import AsJson, console, print_json, print_table, size
 from bootlink.settings import CommandSettings
-from bootlink_runtime import ask, connect_once
+from bootlink_runtime import NatsAccess, ask, connect_once
 
 LOW_RATIO = 0.9  # below, disks do much of the work: shown in yellow
 
 
 def cache(as_json: AsJson = False) -> None:
     """Show each block store's RAM cache: its budget, and every layer's hit ratio and share of it."""
-    url = CommandSettings.from_environment().nats_url
-    nodes = asyncio.run(_ask(url))
+    settings = CommandSettings.from_environment()
+    url = settings.nats_url
+    nodes = asyncio.run(_ask(url, settings.nats_access()))
     if as_json:
         print_json(nodes)
         return
@@ -65,8 +66,8 @@ def cache(as_json: AsJson = False) -> None:
     )
 
 
-async def _ask(url: str) -> list[dict[str, Any]]:
-    client = await connect_once(url, "bootlink-cache")
+async def _ask(url: str, access: NatsAccess) -> list[dict[str, Any]]:
+    client = await connect_once(url, "bootlink-cache", access)
     try:
         return await ask(client, "cache", "blockstore")
     finally:

@@ -76,12 +76,13 @@ class Wanted:
 
 
 async def _show(wanted: Wanted, begin: datetime | None, after: int, *, go_on: bool, as_json: bool) -> None:
-    url = CommandSettings.from_environment().nats_url
-    probe = await connect_once(
-        url, "bootlink-events"
-    )  # a bus never gives up; a command says at once that none is there
+    settings = CommandSettings.from_environment()
+    url, access = settings.nats_url, settings.nats_access()
+    # A bus never gives up; a command says at once that none is there.
+    probe = await connect_once(url, "bootlink-events", access)
     await probe.close()
-    bus = Bus(url, service="bootlink-events", node="command", log=logger("events"), health=Health("events", "command"))
+    health = Health("events", "command")
+    bus = Bus(url, access=access, service="bootlink-events", node="command", log=logger("events"), health=health)
     bus.start()
     out = console()
     try:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from bootlink.output import AsJson, console, print_json, print_table
 from bootlink.settings import CommandSettings
-from bootlink_runtime import connect_once, survey
+from bootlink_runtime import NatsAccess, connect_once, survey
 
 _START: Final = "where it should run, `bootlink up` says why it does not; where it runs, it does not reach this NATS"
 MISSED: Final = {
@@ -23,8 +23,9 @@ MISSED: Final = {
 
 def status(as_json: AsJson = False) -> None:
     """Show the services that run, their addresses, whether they are ready, and what is wrong."""
-    url = CommandSettings.from_environment().nats_url
-    reports = asyncio.run(_survey(url))
+    settings = CommandSettings.from_environment()
+    url = settings.nats_url
+    reports = asyncio.run(_survey(url, settings.nats_access()))
     silent = [service for service in MISSED if all(report["service"] != service for report in reports)]
     if as_json:
         ready = bool(reports) and all(r["ready"] for r in reports)
@@ -51,8 +52,8 @@ def status(as_json: AsJson = False) -> None:
         print_table(("whose", "what is wrong"), wrong, empty="")
 
 
-async def _survey(url: str) -> list[dict[str, Any]]:
-    client = await connect_once(url, "bootlink-status")
+async def _survey(url: str, access: NatsAccess) -> list[dict[str, Any]]:
+    client = await connect_once(url, "bootlink-status", access)
     try:
         return await survey(client)
     finally:

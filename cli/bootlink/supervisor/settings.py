@@ -23,6 +23,14 @@ class UpSettings(BaseSettings):
     nats_url: str | None = Field(default=None, description="a NATS server to use; unset: an embedded one is started")
     nats_host: str = Field(default="127.0.0.1", description="address of the embedded NATS server")
     nats_port: int = Field(default=4222, ge=0, le=65535, description="its port; 0: any free one")
+    nats_server_cert_file: Path | None = Field(
+        default=None,
+        description="certificate of the embedded NATS server (PEM); set, it speaks TLS alone. "
+        "BOOTLINK_NATS_CA_FILE tells the services and the command the CA of it",
+    )
+    nats_server_key_file: Path | None = Field(
+        default=None, description="the key of that certificate (PEM); unset: it lies in the same file"
+    )
     database_url: str | None = Field(default=None, description="a PostgreSQL to use; unset: an embedded one is started")
     dhcp_interface: str | None = Field(default=None, description="the network card that serves the PCs")
 

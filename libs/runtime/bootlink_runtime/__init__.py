@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bootlink_runtime import rpc
+    from bootlink_runtime.access import NatsAccess
     from bootlink_runtime.allowance import Allowance
     from bootlink_runtime.batch import put_all
     from bootlink_runtime.bus import Bus, connect_once
@@ -38,6 +39,7 @@ __all__ = [
     "CompareFailed",
     "Health",
     "Logger",
+    "NatsAccess",
     "PlanBook",
     "Replica",
     "Service",
@@ -67,6 +69,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "access": ("NatsAccess",),
     "allowance": ("Allowance",),
     "batch": ("put_all",),
     "bus": ("Bus", "connect_once"),

@@ -20,9 +20,8 @@ from collections import deque
 from logging import DEBUG, INFO
 from typing import Any, Final
 
-import nats
 from nats.aio.client import Client
-from nats.errors import AuthorizationError
+from nats.errors import AuthorizationError, NoServersError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import Header
@@ -31,6 +30,7 @@ from nats.js.kv import KV_DEL, KV_OP, KeyValue
 
 from bootlink_events import CloudEvent, EventData
 from bootlink_events.cloudevent import CONTENT_TYPE
+from bootlink_runtime.access import ANYBODY, NatsAccess, refusal, without_password
 from bootlink_runtime.errors import BusUnavailable, CompareFailed
 from bootlink_runtime.health import Health
 from bootlink_runtime.logs import Logger
@@ -52,8 +52,12 @@ DRAIN_SECONDS: Final = 2.0  # given to the backlog when the service stops
 class Bus:
     """One service's connection to NATS."""
 
-    def __init__(self, url: str, *, service: str, node: str, log: Logger, health: Health) -> None:
-        self.url = url
+    def __init__(
+        self, url: str, *, service: str, node: str, log: Logger, health: Health, access: NatsAccess = ANYBODY
+    ) -> None:
+        self.url = without_password(url)
+        self._url = url
+        self._access = access
         self.source = f"/{service}/{node}"
         self.epoch = 0
         self._name = f"bootlink-{service}@{node}"
@@ -129,15 +133,9 @@ class Bus:
     def _tell(self, error: Exception) -> None:
         """Say why there is no connection, once for each reason."""
         self._tried.set()
-        refused = "authorization violation" in str(error).lower()
         if str(error) != self._told:
             self._told = str(error)
-            remedy = (
-                "correct user and password in BOOTLINK_NATS_URL"
-                if refused
-                else "start it, or correct BOOTLINK_NATS_URL"
-            )
-            self._log.warning("nats away", url=self.url, problem=self._told, remedy=remedy)
+            self._log.warning("nats away", url=self.url, problem=self._told, remedy=refusal(error))
 
     async def _new_client(self, closed: asyncio.Event) -> Client:
         """A connected client; waits for as long as that takes. `closed` is set when nats-py has given it up."""
@@ -161,10 +159,11 @@ class Bus:
             self._told = ""
             self._next_epoch()
 
-        client = Client()
+        client = self._access.client()
         await client.connect(
-            servers=[self.url],
+            servers=[self._url],
             name=self._name,
+            **self._access.options(),
             error_cb=on_error,
             disconnected_cb=on_disconnect,
             reconnected_cb=on_reconnect,
@@ -324,22 +323,28 @@ async def _until_closed(client: Client, closed: asyncio.Event) -> None:
                 return
 
 
-async def connect_once(url: str, name: str) -> Client:
-    """A plain connection for a command that runs once. BusUnavailable when there is no server, within seconds."""
+async def connect_once(url: str, name: str, access: NatsAccess = ANYBODY) -> Client:
+    """A plain connection for a command that runs once. BusUnavailable when there is none, within seconds; it says what
+    to do if that is not to start a server."""
 
     async def quiet(_: Exception) -> None:
         return None
 
+    client = access.client()
     try:
-        return await nats.connect(
+        await client.connect(
             servers=[url],
             name=name,
+            **access.options(),
             allow_reconnect=False,
             connect_timeout=CONNECT_TIMEOUT,
             error_cb=quiet,
             # allow_reconnect does not count until a first server accepted: without these, 60 tries in 2 minutes.
             max_reconnect_attempts=1,
-            reconnect_time_wait=0.1,
+            reconnect_time_wait=0.1,  # type: ignore[arg-type]  # nats-py sleeps it; a float is fine
         )
     except (NatsError, OSError, TimeoutError) as error:
-        raise BusUnavailable(f"no NATS server at {url}") from error
+        if isinstance(error, (NoServersError, ConnectionError, TimeoutError)) or not str(error):
+            raise BusUnavailable(f"no NATS server at {without_password(url)}") from error
+        raise BusUnavailable(f"NATS at {without_password(url)}: {error}", refusal(error)) from error
+    return client

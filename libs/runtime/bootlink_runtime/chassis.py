@@ -57,7 +57,14 @@ class Chassis:
         self.stopping = stopping or asyncio.Event()  # set: stop gracefully
         self.health = Health(service.name, settings.node)
         self.telemetry = telemetry or Telemetry(service.name, settings.node, export=settings.export)
-        self.bus = Bus(settings.nats_url, service=service.name, node=settings.node, log=self.log, health=self.health)
+        self.bus = Bus(
+            settings.nats_url,
+            access=settings.nats_access(service.name),
+            service=service.name,
+            node=settings.node,
+            log=self.log,
+            health=self.health,
+        )
         self.failure: BaseException | None = None
         self._is_ready = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()

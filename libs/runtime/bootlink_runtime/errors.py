@@ -18,7 +18,14 @@ class StartupError(Exception):
 
 
 class BusUnavailable(Exception):
-    """NATS did not take a message or answer in time. It may have been stored all the same."""
+    """NATS did not take a message or answer in time. It may have been stored all the same.
+
+    Where there was no connection at all, it carries what to do about that.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.remedy = remedy
 
 
 class CompareFailed(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -18,6 +18,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from bootlink_events.credentials import KEY_SIZE_MIN, ClusterKey
 from bootlink_runtime import otlp
 from bootlink_runtime.errors import StartupError
+
+if TYPE_CHECKING:
+    from bootlink_runtime.access import NatsAccess
 
 NATS_SCHEMES: Final = ("nats", "tls", "ws", "wss")
 
@@ -53,6 +56,33 @@ class ServiceSettings(BaseSettings):
         default="nats://127.0.0.1:4222",
         validation_alias=shared("BOOTLINK_NATS_URL", "nats_url"),
         description="the NATS server that carries plans and events",
+    )
+    nats_credentials: SecretStr = Field(
+        default=SecretStr(""),
+        validation_alias=shared("BOOTLINK_NATS_CREDENTIALS", "nats_credentials"),
+        description="what proves this service to NATS: an nkey (SU...) or the text of a .creds file; empty: nothing",
+    )
+    nats_credentials_file: Path | None = Field(
+        default=None,
+        validation_alias=shared("BOOTLINK_NATS_CREDENTIALS_FILE", "nats_credentials_file"),
+        description="a file that holds them, or a folder with a file NAME.nk for each service; "
+        "BOOTLINK_NATS_CREDENTIALS comes before it",
+    )
+    nats_ca_file: Path | None = Field(
+        default=None,
+        validation_alias=shared("BOOTLINK_NATS_CA_FILE", "nats_ca_file"),
+        description="CA certificate of the NATS server (PEM); set, the connection is TLS or there is none. "
+        "Unset: TLS with the CAs that this machine trusts if the URL begins with tls:, else none",
+    )
+    nats_cert_file: Path | None = Field(
+        default=None,
+        validation_alias=shared("BOOTLINK_NATS_CERT_FILE", "nats_cert_file"),
+        description="certificate of this service (PEM), for a NATS server that asks for one",
+    )
+    nats_key_file: Path | None = Field(
+        default=None,
+        validation_alias=shared("BOOTLINK_NATS_KEY_FILE", "nats_key_file"),
+        description="the key of that certificate (PEM); unset: it lies in the same file",
     )
     data: Path = Field(
         default=Path("/var/lib/bootlink"),
@@ -134,6 +164,21 @@ class ServiceSettings(BaseSettings):
     )
     health_host: str = Field(default="127.0.0.1", description="address of /healthz and /readyz")
     health_port: int = Field(default=0, ge=0, le=65535, description="port of /healthz and /readyz; 0: any free one")
+
+    def nats_access(self, name: str) -> NatsAccess:
+        """How the service of this name shows itself to NATS. StartupError if a file of it cannot be used."""
+        from bootlink_runtime.access import access, credentials_in
+
+        text = self.nats_credentials.get_secret_value()
+        if not text and self.nats_credentials_file is not None:
+            text = credentials_in(self.nats_credentials_file, name)
+        return access(
+            url=self.nats_url,
+            credentials=text,
+            ca=self.nats_ca_file,
+            cert=self.nats_cert_file,
+            key=self.nats_key_file,
+        )
 
     @field_validator("nats_url")
     @classmethod
