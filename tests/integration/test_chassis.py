@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from bootlink_runtime import Chassis, Service, ServiceSettings, StartupError, ask, running, survey
+from bootlink_runtime.health import SCRAPES_LIMIT
 from lab.chassis import bus_on
+from lab.metrics import Scrape
 from lab.nats import NatsServer
 
 WAIT = 20.0
@@ -84,6 +87,40 @@ async def test_a_service_is_ready_without_nats(tmp_path: Path) -> None:
         assert report["ready"] is True
         assert report["addresses"]["probe"] == "127.0.0.1:1234"
         assert report["checks"]["nats"]["ok"] is False
+
+
+async def test_a_service_is_scraped_at_its_health_port_without_nats(tmp_path: Path) -> None:
+    started = threading.Event()
+    go_on = threading.Event()
+    async with running(Service("probe", ProbeSettings, serve), settings(tmp_path)) as chassis, client() as http:
+        answer = await http.get(f"{health_url(chassis)}/metrics")
+        scrape = Scrape.of((answer.content, answer.headers["content-type"]))
+        assert scrape.value("bootlink_service_ready") == 1
+        assert scrape.value("bootlink_service_check", check="nats", required="false") == 0
+        assert scrape.value("bootlink_nats_connected") == 0
+        assert scrape.total("process_cpu_time_seconds_total") > 0
+        assert scrape.value("process_memory_usage_bytes") > 10 << 20
+        assert scrape.value("process_unix_file_descriptor_count") > 3
+
+        # While four are under way or wait, one more is refused, and the service goes on.
+        def slow(_: str) -> tuple[bytes, str]:
+            started.set()
+            go_on.wait(WAIT)
+            return b"", "text/plain"
+
+        chassis.health.scrape = slow
+        scrapes = [asyncio.create_task(http.get(f"{health_url(chassis)}/metrics")) for _ in range(SCRAPES_LIMIT)]
+        await asyncio.to_thread(started.wait, WAIT)
+        statuses = []
+        while 503 not in statuses:
+            statuses.append((await http.get(f"{health_url(chassis)}/healthz")).status_code)
+            probe = asyncio.create_task(http.get(f"{health_url(chassis)}/metrics"))
+            done, _ = await asyncio.wait({probe}, timeout=0.2)
+            statuses += [one.result().status_code for one in done]
+            scrapes += [] if done else [probe]
+        assert set(statuses) == {200, 503}
+        go_on.set()
+        assert {one.status_code for one in await asyncio.gather(*scrapes)} <= {200, 503}
 
 
 async def test_a_required_check_that_fails_makes_the_service_unready(tmp_path: Path) -> None:

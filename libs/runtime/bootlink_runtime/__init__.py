@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from bootlink_runtime.chassis import Chassis, Service, running
     from bootlink_runtime.consumer import consume, follow, follow_numbered
     from bootlink_runtime.discovery import ask, listening, survey
+    from bootlink_runtime.distribution import LONG_SECONDS, SECONDS, Distribution
     from bootlink_runtime.errors import BusUnavailable, CommandError, CompareFailed, StartupError
     from bootlink_runtime.health import Health
     from bootlink_runtime.http import address_error, listen, serving
     from bootlink_runtime.lifecycle import main
     from bootlink_runtime.logs import Logger, configure, logger
+    from bootlink_runtime.metering import Meter, Metric, Tally, tally
     from bootlink_runtime.planbook import PlanBook
     from bootlink_runtime.replica import Replica
     from bootlink_runtime.settings import ClusterSettings, ServiceSettings, load
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from bootlink_runtime.version import __version__
 
 __all__ = [
+    "LONG_SECONDS",
+    "SECONDS",
     "Allowance",
     "Bus",
     "BusUnavailable",
@@ -37,14 +41,18 @@ __all__ = [
     "ClusterSettings",
     "CommandError",
     "CompareFailed",
+    "Distribution",
     "Health",
     "Logger",
+    "Meter",
+    "Metric",
     "NatsAccess",
     "PlanBook",
     "Replica",
     "Service",
     "ServiceSettings",
     "StartupError",
+    "Tally",
     "Telemetry",
     "__version__",
     "address_error",
@@ -66,6 +74,7 @@ __all__ = [
     "running",
     "serving",
     "survey",
+    "tally",
 ]
 
 _MODULES = {
@@ -76,11 +85,13 @@ _MODULES = {
     "chassis": ("Chassis", "Service", "running"),
     "consumer": ("consume", "follow", "follow_numbered"),
     "discovery": ("ask", "listening", "survey"),
+    "distribution": ("LONG_SECONDS", "SECONDS", "Distribution"),
     "errors": ("BusUnavailable", "CommandError", "CompareFailed", "StartupError"),
     "health": ("Health",),
     "http": ("address_error", "listen", "serving"),
     "lifecycle": ("main",),
     "logs": ("Logger", "configure", "logger"),
+    "metering": ("Meter", "Metric", "Tally", "tally"),
     "planbook": ("PlanBook",),
     "replica": ("Replica",),
     "settings": ("ClusterSettings", "ServiceSettings", "load"),

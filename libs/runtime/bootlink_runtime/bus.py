@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from logging import DEBUG, INFO
 from typing import Any, Final
@@ -31,6 +32,7 @@ from nats.js.kv import KV_DEL, KV_OP, KeyValue
 from bootlink_events import CloudEvent, EventData
 from bootlink_events.cloudevent import CONTENT_TYPE
 from bootlink_runtime.access import ANYBODY, NatsAccess, refusal, without_password
+from bootlink_runtime.distribution import LONG_SECONDS, Distribution
 from bootlink_runtime.errors import BusUnavailable, CompareFailed
 from bootlink_runtime.health import Health
 from bootlink_runtime.logs import Logger
@@ -73,6 +75,7 @@ class Bus:
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._tried = asyncio.Event()
+        self.delays = Distribution(LONG_SECONDS)  # from emission until an event was stored
         self._told = ""  # why there is no connection, as it was logged last
         health.check("nats", self._check, required=False)
 
@@ -89,6 +92,13 @@ class Bus:
     def waiting(self) -> int:
         """Events that are not stored yet."""
         return len(self._backlog)
+
+    def lag(self) -> float:
+        """Seconds that the oldest of them has waited; 0 without one. From any thread."""
+        try:
+            return max(0.0, _age(self._backlog[0]))
+        except IndexError:
+            return 0.0
 
     def start(self) -> None:
         """Begin connecting and publishing, in the background."""
@@ -278,6 +288,8 @@ class Bus:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, RETRY_LONGEST)
                 continue
+            else:
+                self.delays.record(max(0.0, _age(event)))
             pause = RECONNECT_WAIT
             # The backlog's head may have been dropped for space while it was on its way.
             if self._backlog and self._backlog[0] is event:
@@ -304,6 +316,11 @@ class Bus:
             raise BusUnavailable(f"{event.nats_subject}: {error or type(error).__name__}") from error
         self._health.count("events_published")
         return not ack.duplicate
+
+
+def _age(event: CloudEvent) -> float:
+    """Seconds since it was emitted."""
+    return time.time() - event.time.timestamp()
 
 
 def _require_sendable(event: CloudEvent) -> None:

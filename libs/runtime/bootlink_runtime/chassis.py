@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bootlink_events import NODES_BUCKET, NodeInfo, Storage, subject_token
-from bootlink_runtime import discovery, http, logs, rpc
+from bootlink_runtime import discovery, http, logs, planbook, rpc, vitals
 from bootlink_runtime.bus import Bus
 from bootlink_runtime.errors import BusUnavailable, StartupError
 from bootlink_runtime.health import Address, Health
 from bootlink_runtime.planbook import PlanBook
+from bootlink_runtime.pulse import Pulse
 from bootlink_runtime.settings import ServiceSettings
 from bootlink_runtime.tasks import ended
 from bootlink_runtime.telemetry import Telemetry
@@ -65,6 +66,10 @@ class Chassis:
             log=self.log,
             health=self.health,
         )
+        self.meter = self.telemetry.meter
+        self.health.scrape = self.meter.scrape
+        self.pulse = Pulse()
+        vitals.measure(self.meter, self.health, self.pulse, self.bus)
         self.failure: BaseException | None = None
         self._is_ready = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -111,6 +116,7 @@ class Chassis:
         if self._plan_book is None:
             self._plan_book = PlanBook(self.bus, folder=self.data, log=self.log, health=self.health)
             self.spawn(self._plan_book.run(), name="plan book")
+            planbook.measure(self.meter, self._plan_book, self.health)
         return self._plan_book
 
     def serve_commands(self, handlers: rpc.Handlers) -> None:
@@ -179,6 +185,7 @@ async def running(
             host, port = sock.getsockname()[:2]
             chassis.listening("health", host, port)
             chassis.bus.start()
+            chassis.spawn(chassis.pulse.run(), name="pulse")
             chassis.spawn(discovery.register(chassis.bus, chassis.health, chassis.log), name="discovery")
             run = asyncio.ensure_future(service.run(chassis, settings))
             # Also when it fails long after it was ready: nobody awaits it before the end of the block.

@@ -3,24 +3,29 @@
 *Alive* means that the event loop turns. *Ready* means that `ready()` was called and every required check holds. A
 check that is not required (the connection to NATS, say: a boot does without it) is shown but keeps no traffic away.
 The same report is what `bootlink status` shows; it travels over NATS (see `discovery`). A service may tell more of
-itself on *pages* of its own, such as what its cache holds.
+itself on *pages* of its own, such as what its cache holds. Its metrics are served here, too (see `metering`).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 Check = Callable[[], tuple[bool, str]]
 Page = Callable[[], dict[str, Any]]
+Scrape = Callable[[str], tuple[bytes, str]]
+"""From what the client accepts to all metrics and their content type. Blocks."""
+
+SCRAPES_LIMIT: Final = 4  # under way and waiting: each takes some milliseconds of CPU that PCs wait for
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Health:
         self.addresses: list[Address] = []
         self.counters: Counter[str] = Counter()
         self.pages: dict[str, Page] = {"status": self.report}
+        self.scrape: Scrape | None = None  # answers GET /metrics, where there is one
         self._checks: dict[str, tuple[Check, bool]] = {}
 
     def check(self, name: str, check: Check, *, required: bool = True) -> None:
@@ -64,6 +70,10 @@ class Health:
     def ready(self) -> bool:
         return self.serving and all(check()[0] for check, required in self._checks.values() if required)
 
+    def checked(self) -> dict[str, tuple[bool, bool]]:
+        """Of each check, whether it holds and whether it is required."""
+        return {name: (check()[0], required) for name, (check, required) in list(self._checks.items())}
+
     def report(self) -> dict[str, Any]:
         """The whole report, as plain JSON data."""
         checks = {}
@@ -81,7 +91,10 @@ class Health:
         }
 
     def app(self) -> Starlette:
-        """The HTTP face: /healthz answers while the loop turns, /readyz with 200 or 503 and the report; and pages."""
+        """The HTTP face: /healthz answers while the loop turns, /readyz with 200 or 503 and the report; the pages; and
+        /metrics, which is put together in a thread, one at a time."""
+        scraping = asyncio.Lock()
+        scrapes = 0
 
         async def healthz(_: Request) -> JSONResponse:
             return JSONResponse({"service": self.service, "alive": True})
@@ -90,10 +103,31 @@ class Health:
             report = self.report()
             return JSONResponse(report, status_code=200 if report["ready"] else 503)
 
+        async def metrics(request: Request) -> Response:
+            nonlocal scrapes
+            if self.scrape is None:
+                return JSONResponse({"pages": sorted(self.pages)}, status_code=404)
+            if scrapes >= SCRAPES_LIMIT:
+                return Response("too many scrapes at once; have one server scrape, and others read from it\n", 503)
+            scrapes += 1
+            try:
+                async with scraping:
+                    text, kind = await asyncio.to_thread(self.scrape, request.headers.get("accept", ""))
+            finally:
+                scrapes -= 1
+            return Response(text, headers={"content-type": kind})
+
         async def page(request: Request) -> JSONResponse:
             found = self.pages.get(request.path_params["page"])
             if found is None:
                 return JSONResponse({"pages": sorted(self.pages)}, status_code=404)
             return JSONResponse(found())
 
-        return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/{page}", page)])
+        return Starlette(
+            routes=[
+                Route("/healthz", healthz),
+                Route("/readyz", readyz),
+                Route("/metrics", metrics),
+                Route("/{page}", page),
+            ]
+        )

@@ -33,9 +33,16 @@ from bootlink_events import (
 from bootlink_runtime.bus import Bus
 from bootlink_runtime.health import Health
 from bootlink_runtime.logs import Logger
+from bootlink_runtime.metering import Meter, Metric
 from bootlink_runtime.replica import Replica
 
 TURN: Final = 100  # clients whose plans are told in a row, some 2 ms
+
+HELD: Final = Metric("bootlink.plans", "gauge", "{plan}", "boot plans that the service holds")
+SYNCED: Final = Metric("bootlink.plans.synced", "gauge", "1", "1 once the registry's bucket was read whole")
+UNREADABLE: Final = Metric("bootlink.plans.unreadable", "counter", "{plan}", "plans that could not be read")
+METRICS: Final = (HELD, SYNCED, UNREADABLE)
+COUNTED: Final = frozenset({"plans_unreadable"})
 
 OnPlan = Callable[[str, BootPlan | None], None]
 
@@ -62,7 +69,7 @@ class PlanBook:
         health.page("plans", self.report)
 
     def _check(self) -> tuple[bool, str]:
-        if self._replica.synced.is_set():
+        if self.whole:
             return True, f"{len(self)} plans"
         return False, f"{len(self)} plans from the snapshot; the registry's bucket was not read yet"
 
@@ -76,7 +83,7 @@ class PlanBook:
             ]
             self._revisions = min(revisions, default=0), max(revisions, default=0)
         oldest, newest = self._revisions
-        return {"plans": len(self), "oldest": oldest, "newest": newest, "synced": self._replica.synced.is_set()}
+        return {"plans": len(self), "oldest": oldest, "newest": newest, "synced": self.whole}
 
     def get(self, mac: str) -> BootPlan | None:
         """The plan of the client with this normalised MAC address; None if the registry does not know it."""
@@ -92,6 +99,11 @@ class PlanBook:
     def subscribe(self, on_plan: OnPlan) -> None:
         """Call `on_plan(mac, plan)` at each change from now on; the plan is None for a client that was removed."""
         self._subscribers.append(on_plan)
+
+    @property
+    def whole(self) -> bool:
+        """The bucket was read whole."""
+        return self._replica.synced.is_set()
 
     async def synced(self) -> None:
         """Wait until the bucket was read whole."""
@@ -165,3 +177,10 @@ class PlanBook:
                 for mac in list(itertools.islice(self._untold, TURN)):
                     self._tell(mac)
                 await asyncio.sleep(0)
+
+
+def measure(meter: Meter, book: PlanBook, health: Health) -> None:
+    """Have metrics told of a book."""
+    meter.observe(HELD, lambda: [(len(book), {})])
+    meter.observe(SYNCED, lambda: [(int(book.whole), {})])
+    meter.observe(UNREADABLE, lambda: [(health.counters["plans_unreadable"], {})])

@@ -34,8 +34,6 @@ from bootlink_runtime import Chassis, Service, StartupError, address_error
 READERS: Final = 8  # threads that read layers: a disk's queue filled, without starving the event loop of the GIL
 WRITERS: Final = 8  # threads for overlays, apart from the readers: a slow image must not hold up writes, nor they it
 SWITCH_SECONDS: Final = 0.0005  # until a thread whose disk has answered runs beside a busy loop; Python has 5 ms
-PULSE_SECONDS: Final = 0.5
-PULSE_LATE: Final = 2.0  # seconds behind at which the event loop counts as blocked
 SPACE_LOW: Final = 64 << 20  # bytes free below which the store counts as not writable
 WILDCARDS: Final = ("0.0.0.0", "::", "")
 
@@ -145,13 +143,11 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     if settings.advertise:
         store.portal.advertise = f"{reachable}:{port}"
     chassis.health.page("cache", lambda: usage.report(store.cache, store.library, store.attachments, chassis.node))
-    usage.measure(store.cache, store.library, chassis.telemetry)
-    pulse = Pulse()
+    usage.measure(store.cache, store.library, chassis.meter)
     space = Space(store.root, int(settings.space_reserve))
     chassis.health.check("portal", lambda: (store.portal.listening, f"{host}:{port}"))
     chassis.health.check("write-backs", lambda: _writable(store.root))
-    chassis.health.check("event loop", pulse.check)
-    chassis.spawn(pulse.run(), name="pulse")
+    chassis.health.check("event loop", chassis.pulse.check)
     chassis.spawn(ticking(store.portal), name="ticking")
     retention = Retention(settings.undo_count, settings.undo_age, int(settings.undo_space))
     chassis.spawn(reclaim(store.attachments, journal, space, retention), name="reclaim")
@@ -164,23 +160,6 @@ async def run(chassis: Chassis, settings: Settings) -> None:
         await chassis.stopping.wait()
     finally:
         await store.close(drain=DRAIN_SECONDS)
-
-
-class Pulse:
-    """Whether the event loop turns: a beat that should come every PULSE_SECONDS."""
-
-    def __init__(self) -> None:
-        self.late = 0.0
-
-    async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + PULSE_SECONDS
-            await asyncio.sleep(PULSE_SECONDS)
-            self.late = loop.time() - due
-
-    def check(self) -> tuple[bool, str]:
-        return self.late < PULSE_LATE, f"{self.late * 1000:.0f} ms behind at the last beat"
 
 
 def _writable(folder: Path) -> tuple[bool, str]:

@@ -8,35 +8,37 @@ page cache, or another client's read had it on its way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 from bootlink_blockstore.attach import Attachments
 from bootlink_blockstore.cache import Cache, Shelf
 from bootlink_blockstore.library import Library
+from bootlink_runtime import Meter, Metric
+from bootlink_runtime.metering import Numbers
+
+LAYERS_TOLD: Final = 256  # layers whose figures are metrics: 64 stay open without a client, the others have some
 
 
-class Meter(Protocol):
-    """What is needed of the service's telemetry."""
-
-    def counter(self, name: str, unit: str, description: str, read: Readings) -> None: ...
-
-    def gauge(self, name: str, unit: str, description: str, read: Readings) -> None: ...
+def _layer(name: str, kind: Literal["counter", "gauge"], unit: str, tells: str) -> Metric:
+    return Metric(f"bootlink.cache.{name}", kind, unit, tells, ("bootlink.layer", "file.name"), LAYERS_TOLD)
 
 
-Attributes = dict[str, str | int | float | bool]
-Readings = Callable[[], Iterable[tuple[int | float, Attributes]]]
-
-# Name, unit, what it tells, and whether it only grows; from a layer's shelf.
-_METRICS: tuple[tuple[str, str, str, bool, Callable[[Shelf], int]], ...] = (
-    ("hits", "{block}", "blocks that were wanted and in the cache", True, lambda shelf: shelf.hits),
-    ("misses", "{block}", "blocks that were wanted and not in the cache", True, lambda shelf: shelf.misses),
-    ("read", "By", "bytes read from the layer's file", True, lambda shelf: shelf.bytes_read),
-    ("read_ahead", "{block}", "blocks read before anybody wanted them", True, lambda shelf: shelf.ahead),
-    ("read_ahead.wasted", "{block}", "of these, dropped before anybody did", True, lambda shelf: shelf.wasted),
-    ("evicted", "{block}", "blocks that gave way to others", True, lambda shelf: shelf.evicted),
-    ("held", "By", "bytes of the budget that the layer's blocks take", False, lambda shelf: shelf.bytes_held),
+_METRICS: Final[tuple[tuple[Metric, Callable[[Shelf], int]], ...]] = (
+    (_layer("hits", "counter", "{block}", "blocks that were wanted and in the cache"), lambda shelf: shelf.hits),
+    (_layer("misses", "counter", "{block}", "blocks that were wanted and not in it"), lambda shelf: shelf.misses),
+    (_layer("read", "counter", "By", "bytes read from the layer's file"), lambda shelf: shelf.bytes_read),
+    (_layer("read_ahead", "counter", "{block}", "blocks read before anybody wanted them"), lambda shelf: shelf.ahead),
+    (
+        _layer("read_ahead.wasted", "counter", "{block}", "of these, dropped before anybody did"),
+        lambda shelf: shelf.wasted,
+    ),
+    (_layer("evicted", "counter", "{block}", "blocks that gave way to others"), lambda shelf: shelf.evicted),
+    (_layer("held", "gauge", "By", "bytes of the budget that the layer's blocks take"), lambda shelf: shelf.bytes_held),
 )
+_BUDGET: Final = Metric("bootlink.cache.budget", "gauge", "By", "bytes that the cache may hold")
+_USED: Final = Metric("bootlink.cache.used", "gauge", "By", "bytes that it holds")
+METRICS: Final = (*(metric for metric, _ in _METRICS), _BUDGET, _USED)
 
 
 def ratio(hits: int, misses: int) -> float | None:
@@ -84,12 +86,15 @@ def report(cache: Cache, library: Library, attachments: Attachments, node: str) 
 
 
 def measure(cache: Cache, library: Library, meter: Meter) -> None:
-    """Have the figures exported as metrics. Their one attribute is the layer's id: as many as layers are open."""
+    """Have the figures told as metrics. Of a layer: its id and its file's name."""
 
-    def of_layers(figure: Callable[[Shelf], int]) -> Readings:
-        return lambda: [(figure(layer.shelf), {"bootlink.layer": layer.id}) for layer in library.layers]
+    def of_layers(figure: Callable[[Shelf], int]) -> Numbers:
+        return lambda: [
+            (figure(layer.shelf), {"bootlink.layer": layer.id, "file.name": layer.open.info.path.name})
+            for layer in library.layers
+        ]
 
-    for name, unit, description, grows, figure in _METRICS:
-        (meter.counter if grows else meter.gauge)(f"bootlink.cache.{name}", unit, description, of_layers(figure))
-    meter.gauge("bootlink.cache.budget", "By", "bytes that the cache may hold", lambda: [(cache.budget, {})])
-    meter.gauge("bootlink.cache.used", "By", "bytes that it holds", lambda: [(cache.used, {})])
+    for metric, figure in _METRICS:
+        meter.observe(metric, of_layers(figure))
+    meter.observe(_BUDGET, lambda: [(cache.budget, {})])
+    meter.observe(_USED, lambda: [(cache.used, {})])

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
-
 from bootlink_blockstore import usage
 from bootlink_blockstore.cache import BLOCK, ENTRY_COST
 from bootlink_events import BootId
 from bootlink_runtime import Telemetry
 from lab.blockstore import identity, make_image, plan, serving
 from lab.iscsi import Initiator
+from lab.metrics import Scrape
 from lab.slow_disk import SlowDisk
 
 OTHER = "52:54:00:00:00:02"
@@ -20,11 +19,10 @@ OTHER = "52:54:00:00:00:02"
 
 async def test_the_page_tells_hits_misses_and_bytes_of_each_layer_and_metrics_tell_the_same(tmp_path: Path) -> None:
     golden, other = make_image(tmp_path / "golden.img", 64 * BLOCK), make_image(tmp_path / "other.img", 8 * BLOCK)
-    reader = InMemoryMetricReader()
-    telemetry = Telemetry("blockstore", "lab", reader=reader)
+    meter = Telemetry("blockstore", "lab").meter
     async with serving(tmp_path, plan(golden, version=3), plan(other, mac=OTHER)) as lab:
         store = lab.store
-        usage.measure(store.cache, store.library, telemetry)
+        usage.measure(store.cache, store.library, meter)
         empty = usage.report(store.cache, store.library, store.attachments, "lab")
         assert (empty["layers"], empty["hit_ratio"]) == ([], None)
         pc = await Initiator.logged_in(lab.host, lab.port, name=identity(BootId.mint()))
@@ -56,20 +54,13 @@ async def test_the_page_tells_hits_misses_and_bytes_of_each_layer_and_metrics_te
         assert told["used"] == layer["bytes"] <= told["budget"] == store.cache.budget
         assert (told["node"], told["hits"], told["misses"]) == ("lab", 9, 7)
 
-        data = await asyncio.to_thread(reader.get_metrics_data)
-        assert data is not None
-        points = {
-            (metric.name, *dict(point.attributes or {}).values()): point.value
-            for metric in data.resource_metrics[0].scope_metrics[0].metrics
-            for point in metric.data.data_points
-            if isinstance(point, NumberDataPoint)
-        }
-        name = layer["id"]
-        assert points["bootlink.cache.hits", name] == 9
-        assert points["bootlink.cache.misses", name] == 7
-        assert points["bootlink.cache.read", name] == read
-        assert points["bootlink.cache.held", name] == layer["bytes"]
-        assert points["bootlink.cache.used",] == told["used"]
-        assert points["bootlink.cache.budget",] == told["budget"]
-        assert {key[1] for key in points if len(key) > 1} == {name, unread["id"]}
-    telemetry.close()
+        scrape = Scrape.of(await asyncio.to_thread(meter.scrape, ""))
+        mine = {"bootlink_layer": layer["id"], "file_name": "golden.img"}
+        assert scrape.value("bootlink_cache_hits_total", **mine) == 9
+        assert scrape.value("bootlink_cache_misses_total", **mine) == 7
+        assert scrape.value("bootlink_cache_read_bytes_total", **mine) == read
+        assert scrape.value("bootlink_cache_held_bytes", **mine) == layer["bytes"]
+        assert scrape.value("bootlink_cache_used_bytes") == told["used"]
+        assert scrape.value("bootlink_cache_budget_bytes") == told["budget"]
+        assert scrape.labels("bootlink_cache_hits_total", "bootlink_layer") == {layer["id"], unread["id"]}
+    meter.close()

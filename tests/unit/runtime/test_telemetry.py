@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -55,34 +53,7 @@ def test_a_failed_stage_is_an_error_with_its_cause() -> None:
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "no link")
 
 
-def test_metrics_are_read_from_the_service_at_each_export() -> None:
-    reader = InMemoryMetricReader()
-    telemetry = Telemetry("blockstore", "lab", reader=reader)
-    counted = {"a": 1, "b": 2}
-    telemetry.counter("bootlink.things", "{thing}", "things", lambda: [(n, {"which": k}) for k, n in counted.items()])
-    telemetry.gauge("bootlink.level", "By", "level", lambda: [(counted["b"], {})])
-    for expected in (2, 5):
-        counted["b"] = expected
-        data = reader.get_metrics_data()
-        assert data is not None
-        (resource,) = data.resource_metrics
-        assert resource.resource.attributes["service.name"] == "bootlink-blockstore"
-        told = {
-            (metric.name, tuple(dict(point.attributes or {}).values())): point.value
-            for metric in resource.scope_metrics[0].metrics
-            for point in metric.data.data_points
-            if isinstance(point, NumberDataPoint)
-        }
-        assert told == {
-            ("bootlink.things", ("a",)): 1,
-            ("bootlink.things", ("b",)): expected,
-            ("bootlink.level", ()): expected,
-        }
-    telemetry.close()
-
-
 def test_without_an_endpoint_nothing_is_sent_and_nothing_fails() -> None:
     telemetry = Telemetry("dhcp", "lab")
     telemetry.boot_span(BootId.mint(), "dhcp", START, END)
-    telemetry.counter("bootlink.things", "1", "things", lambda: pytest.fail("nobody exports"))
     telemetry.close()
