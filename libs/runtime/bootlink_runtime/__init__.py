@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bootlink_runtime.planbook import PlanBook
     from bootlink_runtime.replica import Replica
     from bootlink_runtime.settings import ClusterSettings, ServiceSettings, load
-    from bootlink_runtime.stores import provision
+    from bootlink_runtime.stores import Retention, provision
     from bootlink_runtime.tasks import ended
     from bootlink_runtime.telemetry import Telemetry
     from bootlink_runtime.version import __version__
@@ -49,6 +49,7 @@ __all__ = [
     "NatsAccess",
     "PlanBook",
     "Replica",
+    "Retention",
     "Service",
     "ServiceSettings",
     "StartupError",
@@ -95,7 +96,7 @@ _MODULES = {
     "planbook": ("PlanBook",),
     "replica": ("Replica",),
     "settings": ("ClusterSettings", "ServiceSettings", "load"),
-    "stores": ("provision",),
+    "stores": ("Retention", "provision"),
     "tasks": ("ended",),
     "telemetry": ("Telemetry",),
     "version": ("__version__",),

@@ -6,29 +6,40 @@ registry's absence finds its plan.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from nats.errors import Error as NatsError
 from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from bootlink_events import ALL_EVENTS, EVENTS_STREAM, LEASES_BUCKET, NODES_BUCKET, PLANS_BUCKET
 from bootlink_runtime.bus import Bus
 from bootlink_runtime.errors import BusUnavailable
 
-EVENT_AGE_SECONDS: Final = 30 * 24 * 3600
-EVENT_BYTES: Final = 2 * 1024**3
 DUPLICATE_WINDOW_SECONDS: Final = 30 * 60  # longer than any outage the outbox is expected to bridge
-STREAM_SETTINGS: Final = ("subjects", "retention", "discard", "max_age", "max_bytes", "duplicate_window")
+STREAM_SETTINGS: Final = (
+    *("subjects", "retention", "discard", "max_age", "max_bytes", "duplicate_window", "num_replicas"),
+)
+NO_ROOM_FOR_REPLICAS: Final = (10005, 10074, 10156)  # no suitable peers, no cluster, peers too few: errors.json
 NODE_TTL_SECONDS: Final = 60  # a block store that stopped announcing itself is not offered to clients
 BATCHES_SINCE: Final = (2, 12)  # the nats-server that took batches first
 PLAN_BYTES: Final = 64 * 1024  # one plan; a chain of some hundred layers
 
 
-async def provision(bus: Bus) -> bool:
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long events are kept, and on how many servers of a cluster all of it lies."""
+
+    seconds: float = 30 * 24 * 3600
+    bytes: int = 2 * 1024**3
+    replicas: int | None = None  # None: as they are, as an administrator may have set them in NATS
+
+
+async def provision(bus: Bus, keep: Retention = Retention()) -> bool:
     """Make the stream and the buckets, or bring their settings up to date. True if one of them was not there.
 
-    BusUnavailable if NATS does not answer. Replicas are the administrator's to set, and stay as they are.
+    BusUnavailable if NATS does not answer, or cannot have so many replicas.
     """
     made = False
     stream = StreamConfig(
@@ -37,15 +48,16 @@ async def provision(bus: Bus) -> bool:
         storage=StorageType.FILE,
         retention=RetentionPolicy.LIMITS,
         discard=DiscardPolicy.OLD,
-        max_age=EVENT_AGE_SECONDS,
-        max_bytes=EVENT_BYTES,
+        max_age=keep.seconds,
+        max_bytes=keep.bytes,
         duplicate_window=DUPLICATE_WINDOW_SECONDS,
+        num_replicas=keep.replicas or 1,
     )
     try:
         js = bus.jetstream
         try:
             there = (await js.stream_info(EVENTS_STREAM)).config
-            stream.num_replicas = there.num_replicas
+            stream.num_replicas = keep.replicas or there.num_replicas
             if any(getattr(there, setting) != getattr(stream, setting) for setting in STREAM_SETTINGS):
                 await js.update_stream(stream)
         except NotFoundError:
@@ -59,14 +71,30 @@ async def provision(bus: Bus) -> bool:
             try:
                 await js.key_value(str(bucket.bucket))
             except NotFoundError:
+                bucket.replicas = keep.replicas or 1
                 await js.create_key_value(bucket)
                 made = True
+            else:
+                await _replicate(bus, f"KV_{bucket.bucket}", keep.replicas)
         await _allow_batches(bus, PLANS_BUCKET)
-    except BadRequestError as error:
+    except APIError as error:
+        if error.err_code in NO_ROOM_FOR_REPLICAS:
+            raise BusUnavailable(
+                f"NATS cannot keep {keep.replicas} replicas ({error.description}): set BOOTLINK_REGISTRY_NATS_REPLICAS "
+                "to no more than its cluster has servers with JetStream"
+            ) from error
         raise BusUnavailable(f"NATS refuses the event stream: {error.description}; is JetStream on?") from error
     except (NatsError, OSError, TimeoutError) as error:
         raise BusUnavailable(str(error) or type(error).__name__) from error
     return made
+
+
+async def _replicate(bus: Bus, stream: str, replicas: int | None) -> None:
+    """Have a stream that is there on so many servers; None: leave it."""
+    config = (await bus.jetstream.stream_info(stream)).config
+    if replicas is not None and config.num_replicas != replicas:
+        config.num_replicas = replicas
+        await bus.jetstream.update_stream(config)
 
 
 async def _allow_batches(bus: Bus, bucket: str) -> None:

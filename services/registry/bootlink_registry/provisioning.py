@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from bootlink_runtime import Bus, BusUnavailable, Logger, provision
+from bootlink_runtime import Bus, BusUnavailable, Logger, Retention, provision
 
 RETRY_SECONDS: Final = 0.5
 LOOK_SECONDS: Final = 15.0  # between looks whether all is still there; three small requests each
@@ -18,8 +18,9 @@ LOOK_SECONDS: Final = 15.0  # between looks whether all is still there; three sm
 class Provisioning:
     """Makes the stream and the buckets, for ever; calls `on_done` when they may have been empty."""
 
-    def __init__(self, bus: Bus, on_done: Callable[[], None], log: Logger) -> None:
+    def __init__(self, bus: Bus, on_done: Callable[[], None], log: Logger, keep: Retention) -> None:
         self._bus = bus
+        self._keep = keep
         self._on_done = on_done
         self._log = log
         self._problem = "not connected to NATS yet"
@@ -45,7 +46,7 @@ class Provisioning:
     async def _provision(self) -> bool:
         while True:
             try:
-                made = await provision(self._bus)
+                made = await provision(self._bus, self._keep)
             except BusUnavailable as error:
                 # A connection that is lost says so itself.
                 if str(error) != self._problem and self._bus.connected:

@@ -50,7 +50,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
     )
     homes = Homes(bus, nodes, lambda: delivery.full_round(), log)
     delivery = Delivery(database, bus, nodes, homes, spindles, health=health, log=log)
-    provisioning = Provisioning(bus, delivery.full_round, log)
+    provisioning = Provisioning(bus, delivery.full_round, log, settings.retention)
     intake = Intake(
         database,
         enrolment_rule=first_rule(settings),

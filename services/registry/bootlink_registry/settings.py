@@ -10,7 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from bootlink_registry.names import check_pattern
 from bootlink_registry.stalls import SILENT_SECONDS
-from bootlink_runtime import StartupError
+from bootlink_runtime import Retention, StartupError
 from bootlink_runtime.settings import StoreSettings, secret, shared
 
 
@@ -59,7 +59,22 @@ class RegistrySettings(StoreSettings):
         ge=0,
         description="free space for write-backs below which a block store is sent no further PC, such as 1GiB; 0: none",
     )
+    events_days: float = Field(
+        default=30, ge=1 / 24, le=3650, description="that events are kept in NATS, for programs that were away"
+    )
+    events_size: ByteSize = Field(
+        default=ByteSize(2 << 30), ge=1 << 20, description="and of how many bytes the oldest go first, such as 2GiB"
+    )
+    nats_replicas: Literal[1, 3, 5] | None = Field(
+        default=None,
+        description="servers of a NATS cluster that each hold events, plans and leases; unset: as NATS has it, or one",
+    )
     enrol_name: str = Field(default="pc-{n:03}", description="names of enrolled clients; {n} counts from 1")
+
+    @property
+    def retention(self) -> Retention:
+        """What is kept in NATS."""
+        return Retention(seconds=self.events_days * 86400, bytes=int(self.events_size), replicas=self.nats_replicas)
 
     def shared_admin_token(self) -> str:
         """The administrator's token; empty where none was given. StartupError if its file is empty, or no file."""
