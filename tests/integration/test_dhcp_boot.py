@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import socket
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from bootlink_dhcp import SERVICE, DhcpSettings
+from bootlink_dhcp.probing import EVERYTHING
 from bootlink_events import (
     PLANS_BUCKET,
     BootAddressed,
@@ -22,13 +24,16 @@ from bootlink_events import (
     BootStarted,
     ClientSeen,
     CloudEvent,
+    DhcpAddressTaken,
     DhcpForeignServer,
+    DhcpLoaderMissing,
     LoaderRule,
     mac_token,
 )
 from bootlink_runtime import Chassis, Service, ServiceSettings, follow, running
 from bootlink_wire import icmpv6
 from bootlink_wire.icmpv6 import RouterAdvertisement, RouterSolicitation
+from guest.toolbox import run
 from lab.chassis import bus_on, plan
 from lab.dhcp_client import discover, request
 from lab.loaders import put_loaders
@@ -205,13 +210,14 @@ async def test_a_loader_that_never_comes_up_gives_way_and_that_is_told(
 
 
 @pytest.mark.usefixtures("in_namespace")
-async def test_a_loader_that_a_group_asks_for_in_vain_is_in_the_status_and_the_next_is_sent(
+async def test_loaders_that_rules_ask_for_in_vain_are_told_and_in_the_status_and_the_next_is_sent(
     nats: NatsServer, cable: Cable, tmp_path: Path
 ) -> None:
-    rules = (LoaderRule(loaders=("nothere.efi",)),)
-    asking = plan(PC).model_copy(update={"group": "teachers", "loaders": rules})
-    async with bus_on(nats.url) as bus, serving(nats, tmp_path, cable) as chassis:
-        assert chassis.health.report()["checks"]["loaders"]["ok"]
+    """Those of the settings at the start, a group's when its plan comes."""
+    own = [LoaderRule(arch="uefi-x64", loaders=("own.efi",))]
+    asking = plan(PC).model_copy(update={"group": "teachers", "loaders": (LoaderRule(loaders=("nothere.efi",)),)})
+    async with bus_on(nats.url) as bus, serving(nats, tmp_path, cable, loader_rules=own) as chassis:
+        assert not chassis.health.report()["checks"]["loaders"]["ok"]
         await bus.put(PLANS_BUCKET, mac_token(PC), asking.model_dump_json().encode())
         async with asyncio.timeout(WAIT):
             while chassis.plan_book().get(PC) is None:
@@ -219,8 +225,31 @@ async def test_a_loader_that_a_group_asks_for_in_vain_is_in_the_status_and_the_n
         with RawPc(cable, PC) as pc:
             assert (await pc.boot_pass("ovmf")).file.endswith(b"/snponly.efi")
         check = chassis.health.report()["checks"]["loaders"]
+        told = [event for event in await _events(bus, count=4) if event.type.endswith("loader_missing")]
+    first, second = (DhcpLoaderMissing.model_validate(event.data) for event in told)
+    assert (first.loader, first.group, first.arch) == ("own.efi", None, "uefi-x64")
+    assert (second.loader, second.group, second.arch) == ("nothere.efi", "teachers", "")
+    assert first.reason == second.reason == "is in none of the loader folders"
     assert (check["ok"], check["required"]) == (False, False)
     assert "group teachers asks for nothere.efi, which is in none of the loader folders" in check["detail"]
+    assert "BOOTLINK_DHCP_LOADER_RULES asks for own.efi, which is in none of the loader folders" in check["detail"]
+
+
+@pytest.mark.usefixtures("in_namespace")
+async def test_a_host_that_answers_arp_for_whatever_is_asked_is_told_and_in_the_status(
+    nats: NatsServer, cable: Cable, tmp_path: Path
+) -> None:
+    """Linux with the whole subnet as its own addresses."""
+    run("ip", "-netns", cable.client, "route", "add", "local", "10.77.0.0/24", "dev", "lo")
+    mac = json.loads(run("ip", "-json", "-netns", cable.client, "link", "show", cable.client_card))[0]["address"]
+    async with bus_on(nats.url) as bus, serving(nats, tmp_path, cable, probe_seconds=0) as chassis:
+        told = [DhcpAddressTaken.model_validate(event.data) for event in await _events(bus, count=EVERYTHING)]
+        check = chassis.health.report()["checks"]["address probes"]
+    assert {one.mac for one in told} == {mac}
+    assert [one.everything for one in told] == [False] * (EVERYTHING - 1) + [True]
+    assert len({one.address for one in told}) == EVERYTHING, "and no more are told: it answers for hundreds"
+    assert (check["ok"], check["required"]) == (False, False)
+    assert check["detail"].startswith(f"{mac} answers ARP for whatever is asked, so new PCs get no address: ")
 
 
 @pytest.mark.usefixtures("in_namespace")

@@ -155,6 +155,32 @@ class DhcpForeignServer(EventData):
     at: datetime
 
 
+class DhcpLoaderMissing(EventData):
+    """A boot loader that rules ask for cannot be sent: it is not there, or starts no such PC. They get the next one."""
+
+    loader: str
+    group: str | None = Field(default=None, description="whose rule asks for it; none: the settings'")
+    arch: str = Field(default="", description="the firmware that the rule is for; empty: any")
+    reason: str
+    remedy: str
+    at: datetime
+
+
+class DhcpAddressTaken(EventData):
+    """A host answers for addresses of the pool that it was not given: it was found so, or answers for more than before.
+
+    One address is a host whose address was set by hand. Many are one that answers ARP for whatever is asked (proxy ARP,
+    a broken bridge): new PCs get no address at all.
+    """
+
+    mac: str | None = Field(default=None, description="of the host; none where it answered through a relay agent")
+    address: IPv4Address = Field(description="one that it answers for")
+    addresses: int = Field(description="how many of those that were asked about")
+    everything: bool = Field(description="whether it answers for whatever is asked")
+    remedy: str
+    at: datetime
+
+
 class Writeback(EventData):
     """Something in the life of one client's write-back."""
 

@@ -56,6 +56,14 @@ def _by_server(data: m.DhcpForeignServer) -> str:
     return subject_token(str(data.server))
 
 
+def _by_loader(data: m.DhcpLoaderMissing) -> str:
+    return subject_token(data.loader)
+
+
+def _by_address(data: m.DhcpAddressTaken) -> str:
+    return subject_token(str(data.address))
+
+
 def _by_job(data: m.JobChanged | m.JobProgress) -> str:
     return str(data.id)
 
@@ -83,6 +91,11 @@ def _screen_warns(data: m.BootScriptServed) -> Severity:
 def _stranger_warns(data: m.DhcpForeignServer) -> Severity:
     """warning; info where it is expected"""
     return Severity.INFO if data.expected else Severity.WARN
+
+
+def _everything_is_an_error(data: m.DhcpAddressTaken) -> Severity:
+    """warning; error where a host answers for everything"""
+    return Severity.ERROR if data.everything else Severity.WARN
 
 
 def _full_is_an_error(data: m.WritebackPressure) -> Severity:
@@ -133,6 +146,8 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("boot.disk_detached", m.BootDiskDetached, ("blockstore",), ("registry",)),
     EventKind("boot.failed", m.BootFailed, ("dhcp", "tftp", "blockstore", "registry"), ("registry",), severity=_error),
     EventKind("dhcp.foreign_server", m.DhcpForeignServer, ("dhcp",), (), _by_server, severity=_stranger_warns),
+    EventKind("dhcp.loader_missing", m.DhcpLoaderMissing, ("dhcp",), (), _by_loader, severity=_warn),
+    EventKind("dhcp.address_taken", m.DhcpAddressTaken, ("dhcp",), (), _by_address, severity=_everything_is_an_error),
     EventKind("client.seen", m.ClientSeen, ("dhcp", "tftp"), ("registry",)),
     EventKind("client.changed", m.ClientChanged, ("registry",), ()),
     EventKind("writeback.discarded", m.WritebackDiscarded, ("blockstore",), ()),

@@ -83,9 +83,10 @@ class LoaderShelf:
         return file is not None and file.image is image
 
     def problems(self) -> list[str]:
-        """What is wrong with files that lie there under a loader's name, each with where it is and why."""
+        """What is wrong with files that lie there under a usual loader's name, each with where it is and why. Of those
+        that rules ask for, see `AskedLoaders`."""
         wrong = []
-        for name, image in sorted(self._asked_for):
+        for name, image in sorted(DEFAULT_LOADERS):
             file = self._files.get(name)
             if file is None or file.image is image:
                 continue

@@ -7,20 +7,26 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from itertools import islice
 from typing import Final
 
 from bootlink_dhcp.interface import Card, open_arp, open_icmp
 from bootlink_dhcp.leases import LeaseTable
-from bootlink_dhcp.probing import AHEAD, AT_ONCE, PATIENCE, Probing
-from bootlink_runtime import Health, Logger
+from bootlink_dhcp.probing import AHEAD, AT_ONCE, EVERYTHING, PATIENCE, Answering, Probing
+from bootlink_dhcp.reports import taken_remedy, taken_report
+from bootlink_events import DhcpAddressTaken, EventData
+from bootlink_runtime import Allowance, Health, Logger
 from bootlink_wire import arp, icmp
 
 BUSY: Final = 0.05  # seconds between looks while answers are awaited
 IDLE: Final = 1.0  # and else
 READS_AT_ONCE: Final = 256
+TOLD_BURST: Final = 64
+"""Addresses that are told of at once: some hosts, with all of theirs. Anybody can make them up; each costs an event."""
+TOLD_PER_SECOND: Final = 1 / 60
 _EVERYBODY: Final = b"\xff" * 6
 
 
@@ -28,11 +34,19 @@ class Prober:
     """Asks ahead, for all our subnets."""
 
     def __init__(
-        self, card: Card, tables: Sequence[LeaseTable], probing: Probing, *, health: Health, log: Logger
+        self,
+        card: Card,
+        tables: Sequence[LeaseTable],
+        probing: Probing,
+        *,
+        emit: Callable[[EventData], None],
+        health: Health,
+        log: Logger,
     ) -> None:
         """StartupError if the sockets are not permitted."""
         self._card, self._tables, self._probing = card, tables, probing
-        self._health, self._log = health, log
+        self._emit, self._health, self._log = emit, health, log
+        self._allowance = Allowance(TOLD_BURST, TOLD_PER_SECOND)
         self._identifier = os.getpid() & 0xFFFF
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -104,15 +118,43 @@ class Prober:
 
     def _heard(self, address: IPv4Address, mac: str) -> None:
         table = next((table for table in self._tables if address in table.subnet.network), None)
-        if table is None or not table.spare(address) or not self._probing.heard(address, mac, time.time()):
+        if table is None or not table.spare(address):
+            return
+        host = self._probing.heard(address, mac, time.time())
+        if host is None:
             return
         self._health.count("addresses_taken")
+        if host.addresses > EVERYTHING and host.everything:
+            return  # told
+        if not self._allowance.spend(time.time()):
+            self._health.count("events_withheld")
+            return
         self._log.warning(
-            "an address of the pool is in use by somebody whom we gave none",
+            "a host answers ARP for whatever is asked, so new PCs get no address"
+            if host.everything
+            else "an address of the pool is in use by somebody whom we gave none",
             address=str(address),
             mac=mac or None,
-            remedy="have it ask by DHCP, or choose a pool without its address (BOOTLINK_DHCP_POOL)",
+            remedy=taken_remedy(everything=host.everything),
         )
+        self._emit(
+            DhcpAddressTaken(
+                mac=mac or None,
+                address=address,
+                addresses=host.addresses,
+                everything=host.everything,
+                remedy=taken_remedy(everything=host.everything),
+                at=datetime.now(UTC),
+            )
+        )
+
+    def report(self) -> tuple[bool, str]:
+        """For the health check: who answers for addresses of a pool that we gave to nobody."""
+        found: dict[str, list[IPv4Address]] = {}
+        for address, mac in self._probing.answering(time.time()):
+            if any(address in table.subnet.network and table.spare(address) for table in self._tables):
+                found.setdefault(mac, []).append(address)
+        return taken_report([Answering(mac, addresses[0], len(addresses)) for mac, addresses in found.items()])
 
 
 def _packets(sock: socket.socket) -> list[bytes]:

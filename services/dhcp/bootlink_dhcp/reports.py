@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from bootlink_dhcp.asked_loaders import Unfulfilled
 from bootlink_dhcp.leases import KEPT_SHARE, LeaseTable
+from bootlink_dhcp.probing import Answering
 
-TOLD: Final = 3  # reservations, and loaders of groups, that are named; the log names them all
+TOLD: Final = 3  # reservations, and loaders that rules ask for, that are named; the log names them all
 REPLACE: Final = "put the right file there, or take it away"
-RULES: Final = "put it into a loader folder, or set another: bootlink group loader set GROUP FILE"
 _WIDEN: Final = "widen the pool (BOOTLINK_DHCP_POOL) or shorten the lease (BOOTLINK_DHCP_LEASE_SECONDS)"
 _RESERVE: Final = "reserve another one, or none: bootlink client set NAME --address ADDRESS, or --no-address"
 
@@ -35,16 +36,17 @@ def lease_report(leases: Iterable[LeaseTable], now: float) -> tuple[bool, str]:
 
 
 def loader_report(
-    problems: Sequence[str], asked: Sequence[str], loaders: Iterable[str], folders: Iterable[Path]
+    problems: Sequence[str], asked: Sequence[Unfulfilled], loaders: Iterable[str], folders: Iterable[Path]
 ) -> tuple[bool, str]:
-    """Whether there are loaders, none that was refused, and all that groups ask for. `asked`: what is wrong there."""
+    """Whether there are loaders, none that was refused, and all that rules ask for. `asked`: what is wrong there."""
     names = ", ".join(loaders)
     if not names and not problems:
         where = " or ".join(str(folder) for folder in folders)
         return False, f"there is none: install Debian's package ipxe, or put undionly.kpxe and snponly.efi into {where}"
     wrong = [f"{'; '.join(problems)}: {REPLACE}"] if problems else []
-    if asked:
-        wrong.append(f"{_some(asked)}; its PCs are sent the next that fits: {RULES}")
+    for remedy in dict.fromkeys(one.remedy for one in asked):
+        texts = [one.text for one in asked if one.remedy == remedy]
+        wrong.append(f"{_some(texts)}; its PCs are sent the next that fits: {remedy}")
     return (False, "; ".join(wrong)) if wrong else (True, names)
 
 
@@ -53,6 +55,33 @@ def reservation_report(wrong: Mapping[str, str]) -> tuple[bool, str]:
     if not wrong:
         return True, "all are honoured"
     return False, f"{_some([f'{client}: {problem}' for client, problem in wrong.items()])}: {_RESERVE}"
+
+
+def taken_report(hosts: Sequence[Answering]) -> tuple[bool, str]:
+    """Whether nobody answers for addresses of the pools that were given to nobody. `hosts`: who does."""
+    if not hosts:
+        return True, "nobody has an address of the pools whom we gave none"
+    wrong = []
+    greedy = [host for host in hosts if host.everything]
+    if greedy:
+        told = _some([f"{host.mac} answers ARP for whatever is asked" for host in greedy])
+        wrong.append(f"{told}, so new PCs get no address: {taken_remedy(everything=True)}")
+    few = [host for host in hosts if not host.everything]
+    if few:
+        wrong.append(f"{_some([_taken(host) for host in few])}: {taken_remedy(everything=False)}")
+    return False, "; ".join(wrong)
+
+
+def taken_remedy(*, everything: bool) -> str:
+    """What to do about a host that answers for addresses of a pool."""
+    if everything:
+        return "switch off proxy ARP there, or do not ask: BOOTLINK_DHCP_PROBE_ADDRESSES=false"
+    return "have it ask by DHCP, or choose a pool without its address (BOOTLINK_DHCP_POOL)"
+
+
+def _taken(host: Answering) -> str:
+    more = f" and {host.addresses - 1} more" if host.addresses > 1 else ""
+    return f"{host.address}{more} is in use by {host.mac or 'somebody'} whom we gave none"
 
 
 def _some(problems: Sequence[str]) -> str:

@@ -7,18 +7,19 @@ import contextlib
 import secrets
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
 from bootlink_dhcp.advertiser import Advertiser
+from bootlink_dhcp.asked_loaders import AskedLoaders, Unfulfilled
 from bootlink_dhcp.binl import BINL_PORT, BinlEndpoint
 from bootlink_dhcp.bootfiles import BootFiles
 from bootlink_dhcp.boots import Boots
 from bootlink_dhcp.decision import Machine
 from bootlink_dhcp.firmware import FirmwareMemory
 from bootlink_dhcp.foreign import ForeignServers
-from bootlink_dhcp.group_loaders import GroupLoaders
 from bootlink_dhcp.interface import Card, find_card
 from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.leases import LeaseTable, restore
@@ -28,7 +29,7 @@ from bootlink_dhcp.machine import DhcpMachine
 from bootlink_dhcp.prober import Prober
 from bootlink_dhcp.probing import Probing
 from bootlink_dhcp.proxy import ProxyMachine
-from bootlink_dhcp.reports import REPLACE, RULES, lease_report, loader_report, reservation_report
+from bootlink_dhcp.reports import REPLACE, lease_report, loader_report, reservation_report
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.server import DhcpServer
 from bootlink_dhcp.settings import DhcpSettings
@@ -38,7 +39,7 @@ from bootlink_dhcp.topology import Scope, Topology
 from bootlink_dhcp.tracker import BootTracker
 from bootlink_dhcp.waker import Waker
 from bootlink_dhcp.watch import Watch
-from bootlink_events import BootPlan, LoaderRule
+from bootlink_events import BootPlan, DhcpLoaderMissing, LoaderRule
 from bootlink_events.commands import WakeClient
 from bootlink_runtime import Chassis, Logger, PlanBook, Service, StartupError
 from bootlink_wire.dhcp_values import check_code, encode_value
@@ -57,7 +58,7 @@ _FIRMWARE: Final = "firmware"
 class PlannedClients:
     """What the machine asks about clients, from the boot plans."""
 
-    def __init__(self, plans: PlanBook, reservations: Reservations, asked: GroupLoaders, log: Logger) -> None:
+    def __init__(self, plans: PlanBook, reservations: Reservations, asked: AskedLoaders, log: Logger) -> None:
         self._plans, self._reservations, self._asked, self._log = plans, reservations, asked, log
         self._options: dict[str, tuple[tuple[int, bytes], ...]] = {}  # of clients that have some
         for plan in plans:
@@ -110,7 +111,7 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
     journal = _open_journal(chassis.data / JOURNAL_NAME)
     shelf = LoaderShelf(settings.loader_folders, settings.loader_rules)
     await asyncio.to_thread(shelf.look)
-    asked = GroupLoaders(shelf, chassis.log)
+    asked = AskedLoaders(shelf, lambda wrong: _tell_asked(chassis, wrong), settings.loader_rules)
     firmware = _firmware(chassis, settings, journal)
     servers = ForeignServers(card.own.ip, settings.known_servers, proxy=settings.mode == "proxy")
     watch = Watch(chassis, card, servers)
@@ -129,7 +130,10 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
         chassis.serve_commands({WakeClient: waker.wake})
         await _first_write(journal, chassis.data)
         if leases and settings.probe_addresses:
-            server.prober = prober = Prober(card, leases, probing, health=chassis.health, log=chassis.log)
+            server.prober = prober = Prober(
+                card, leases, probing, emit=chassis.bus.emit, health=chassis.health, log=chassis.log
+            )
+            chassis.health.check("address probes", prober.report, required=False)
             chassis.spawn(prober.run(), name="address probes")
         if ledger is not None:
             chassis.spawn(ledger.run(), name="lease ledger")
@@ -200,7 +204,7 @@ def _machine(
     subnets: tuple[Subnet, ...],
     journal: Journal,
     shelf: LoaderShelf,
-    asked: GroupLoaders,
+    asked: AskedLoaders,
     firmware: FirmwareMemory,
     probing: Probing,
     *,
@@ -311,7 +315,7 @@ def _firmware(chassis: Chassis, settings: DhcpSettings, journal: Journal) -> Fir
 
 
 async def _look_for_loaders(
-    chassis: Chassis, shelf: LoaderShelf, asked: GroupLoaders, firmware: FirmwareMemory
+    chassis: Chassis, shelf: LoaderShelf, asked: AskedLoaders, firmware: FirmwareMemory
 ) -> None:
     while True:
         await asyncio.sleep(LOOK_SECONDS)
@@ -320,8 +324,7 @@ async def _look_for_loaders(
             firmware.changed(changed)
             chassis.log.info("loaders changed", loaders=list(shelf))
             _tell_unfit(chassis, shelf)
-            for wrong in asked.wrong():
-                chassis.log.warning("loader of a group not sent", reason=wrong, remedy=RULES)
+            asked.looked()
 
 
 def _tell_unfit(chassis: Chassis, shelf: LoaderShelf) -> None:
@@ -329,7 +332,21 @@ def _tell_unfit(chassis: Chassis, shelf: LoaderShelf) -> None:
         chassis.log.error("loader refused", file=problem, remedy=REPLACE)
 
 
-def _loaders(shelf: LoaderShelf, asked: GroupLoaders, settings: DhcpSettings) -> tuple[bool, str]:
+def _tell_asked(chassis: Chassis, wrong: Unfulfilled) -> None:
+    chassis.log.warning("loader of a rule not sent", reason=wrong.text, remedy=wrong.remedy)
+    chassis.bus.emit(
+        DhcpLoaderMissing(
+            loader=wrong.wish.loader,
+            group=wrong.wish.group or None,
+            arch=wrong.wish.arch,
+            reason=wrong.reason,
+            remedy=wrong.remedy,
+            at=datetime.now(UTC),
+        )
+    )
+
+
+def _loaders(shelf: LoaderShelf, asked: AskedLoaders, settings: DhcpSettings) -> tuple[bool, str]:
     return loader_report(shelf.problems(), asked.wrong(), shelf, settings.loader_folders)
 
 

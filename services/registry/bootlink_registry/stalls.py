@@ -31,7 +31,8 @@ from bootlink_events import (
 
 SILENT_SECONDS: Final = 90.0  # firmware tries TFTP for 36 to 70 s before it gives up; iPXE a login for 15 s a time
 
-Step = Literal["started", "addressed", "loaded", "addressed again", "scripted"]
+UEFI: Final = ("uefi-", "http-")  # how `BootStarted.arch` begins where Secure Boot may be on
+Step = Literal["started", "addressed", "loaded", "loaded by UEFI", "addressed again", "scripted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,13 @@ DIAGNOSES: Final[dict[Step, Diagnosis]] = {
         "loader",
         "the PC has its boot loader, but the loader never asked for an address",
         "see whether its switch port waits for spanning tree (set it to portfast), or try another loader",
+    ),
+    "loaded by UEFI": Diagnosis(
+        "loader",
+        "the PC has its boot loader, but the loader never asked for an address (it may show: Access Denied, or "
+        "Security Violation)",
+        "where Secure Boot is on, put a signed shim and iPXE into the loaders' folder, or switch it off in the PC's "
+        "setup; else see whether its switch port waits for spanning tree, or try another loader",
     ),
     "addressed again": Diagnosis(
         "script",
@@ -104,7 +112,8 @@ def _step(told: list[Stage]) -> Step | None:
     if any(isinstance(stage, BootAddressed) and stage.pass_ == "ipxe" for stage in told):
         return "addressed again"
     if any(isinstance(stage, BootLoaderSent) for stage in told):
-        return "loaded"
+        uefi = any(isinstance(stage, BootStarted) and stage.arch.startswith(UEFI) for stage in told)
+        return "loaded by UEFI" if uefi else "loaded"
     if any(isinstance(stage, BootAddressed) for stage in told):
         return "addressed"
     return "started" if any(isinstance(stage, BootStarted) for stage in told) else None

@@ -7,8 +7,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from bootlink_dhcp.asked_loaders import Unfulfilled, Wish
 from bootlink_dhcp.leases import LeaseTable
-from bootlink_dhcp.reports import TOLD, lease_report, loader_report, reservation_report
+from bootlink_dhcp.probing import EVERYTHING, Answering
+from bootlink_dhcp.reports import TOLD, lease_report, loader_report, reservation_report, taken_report
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.subnet import Pool, Subnet
 
@@ -56,15 +58,36 @@ def test_loaders_are_named_or_refused_or_missed() -> None:
     assert "/loaders" in text
 
 
-def test_loaders_that_groups_ask_for_in_vain_are_told_beside_what_was_refused_and_bounded() -> None:
-    asked = [f"group g{n} asks for nothere.efi, which is in none of the loader folders" for n in range(TOLD + 2)]
+def asking(group: str) -> Unfulfilled:
+    return Unfulfilled(Wish(group, "nothere.efi", ""), "is in none of the loader folders")
+
+
+def test_loaders_that_rules_ask_for_in_vain_are_told_beside_what_was_refused_and_bounded() -> None:
+    asked = [asking(f"g{n}") for n in range(TOLD + 2)]
     fine, text = loader_report([], asked, ["b.efi"], [])
     assert not fine
-    assert text.startswith(asked[0])
+    assert text.startswith(asked[0].text)
     assert text.count("nothere.efi") == TOLD
     assert "and 2 more" in text
     assert "bootlink group loader set" in text
+    assert "BOOTLINK_DHCP_LOADER_RULES" not in text
     assert loader_report(["a.pxe is empty"], asked[:1], ["b.efi"], [])[1].startswith("a.pxe is empty")
+    _, both = loader_report([], [asking(""), asking("teachers")], ["b.efi"], [])
+    assert "BOOTLINK_DHCP_LOADER_RULES asks for nothere.efi" in both
+    assert both.endswith("or set another: bootlink group loader set GROUP FILE")
+
+
+def test_who_answers_for_addresses_of_the_pool_is_told_with_what_to_do() -> None:
+    assert taken_report([])[0]
+    fine, text = taken_report([Answering("52:54:00:00:00:09", ip(101), 1), Answering("", ip(103), 2)])
+    assert not fine
+    assert text.startswith("10.77.0.101 is in use by 52:54:00:00:00:09 whom we gave none; 10.77.0.103 and 1 more is in")
+    assert text.endswith("choose a pool without its address (BOOTLINK_DHCP_POOL)")
+    fine, text = taken_report([Answering("52:54:00:00:00:09", ip(101), EVERYTHING)])
+    assert not fine
+    assert text.startswith("52:54:00:00:00:09 answers ARP for whatever is asked, so new PCs get no address: ")
+    assert "BOOTLINK_DHCP_PROBE_ADDRESSES=false" in text
+    assert "BOOTLINK_DHCP_POOL" not in text
 
 
 def test_reservations_that_are_not_honoured_are_told_until_they_are() -> None:

@@ -49,6 +49,8 @@ FAILED = BootFailed(**at(5), stage="script", cause="no image link", remedy="set 
         ([STARTED], "started"),
         ([STARTED, ADDRESSED], "addressed"),
         ([STARTED, ADDRESSED, LOADED], "loaded"),
+        ([STARTED.model_copy(update={"arch": "uefi-x64"}), ADDRESSED, LOADED], "loaded by UEFI"),
+        ([STARTED.model_copy(update={"arch": "http-x64"}), ADDRESSED, LOADED], "loaded by UEFI"),
         ([STARTED, ADDRESSED, LOADED, AGAIN], "addressed again"),
         ([STARTED, AGAIN], "addressed again"),
         ([STARTED, ADDRESSED, LOADED, AGAIN, SCRIPTED], "scripted"),
