@@ -24,11 +24,13 @@ from bootlink_events import (
 from bootlink_runtime import (
     Bus,
     BusUnavailable,
+    Compared,
     CompareFailed,
     Health,
     PlanBook,
     Replica,
     batch,
+    compare_and_set_all,
     consume,
     consumer,
     ended,
@@ -236,6 +238,38 @@ async def test_a_batch_that_the_server_refuses_is_put_one_by_one(
     async with bus_on(nats.url) as bus:
         await put_all(bus, PLANS_BUCKET, items)
         assert (await bus.jetstream.stream_info(f"KV_{PLANS_BUCKET}")).state.messages == len(items)
+
+
+@pytest.mark.parametrize("since", [(2, 12), (99, 0)], ids=["in a batch", "not at all, as older servers"])
+async def test_keys_are_compared_and_set_all_or_none(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch, since: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(stores, "BATCHES_SINCE", since)
+
+    def writes(*revisions: int) -> list[Compared]:
+        return [
+            Compared(f"lease.{key}", f"{key}@{revision}".encode(), revision) for key, revision in enumerate(revisions)
+        ]
+
+    async with bus_on(nats.url) as bus:
+        last = await compare_and_set_all(bus, LEASES_BUCKET, writes(0, 0, 0, 0), timeout=WAIT)
+        bucket = await bus.key_value(LEASES_BUCKET)
+        assert bucket is not None
+        if since == (99, 0):
+            assert last is None
+            assert (await bus.jetstream.stream_info(f"KV_{LEASES_BUCKET}")).state.messages == 0
+            return
+        assert last is not None
+        first = last - 3
+        stored = [await bucket.get(f"lease.{key}") for key in range(4)]
+        assert [entry.revision for entry in stored] == list(range(first, last + 1))
+        # One that is at another revision: nothing of it is stored.
+        assert await compare_and_set_all(bus, LEASES_BUCKET, writes(first, first, 0, 0), timeout=WAIT) is None
+        assert [(await bucket.get(f"lease.{key}")).revision for key in range(4)] == list(range(first, last + 1))
+        again = await compare_and_set_all(bus, LEASES_BUCKET, writes(first, first + 1), timeout=WAIT)
+        assert again is not None
+        assert (await bucket.get("lease.1")).revision == again
+        assert (await bucket.get("lease.1")).value == f"1@{first + 1}".encode()
 
 
 async def test_a_batch_that_nobody_answers_says_so(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:

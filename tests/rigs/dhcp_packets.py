@@ -73,7 +73,8 @@ class Lan:
         self.machine = DhcpMachine(Topology(Scope(subnet, self.leases)), boots, self)
         self.promised: dict[IPv4Address, tuple[str, float]] = {}  # until when
 
-    def _record(self, key: str, value: Mapping[str, Any] | None) -> None:
+    def _record(self, address: IPv4Address, value: Mapping[str, Any] | None) -> None:
+        key = str(address)
         self.records.pop(key, None)
         if value is not None:
             self.records[key] = value

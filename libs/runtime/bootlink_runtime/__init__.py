@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bootlink_runtime import rpc
     from bootlink_runtime.access import NatsAccess
     from bootlink_runtime.allowance import Allowance
-    from bootlink_runtime.batch import put_all
+    from bootlink_runtime.batch import Compared, compare_and_set_all, put_all
     from bootlink_runtime.bus import Bus, connect_once
     from bootlink_runtime.chassis import Chassis, Service, running
     from bootlink_runtime.consumer import consume, follow, follow_numbered
@@ -41,6 +41,7 @@ __all__ = [
     "ClusterSettings",
     "CommandError",
     "CompareFailed",
+    "Compared",
     "Distribution",
     "Health",
     "Logger",
@@ -58,6 +59,7 @@ __all__ = [
     "__version__",
     "address_error",
     "ask",
+    "compare_and_set_all",
     "configure",
     "connect_once",
     "consume",
@@ -81,7 +83,7 @@ __all__ = [
 _MODULES = {
     "access": ("NatsAccess",),
     "allowance": ("Allowance",),
-    "batch": ("put_all",),
+    "batch": ("Compared", "compare_and_set_all", "put_all"),
     "bus": ("Bus", "connect_once"),
     "chassis": ("Chassis", "Service", "running"),
     "consumer": ("consume", "follow", "follow_numbered"),

@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from nats.errors import Error as NatsError
+from nats.js.api import Header
 from nats.js.kv import KV_DEL, KV_OP
 
 from bootlink_runtime.bus import Bus
@@ -28,6 +30,16 @@ BATCH_TIMEOUT: Final = 10.0  # seconds; after so long without a message the serv
 PUTS_AT_ONCE: Final = 32  # under way one by one; each waits for its sync to disk
 
 Item = tuple[str, bytes | None]
+Message = tuple[str, bytes, dict[str, Any]]  # key, value, headers
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A value for a key that is at this revision (0: it never was set)."""
+
+    key: str
+    value: bytes
+    revision: int
 
 
 async def put_all(bus: Bus, bucket: str, items: Mapping[str, bytes | None]) -> None:
@@ -43,11 +55,36 @@ async def put_all(bus: Bus, bucket: str, items: Mapping[str, bytes | None]) -> N
             await _put_singly(bus, bucket, batch)
 
 
+async def compare_and_set_all(bus: Bus, bucket: str, items: Sequence[Compared], *, timeout: float) -> int | None:
+    """Set keys of a bucket, each if it is at the revision that is named, and wait until that is stored: all or none.
+
+    At most `BATCH_KEYS` items, no key twice. Returns the revision of the last; those before it have the numbers before
+    it. None if nothing of it is stored, because one key is at another revision or this server takes no batches: then
+    each is to be set by itself. BusUnavailable when nothing was confirmed in `timeout` seconds; it may have been stored
+    all the same, and then is at newer revisions.
+    """
+    if not await _takes_batches(bus, bucket):
+        return None
+    messages = [
+        (item.key, item.value, {Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(item.revision)}) for item in items
+    ]
+    answer = await _send_batch(bus, bucket, messages, timeout)
+    last = answer.get("seq")
+    return last if answer.get("count") == len(items) and isinstance(last, int) else None
+
+
 async def _takes_batches(bus: Bus, bucket: str) -> bool:
+    """Asked once for each connection, where the answer is yes."""
+    if bucket in bus.batching:
+        return True
+    epoch = bus.epoch
     try:
-        return bool((await bus.jetstream.stream_info(f"KV_{bucket}")).config.allow_atomic)
+        takes = bool((await bus.jetstream.stream_info(f"KV_{bucket}")).config.allow_atomic)
     except (NatsError, OSError, TimeoutError) as error:
         raise BusUnavailable(f"{bucket}: {error or type(error).__name__}") from error
+    if takes and bus.epoch == epoch:
+        bus.batching.add(bucket)
+    return takes
 
 
 def _batches(items: Iterable[Item]) -> Iterable[list[Item]]:
@@ -65,24 +102,31 @@ def _batches(items: Iterable[Item]) -> Iterable[list[Item]]:
 
 async def _put_batch(bus: Bus, bucket: str, batch: list[Item]) -> bool:
     """True once the batch is stored; False if the server refused it, and nothing of it is."""
+    messages = [(key, value or b"", {KV_OP: KV_DEL} if value is None else {}) for key, value in batch]
+    answer = await _send_batch(bus, bucket, messages, BATCH_TIMEOUT)
+    return answer.get("count") == len(batch)
+
+
+async def _send_batch(bus: Bus, bucket: str, messages: Sequence[Message], timeout: float) -> dict[str, Any]:
+    """What the server answers to these as one batch. BusUnavailable if that is nothing, or not readable."""
     client, name = bus.client, uuid.uuid4().hex
     try:
-        for number, (key, value) in enumerate(batch, 1):
-            headers: dict[str, Any] = {"Nats-Batch-Id": name, "Nats-Batch-Sequence": str(number)}
-            if value is None:
-                headers[KV_OP] = KV_DEL
+        for number, (key, value, headers) in enumerate(messages, 1):
+            headers |= {"Nats-Batch-Id": name, "Nats-Batch-Sequence": str(number)}
             subject = f"$KV.{bucket}.{key}"
-            if number < len(batch):
-                await client.publish(subject, value or b"", headers=headers)
+            if number < len(messages):
+                await client.publish(subject, value, headers=headers)
             else:
                 headers["Nats-Batch-Commit"] = "1"
-                answer = await client.request(subject, value or b"", headers=headers, timeout=BATCH_TIMEOUT)
-        stored: bool = json.loads(answer.data).get("count") == len(batch)
+                said = await client.request(subject, value, headers=headers, timeout=timeout)
+        answer = json.loads(said.data)
+        if not isinstance(answer, dict):
+            raise TypeError
     except (NatsError, OSError, TimeoutError) as error:
         raise BusUnavailable(f"{bucket}: {error or type(error).__name__}") from error
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise BusUnavailable(f"{bucket}: the answer to a batch is not readable") from error
-    return stored
+    return answer
 
 
 async def _put_singly(bus: Bus, bucket: str, items: Iterable[Item]) -> None:

@@ -62,6 +62,7 @@ class Bus:
         self._access = access
         self.source = f"/{service}/{node}"
         self.epoch = 0
+        self.batching: set[str] = set()  # buckets that are known to take batches, on this connection
         self._name = f"bootlink-{service}@{node}"
         self._log = log
         self._health = health
@@ -188,6 +189,7 @@ class Bus:
 
     def _next_epoch(self) -> None:
         self.epoch += 1
+        self.batching.clear()  # another server may answer now
         self._tried.set()
         self._epoch_changed.set()
         self._epoch_changed = asyncio.Event()

@@ -76,7 +76,8 @@ async def provision(bus: Bus, keep: Retention = Retention()) -> bool:
                 made = True
             else:
                 await _replicate(bus, f"KV_{bucket.bucket}", keep.replicas)
-        await _allow_batches(bus, PLANS_BUCKET)
+        for batched in (PLANS_BUCKET, LEASES_BUCKET):
+            await _allow_batches(bus, batched)
     except APIError as error:
         if error.err_code in NO_ROOM_FOR_REPLICAS:
             raise BusUnavailable(

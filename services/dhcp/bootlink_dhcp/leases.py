@@ -19,6 +19,8 @@ then.
 
 Each change is handed to `record`, keyed by address, and `restore` reads it back. Work per call is constant, or
 logarithmic in the size of the pool; memory is bounded by the pool and the reservations. No I/O; time is passed in.
+
+Inside, addresses are numbers: an `IPv4Address` is compared and hashed in Python, twenty times for each packet.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from typing import Any, Final, Protocol
 from bootlink_dhcp.subnet import Subnet
 from bootlink_events import normalise_mac
 
-Record = Callable[[str, Mapping[str, Any] | None], None]
+Record = Callable[[IPv4Address, Mapping[str, Any] | None], None]
 Owner = Callable[[IPv4Address], str | None]
 InUse = Callable[[IPv4Address, str, float], bool]
 
@@ -94,35 +96,38 @@ class LeaseTable:
         self._owner = owner
         self._record = record
         self._permit = permit
-        self._by_address: dict[IPv4Address, Lease] = {}
-        self._by_client: dict[str, IPv4Address] = {}
-        self._free = OrderedDict.fromkeys(subnet.pool)
-        self._idle: OrderedDict[IPv4Address, None] = OrderedDict()  # idle for longest first
-        self._declined: OrderedDict[IPv4Address, None] = OrderedDict()
-        self._deadlines: list[tuple[float, IPv4Address]] = []  # a heap; entries of changed leases are skipped
+        self._ranges = tuple((int(part.first), int(part.last)) for part in subnet.pool.ranges)
+        self._kept = len(subnet.pool) // KEPT_SHARE
+        self._by_address: dict[int, Lease] = {}
+        self._by_client: dict[str, int] = {}
+        self._free = OrderedDict.fromkeys(map(int, subnet.pool))
+        self._idle: OrderedDict[int, None] = OrderedDict()  # idle for longest first
+        self._declined: OrderedDict[int, None] = OrderedDict()
+        self._deadlines: list[tuple[float, int]] = []  # a heap; entries of changed leases are skipped
 
     def of_client(self, client: str, now: float) -> Lease | None:
         """The client's address, offered, bound or idle."""
         self._expire(now)
-        address = self._by_client.get(client)
-        return self._by_address[address] if address is not None else None
+        number = self._by_client.get(client)
+        return self._by_address[number] if number is not None else None
 
     def may_use(self, client: str, address: IPv4Address, now: float) -> bool:
         """Whether this client could be given this address now."""
         self._expire(now)
-        lease = self._by_address.get(address)
-        if lease is not None and lease.client != client and lease.state is not State.IDLE:
-            return False
-        if lease is not None and lease.state is State.DECLINED:
-            return False
-        if self._permit is not None and lease is not None and lease.client != client and not self._permit.another():
-            return False
+        lease = self._by_address.get(int(address))
+        if lease is not None:
+            if lease.state is State.DECLINED:
+                return False
+            if lease.client != client and (
+                lease.state is not State.IDLE or (self._permit is not None and not self._permit.another())
+            ):
+                return False
         owner = self._owner(address)
         if owner is not None:
             return owner == client and self.subnet.assignable(address)
-        if self._permit is not None and (lease is None or (lease.state is State.OFFERED and not lease.returning)):
-            return address in self.subnet.pool and self._permit.unused(address)
-        return address in self.subnet.pool
+        if not self._pooled(int(address)):
+            return False
+        return self._permit is None or not _spare(lease) or self._permit.unused(address)
 
     def choose(
         self,
@@ -139,13 +144,16 @@ class LeaseTable:
         `KEPT_SHARE` of the pool, so that made-up clients cannot take from those that belong here.
         """
         self._expire(now)
-        had = self._by_client.get(client)
+        number = self._by_client.get(client)
+        had = self._by_address[number].address if number is not None else None
         if had is not None and self.spare(had) and self._answered(had, client, now):
             had = None  # it was offered, and somebody answered for it
         # Another client's, maybe idle: not while there are free ones.
-        if wanted in self._by_address or (wanted is not None and self._answered(wanted, client, now)):
-            wanted = None
-        if wanted is not None and self.kept_from(client, wanted, known):
+        if wanted is not None and (
+            int(wanted) in self._by_address
+            or self._answered(wanted, client, now)
+            or self.kept_from(client, wanted, known)
+        ):
             wanted = None
         for address in (reserved, had, wanted):
             if address is not None and self.may_use(client, address, now) and self._again(client, address, now):
@@ -155,25 +163,32 @@ class LeaseTable:
         # Reserved addresses lie in the pool too: each that is met moves to the end, so that it is met once.
         for addresses in (self._free, self._idle):
             for _ in range(min(len(addresses), MAX_STEPS)):
-                address = next(iter(addresses))
-                kept = known is not None and address in self._by_address and known(self._by_address[address].client)
+                number = next(iter(addresses))
+                lease = self._by_address.get(number)
+                address = lease.address if lease is not None else IPv4Address(number)
+                kept = known is not None and lease is not None and known(lease.client)
                 if not kept and self.may_use(client, address, now) and not self._answered(address, client, now):
                     return address
-                addresses.move_to_end(address)
+                addresses.move_to_end(number)
         return None
 
     def kept_from(self, client: str, address: IPv4Address, known: Callable[[str], bool] | None) -> bool:
         """Whether this is to be spared by a stranger who names it, as `choose` spares it: what is offered is one way to
         an address, and to ask for it by name another."""
-        lease = self._by_address.get(address)
-        if known is None or (lease is not None and lease.client == client):
+        if known is None:
+            return False
+        lease = self._by_address.get(int(address))
+        if lease is not None and lease.client == client:
             return False
         return self._scarce or (lease is not None and known(lease.client))
 
     @property
     def _scarce(self) -> bool:
         """No more is left than what is kept for clients that the registry knows."""
-        return len(self._free) + len(self._idle) <= len(self.subnet.pool) // KEPT_SHARE
+        return len(self._free) + len(self._idle) <= self._kept
+
+    def _pooled(self, number: int) -> bool:
+        return any(first <= number <= last for first, last in self._ranges)
 
     def _answered(self, address: IPv4Address, client: str, now: float) -> bool:
         return self._in_use is not None and self._in_use(address, client, now)
@@ -182,7 +197,7 @@ class LeaseTable:
         """The addresses that new clients are offered next, in this order."""
         return (
             address
-            for address in islice(self._free, MAX_STEPS)
+            for address in map(IPv4Address, islice(self._free, MAX_STEPS))
             if self._owner(address) is None and (self._permit is None or self._permit.unused(address))
         )
 
@@ -192,14 +207,13 @@ class LeaseTable:
 
     def spare(self, address: IPv4Address) -> bool:
         """Nobody has a lease of this address."""
-        lease = self._by_address.get(address)
-        return lease is None or (lease.state is State.OFFERED and not lease.returning)
+        return _spare(self._by_address.get(int(address)))
 
     def new_to(self, client: str, address: IPv4Address) -> bool:
         """The address was never this client's. Whoever had it before may use it still, though its lease ran out: a
         system whose root disk hangs on it may never have renewed."""
-        lease = self._by_address.get(address)
-        return lease is None or lease.client != client or self.spare(address)
+        lease = self._by_address.get(int(address))
+        return lease is None or lease.client != client or _spare(lease)
 
     def theirs(self, address: IPv4Address) -> bool:
         """It is for another server to say whose this address is."""
@@ -207,35 +221,35 @@ class LeaseTable:
 
     def at(self, address: IPv4Address) -> Lease | None:
         """What this address is."""
-        return self._by_address.get(address)
+        return self._by_address.get(int(address))
 
     def leased(self) -> Iterator[IPv4Address]:
         """The addresses that are, or were, somebody's."""
-        return iter(tuple(self._by_address))
+        return iter([lease.address for lease in self._by_address.values()])
 
     def lapsed(self, address: IPv4Address, now: float) -> bool:
         """Nobody uses this address any more, as far as we know."""
         self._expire(now)
-        lease = self._by_address.get(address)
+        lease = self._by_address.get(int(address))
         return lease is None or lease.state is State.IDLE
 
     def absorb(self, address: IPv4Address, lease: Lease | None) -> None:
         """Another server says what this address is: a lease, or nobody's."""
-        held = self._by_address.get(address)
+        held = self._by_address.get(int(address))
         if lease is None:
             if held is not None and held.state is not State.OFFERED:
-                self._free_again(address)
+                self._free_again(held)
             return
         if not self.subnet.assignable(address):
             return
         if held is not None and held.client != lease.client:
             self._forget(held)
         self._place(lease)
-        self._record(str(address), _as_record(lease))
+        self._record(address, _as_record(lease))
 
     def offer(self, client: str, address: IPv4Address, now: float) -> None:
         """Hold the address, which `may_use` allowed, for this client. A lease that it is bound to stays bound."""
-        lease = self._by_address.get(address)
+        lease = self._by_address.get(int(address))
         if lease is not None and lease.client == client and lease.state is State.BOUND:
             return
         returning = lease is not None and lease.client == client and (lease.state is State.IDLE or lease.returning)
@@ -249,7 +263,7 @@ class LeaseTable:
 
     def release(self, client: str, address: IPv4Address, now: float) -> bool:
         """The client gives its address back. False if it is not its own."""
-        lease = self._by_address.get(address)
+        lease = self._by_address.get(int(address))
         if lease is None or lease.client != client or lease.state not in (State.OFFERED, State.BOUND):
             return False
         self._put(Lease(address, client, State.IDLE, now))
@@ -257,18 +271,18 @@ class LeaseTable:
 
     def withdraw(self, client: str, address: IPv4Address) -> None:
         """The client took another server's offer: ours need not be held. A lease stays."""
-        lease = self._by_address.get(address)
+        lease = self._by_address.get(int(address))
         if lease is not None and lease.client == client and lease.state is State.OFFERED:
             self._lapse(lease)
 
     def decline(self, client: str, address: IPv4Address, now: float) -> bool:
         """The client found the address in use. False if it was not offered or leased to it."""
-        lease = self._by_address.get(address)
+        lease = self._by_address.get(int(address))
         if lease is None or lease.client != client or lease.state not in (State.OFFERED, State.BOUND):
             return False
         self._put(Lease(address, client, State.DECLINED, now + QUARANTINE))
         while len(self._declined) > max(1, len(self.subnet.pool) // MAX_DECLINED_SHARE):
-            self._free_again(next(iter(self._declined)))
+            self._free_again(self._by_address[next(iter(self._declined))])
         return True
 
     def counts(self, now: float) -> dict[str, int]:
@@ -301,56 +315,59 @@ class LeaseTable:
 
     def _put(self, lease: Lease) -> None:
         """Make this the state of its address, and its client's only one; hand it to `record`."""
-        former = self._by_address.get(lease.address)
+        number = int(lease.address)
+        former = self._by_address.get(number)
         if former is not None and former.client != lease.client:
             self._forget(former)
         elsewhere = self._by_client.get(lease.client)
-        if elsewhere is not None and elsewhere != lease.address:
-            self._free_again(elsewhere)
+        if elsewhere is not None and elsewhere != number:
+            self._free_again(self._by_address[elsewhere])
         self._place(lease)
         if lease.state is not State.OFFERED:
-            self._record(str(lease.address), _as_record(lease))
+            self._record(lease.address, _as_record(lease))
         elif former is not None and former.client != lease.client:
-            self._record(str(lease.address), None)  # an idle address offered to another is its former client's no more
+            self._record(lease.address, None)  # an idle address offered to another is its former client's no more
 
     def _place(self, lease: Lease) -> None:
-        address = lease.address
-        self._free.pop(address, None)
-        self._idle.pop(address, None)
-        self._declined.pop(address, None)
-        self._by_address[address] = lease
+        number = int(lease.address)
+        self._free.pop(number, None)
+        self._idle.pop(number, None)
+        self._declined.pop(number, None)
+        self._by_address[number] = lease
         if lease.state is State.DECLINED:
-            if self._by_client.get(lease.client) == address:
+            if self._by_client.get(lease.client) == number:
                 del self._by_client[lease.client]
-            self._declined[address] = None
+            self._declined[number] = None
         else:
             # Two servers may have given one client an address each: the lease that ends later is the one it uses.
             other = self._by_client.get(lease.client)
             if other is None or other not in self._by_address or self._by_address[other].expires <= lease.expires:
-                self._by_client[lease.client] = address
+                self._by_client[lease.client] = number
         if lease.state is State.IDLE:
-            self._idle[address] = None
+            self._idle[number] = None
         else:
-            heapq.heappush(self._deadlines, (lease.expires, address))
+            heapq.heappush(self._deadlines, (lease.expires, number))
             self._compact_deadlines()
 
     def _forget(self, lease: Lease) -> None:
-        if self._by_client.get(lease.client) == lease.address:
+        number = int(lease.address)
+        if self._by_client.get(lease.client) == number:
             del self._by_client[lease.client]
-        del self._by_address[lease.address]
+        del self._by_address[number]
 
-    def _free_again(self, address: IPv4Address) -> None:
-        self._forget(self._by_address[address])
-        self._idle.pop(address, None)
-        self._declined.pop(address, None)
-        if address in self.subnet.pool:
-            self._free[address] = None
-        self._record(str(address), None)
+    def _free_again(self, lease: Lease) -> None:
+        self._forget(lease)
+        number = int(lease.address)
+        self._idle.pop(number, None)
+        self._declined.pop(number, None)
+        if self._pooled(number):
+            self._free[number] = None
+        self._record(lease.address, None)
 
     def _expire(self, now: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now:
-            expires, address = heapq.heappop(self._deadlines)
-            lease = self._by_address.get(address)
+            expires, number = heapq.heappop(self._deadlines)
+            lease = self._by_address.get(number)
             if lease is None or lease.expires != expires or lease.state is State.IDLE:
                 continue  # renewed or changed since; its present deadline has an entry of its own
             self._lapse(lease)
@@ -359,15 +376,20 @@ class LeaseTable:
         if lease.state is State.BOUND or lease.returning:
             self._place(Lease(lease.address, lease.client, State.IDLE, lease.expires))
         else:
-            self._free_again(lease.address)
+            self._free_again(lease)
 
     def _compact_deadlines(self) -> None:
         """Renewals leave their former deadlines behind: drop them once they are most of the heap."""
         if len(self._deadlines) > 64 + 4 * len(self._by_address):
             self._deadlines = [
-                (lease.expires, a) for a, lease in self._by_address.items() if lease.state is not State.IDLE
+                (lease.expires, number) for number, lease in self._by_address.items() if lease.state is not State.IDLE
             ]
             heapq.heapify(self._deadlines)
+
+
+def _spare(lease: Lease | None) -> bool:
+    """This is nobody's lease: the address is at most on offer to somebody who never had it."""
+    return lease is None or (lease.state is State.OFFERED and not lease.returning)
 
 
 def _as_record(lease: Lease) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The I/O around `Sharing`: leases to and from the bucket that all dhcp servers read and write.
 
 How it works. A replica of the bucket tells what others wrote; it goes into the lease tables, unless we have a newer
-word of our own. What the tables record here is written by compare-and-set as soon as that is possible, many at once.
-The latest word for an address takes the place of one that still waits, so an outage of any length leaves at most one
-for each address. A write that another server came before is looked at again once the replica has its entry.
+word of our own. What the tables record here gathers for a moment and is written by compare-and-set, all of it at once
+(`EntryWriter`). The latest word for an address takes the place of one that still waits, so an outage of any length
+leaves at most one for each address. A write that another server came before is looked at again once the replica has its
+entry.
 
 Each `HEARTBEAT` seconds the server says that it is there; and it claims free addresses, or takes old ones back, until
 it holds its share.
@@ -16,24 +17,26 @@ import contextlib
 import json
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from bootlink_dhcp.entry_writer import LEASE_KEY, EntryWriter
 from bootlink_dhcp.leases import Lease, LeaseTable, State
 from bootlink_dhcp.sharing import HEARTBEAT, Entry, Held, Sharing, decode_entry
 from bootlink_events import LEASES_BUCKET
-from bootlink_runtime import Bus, BusUnavailable, CompareFailed, Health, Logger, Replica
+from bootlink_runtime import Bus, BusUnavailable, Health, Logger, Replica
 
-WRITES_AT_ONCE: Final = 32  # each waits for its sync to disk
+GATHER: Final = 0.1
+"""Seconds that what is recorded waits for more. No answer waits for it: those that need another server's word are
+written at once (`confirm`), and what is promised is on our own disk."""
+BATCH: Final = 256  # addresses in one batch: some 20 ms of work, after which packets have their turn
 CLAIMS_AT_ONCE: Final = 256  # addresses claimed in a row, after which leases that wait have their turn
 CLAIM_SECONDS: Final = 1.0  # between looks at our share, each of which goes through the pool where it is too small
 PAUSE: Final = 0.2  # seconds until a write that failed is tried again
 CONFIRM_SECONDS: Final = 2.0  # that an answer waits; then the client asks again
 _SERVER: Final = "server."
-_LEASE: Final = "lease."
 
 Value = Mapping[str, Any]
 
@@ -64,16 +67,17 @@ class LeaseLedger:
         self._beat = 0.0
         self._next_claim = 0.0
         self._replica = Replica(bus, LEASES_BUCKET, folder / "shared-leases.json", self._changed, log)
+        self._writer = EntryWriter(bus, sharing, self._replica, health=health, log=log)
         self._replica.load_snapshot()
         self._loading = False
         health.check("lease bucket", self._check, required=False)
 
     # -- for the server ----------------------------------------------------------------------------------------
 
-    def changed(self, key: str, value: Value | None) -> None:
+    def changed(self, address: IPv4Address, value: Value | None) -> None:
         """A lease table recorded this."""
         if not self._absorbing:
-            self._dirty[IPv4Address(key)] = value
+            self._dirty[address] = value
             self._work.set()
 
     async def first_look(self, connect_seconds: float, read_seconds: float) -> None:
@@ -102,7 +106,8 @@ class LeaseLedger:
             return False
         try:
             async with asyncio.timeout(CONFIRM_SECONDS):
-                await self._write(address)
+                await self._writer.idle(address)
+                await self._write([address])
         except TimeoutError:
             return False
         if self._sharing.unconfirmed(address, client, until, now):  # NATS went away just then
@@ -129,8 +134,10 @@ class LeaseLedger:
         try:
             if key.startswith(_SERVER):
                 self._server_changed(key.removeprefix(_SERVER), value)
-            elif key.startswith(_LEASE):
-                address = IPv4Address(key.removeprefix(_LEASE).replace("-", "."))
+            elif key.startswith(LEASE_KEY):
+                if value is not None and self._writer.ours(key, value):
+                    return  # our own write, whose answer is about to come
+                address = IPv4Address(key.removeprefix(LEASE_KEY).replace("-", "."))
                 revision = self._replica.revisions.get(key, 0)
                 held = self._sharing.entries.get(address)
                 if value is not None and held is not None and revision <= held.revision:
@@ -172,9 +179,13 @@ class LeaseLedger:
             del self._dirty[address]
             self._health.count("leases_given_up")
             self._log.warning("lease given up: another server has the address", address=str(address), entry=str(entry))
+        self._absorb(table, address, _lease(address, entry))
+
+    def _absorb(self, table: LeaseTable, address: IPv4Address, lease: Lease | None) -> None:
+        """The bucket says what this address is: no news of ours."""
         self._absorbing = True
         try:
-            table.absorb(address, _lease(address, entry))
+            table.absorb(address, lease)
         finally:
             self._absorbing = False
 
@@ -202,6 +213,7 @@ class LeaseLedger:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PAUSE if self._dirty else HEARTBEAT / 5):
                         await self._work.wait()
+                    await asyncio.sleep(GATHER)
                 self._work.clear()
                 if not (self._bus.connected and self._replica.synced.is_set()):
                     self._sharing.cut = True
@@ -227,23 +239,27 @@ class LeaseLedger:
 
     async def _write_all(self) -> None:
         waiting = list(self._dirty)
-        for start in range(0, len(waiting), WRITES_AT_ONCE):
+        for start in range(0, len(waiting), BATCH):
             if not self._bus.connected:
                 return
-            await asyncio.gather(*(self._write(address) for address in waiting[start : start + WRITES_AT_ONCE]))
+            await self._write(waiting[start : start + BATCH])
 
-    async def _write(self, address: IPv4Address) -> None:
-        """Write what the table said last of this address. What could not be written waits on."""
-        if address not in self._dirty:
-            return
-        value = self._dirty[address]
-        former = self._sharing.entries.get(address)
-        entry = self._entry(address, former, value)
-        if entry is None or (former is not None and _same(former, entry)):
-            self._done(address, value)
-            return
-        if await self._set(address, entry):
-            self._done(address, value)
+    async def _write(self, addresses: Iterable[IPv4Address]) -> None:
+        """Write what the tables said last of these. What could not be written waits on."""
+        values: dict[IPv4Address, Value | None] = {}
+        entries: dict[IPv4Address, Entry] = {}
+        for address in addresses:
+            if address not in self._dirty or self._writer.busy(address):
+                continue
+            value = self._dirty[address]
+            former = self._sharing.entries.get(address)
+            entry = self._entry(address, former, value)
+            if entry is None or (former is not None and _same(former, entry)):
+                self._done(address, value)
+                continue
+            values[address], entries[address] = value, entry
+        for address in await self._writer.store(entries):
+            self._done(address, values[address])
 
     def _done(self, address: IPv4Address, value: Value | None) -> None:
         if address in self._dirty and self._dirty[address] is value:
@@ -259,32 +275,12 @@ class LeaseLedger:
             return None
         return Entry(self._sharing.me, Held.FREE if self._sharing.alone else Held.HELD)
 
-    async def _set(self, address: IPv4Address, entry: Entry) -> bool:
-        former = self._sharing.entries.get(address)
-        key = f"{_LEASE}{str(address).replace('.', '-')}"
-        # An entry that the snapshot had is known by its value; its revision came with the reading of the bucket.
-        known = max(former.revision if former is not None else 0, self._replica.revisions.get(key, 0))
-        try:
-            revision = await self._bus.compare_and_set(LEASES_BUCKET, key, entry.encode(), known)
-        except CompareFailed:
-            self._health.count("lease_races")  # the replica is about to tell what was written
-            self._sharing.confirmed(time.time())
-            return False
-        except BusUnavailable as error:
-            self._sharing.cut = True
-            self._log.debug("lease waits", address=str(address), error=str(error))
-            return False
-        self._sharing.confirmed(time.time())
-        self._sharing.stored(address, entry, revision)
-        return True
-
     async def _sign(self) -> None:
         now = time.time()
         try:
             await self._bus.put(LEASES_BUCKET, _SERVER + self._sharing.me, self._sharing.sign(now))
         except BusUnavailable as error:
-            self._sharing.cut = True
-            self._log.debug("no sign of life", error=str(error))
+            self._writer.failed("no sign of life", error)
             return
         self._beat = now
         self._sharing.confirmed(now)
@@ -305,30 +301,24 @@ class LeaseLedger:
                 continue
             held = sum(address in table.subnet.pool for address in self._sharing.spares)
             found = list(islice(self._claims(table), min(max(0, wanted - held), CLAIMS_AT_ONCE)))
-            for start in range(0, len(found), WRITES_AT_ONCE):
-                some = found[start : start + WRITES_AT_ONCE]
-                await asyncio.gather(*(self._hold(table, address) for address in some))
+            for address in await self._writer.store(dict.fromkeys(found, Entry(self._sharing.me, Held.HELD))):
+                self._absorb(table, address, None)
             if len(found) == CLAIMS_AT_ONCE:
                 self._next_claim = 0.0  # and more, after what waits
+                self._work.set()
 
     def _claims(self, table: LeaseTable) -> Iterable[IPv4Address]:
         """Addresses that could be ours: those that nobody has, then leases that have run out."""
         for address in table.subnet.pool:
-            if address not in self._dirty and self._sharing.claimable(address) and table.spare(address):
+            if self._untouched(address) and self._sharing.claimable(address) and table.spare(address):
                 yield address
         now = time.time()
         for address in table.subnet.pool:
-            if address not in self._dirty and self._sharing.reclaimable(address, now) and table.lapsed(address, now):
+            if self._untouched(address) and self._sharing.reclaimable(address, now) and table.lapsed(address, now):
                 yield address
 
-    async def _hold(self, table: LeaseTable, address: IPv4Address) -> None:
-        if not await self._set(address, Entry(self._sharing.me, Held.HELD)):
-            return
-        self._absorbing = True
-        try:
-            table.absorb(address, None)
-        finally:
-            self._absorbing = False
+    def _untouched(self, address: IPv4Address) -> bool:
+        return address not in self._dirty and not self._writer.busy(address)
 
 
 def _lease(address: IPv4Address, entry: Entry) -> Lease | None:
@@ -338,4 +328,5 @@ def _lease(address: IPv4Address, entry: Entry) -> Lease | None:
 
 
 def _same(one: Entry, other: Entry) -> bool:
-    return replace(one, revision=other.revision) == other
+    """But for their revisions."""
+    return (one.server, one.state, one.client, one.expires) == (other.server, other.state, other.client, other.expires)

@@ -212,10 +212,10 @@ def _machine(
 ) -> tuple[Machine, tuple[LeaseTable, ...], LeaseLedger | None]:
     """The machines, as they were when the service last stopped; a proxy has no leases."""
 
-    def record_lease(key: str, value: Mapping[str, Any] | None) -> None:
-        journal.put(_LEASE, key, value)
+    def record_lease(address: IPv4Address, value: Mapping[str, Any] | None) -> None:
+        journal.put(_LEASE, str(address), value)
         if ledgers:  # not yet, while the tables are filled from the journal
-            ledgers[0].changed(key, value)
+            ledgers[0].changed(address, value)
 
     def record_boot(key: str, value: Mapping[str, Any] | None) -> None:
         journal.put(_BOOT, key, value)

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
 from typing import Any, Final
@@ -158,16 +158,18 @@ class Sharing:
 
     def may_write(self, address: IPv4Address, client: str) -> bool:
         """An entry may say that this client has the address: nobody else has it, or may give it away."""
+        if self.alone:
+            return True
         entry = self.entries.get(address)
-        if entry is None or entry.state is Held.FREE or entry.server == self.me or self.alone:
+        if entry is None or entry.state is Held.FREE or entry.server == self.me:
             return True
         return entry.client == client or (entry.state is Held.HELD and entry.server not in self.peers)
 
     def unused(self, address: IPv4Address) -> bool:
         """An address without a lease may be given to whoever asks."""
-        entry = self.entries.get(address)
         if self.alone:
             return True
+        entry = self.entries.get(address)
         return entry is not None and entry.server == self.me and entry.state is Held.HELD
 
     def another(self) -> bool:
@@ -186,8 +188,10 @@ class Sharing:
 
     def theirs(self, address: IPv4Address) -> bool:
         """Another server knows better than we whose this address is; so it is not for us to refuse it to a client."""
+        if self.alone:
+            return False
         entry = self.entries.get(address)
-        if self.alone or (entry is not None and entry.server == self.me):
+        if entry is not None and entry.server == self.me:
             return False
         return self.cut or (entry is not None and entry.server in self.peers)
 
@@ -244,7 +248,9 @@ class Sharing:
 
     def stored(self, address: IPv4Address, entry: Entry, revision: int) -> None:
         """The bucket has this entry now."""
-        self.entries[address] = replace(entry, revision=revision)
+        if entry.revision != revision:
+            entry = Entry(entry.server, entry.state, entry.client, entry.expires, revision)
+        self.entries[address] = entry
         if entry.server == self.me and entry.state is Held.HELD:
             self.spares.add(address)
         else:

@@ -41,7 +41,8 @@ class Lab:
         self.table.restore(list(self.disk.items()), self.now)
         return self.table
 
-    def _record(self, key: str, value: Mapping[str, Any] | None) -> None:
+    def _record(self, address: IPv4Address, value: Mapping[str, Any] | None) -> None:
+        key = str(address)
         self.disk.pop(key, None)
         if value is not None:
             self.disk[key] = value

@@ -76,7 +76,8 @@ class Lab:
         boots = Boots(self.tracker, self.files, FirmwareMemory(no_record), self, chain_rom_ipxe=self.chain)
         self.machine = DhcpMachine(Topology(Scope(self.subnet, self.leases)), boots, self, bootp=self.bootp)
 
-    def _record_lease(self, key: str, value: Mapping[str, Any] | None) -> None:
+    def _record_lease(self, address: IPv4Address, value: Mapping[str, Any] | None) -> None:
+        key = str(address)
         self.leases_on_disk.pop(key, None)
         if value is not None:
             self.leases_on_disk[key] = value

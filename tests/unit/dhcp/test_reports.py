@@ -25,7 +25,7 @@ SUBNET = Subnet(IPv4Network("10.77.0.0/24"), ip(1), Pool(ip(101), ip(116)), 3600
 
 
 def leased(count: int) -> LeaseTable:
-    def record(_: str, __: Mapping[str, Any] | None) -> None: ...
+    def record(_: IPv4Address, __: Mapping[str, Any] | None) -> None: ...
 
     table = LeaseTable(SUBNET, lambda _: None, record)
     for n in range(count):

@@ -42,7 +42,7 @@ class Lab:
         far = Subnet(FAR, SERVER, Pool(RELAY + 100, RELAY + 109), 600, RELAY, domain="far.example")
         reservations = Reservations(own, far)
         assert reservations.set(KNOWN, RESERVED) is None
-        self.disk: dict[str, object] = {}
+        self.disk: dict[object, object] = {}
         self.scopes = [
             Scope(subnet, LeaseTable(subnet, reservations.owner, self.disk.__setitem__)) for subnet in (own, far)
         ]
