@@ -13,9 +13,10 @@ from bootlink_runtime import ClusterSettings
 from bootlink_wire.tftp_options import BLOCK_DEFAULT, BLOCK_MAX, BLOCK_ON_ETHERNET, WINDOW_GRANTED, WINDOW_MAX
 
 DEBIAN_LOADERS: Final = Path("/usr/lib/ipxe")
-# Each transfer holds a socket, and for a large file a descriptor more. Whoever comes beyond these is not refused, but
-# asks again a second later.
-TRANSFERS_MAX: Final = 500
+# Two for each PC of a room of 500 that is switched on: where the machine is busy, the request for the script is read
+# before the last ACK of the loader. Each holds a socket, and the window that is under way. Whoever comes beyond these
+# is not refused, but asks again as firmware does, after 1 to 4 s.
+TRANSFERS_MAX: Final = 1_000
 # One PC has one transfer at a time, and for a moment two; VMs behind one address, as QEMU's user network puts
 # them, have some more.
 TRANSFERS_PER_CLIENT_MAX: Final = 16
