@@ -11,14 +11,14 @@ import pytest
 
 from lab.tftp import Address
 
-WAIT = 110.0  # on a link that loses one in seventeen, each costs a second: 28 s alone, 50 beside other tests
+WAIT = 60.0
 
 Command = Callable[[str, str, str, Path], list[str]]
 
 
 def curl(*options: str) -> Command:
     return lambda host, port, name, to: [
-        *("curl", "--silent", "--show-error", "--max-time", "100", *options),
+        *("curl", "--silent", "--show-error", "--max-time", "50", *options),
         *("--output", str(to), f"tftp://{host}:{port}/{name}"),
     ]
 
