@@ -154,7 +154,12 @@ async def test_a_session_ends_with_an_event_that_says_what_it_did(tmp_path: Path
         assert event.first_read is not None
         assert event.last_io is not None
         assert event.started <= event.first_read <= event.last_io <= event.ended
-        assert [name for name, _, _ in running.told.spans] == ["iscsi.login", "iscsi.session"]
+        assert [name for name, _, _ in running.told.spans] == [
+            "iscsi.login",
+            "iscsi.first_read",
+            "iscsi.reads_until_idle",
+        ]
+        assert [name for name, _ in running.told.linked] == ["iscsi.session"]
         await pc.close()
 
 

@@ -17,7 +17,9 @@ from bootlink_events import (
     BootAddressed,
     BootDiskAttached,
     BootDiskDetached,
+    BootDiskUsed,
     BootFailed,
+    BootHello,
     BootId,
     BootPlan,
     BootStarted,
@@ -234,7 +236,7 @@ async def test_events_out_of_order_and_twice_tell_the_same_boot_and_one_root_spa
     assert root.parent is None
     assert root.start_time == int(T0.timestamp()) * 10**9
     assert root.end_time == int(at(60).timestamp()) * 10**9
-    assert dict(root.attributes or {})["boot.image"] == "demo"
+    assert dict(root.attributes or {})["bootlink.image.name"] == "demo"
 
 
 async def test_a_newer_boot_ends_the_former_one_whichever_is_told_first(registry: Registry, nats: NatsServer) -> None:
@@ -265,6 +267,73 @@ async def test_a_failed_boot_says_where_why_and_what_to_do(
     assert shown["failure"] == failure
     await until(lambda: len(spans.get_finished_spans()) == 1, "the root span")
     assert spans.get_finished_spans()[0].status.description == "script: pc-07 has no image link"
+
+
+def arrives(boot: BootId, *, begin: float = 0, mac: str = MAC, slower: float = 0) -> list[EventData]:
+    """A boot whose system reads for 20 s and then falls silent, and is up; it runs on."""
+    started, addressed, attached, _ = whole_boot(boot, begin=begin)
+    of = told(boot, begin + 9, begin + 33 + slower, mac=mac)
+    used = BootDiskUsed(
+        **of,
+        initiator="os",
+        lun=0,
+        session=f"s-{boot}",
+        reads=5,
+        bytes_read=4096,
+        writes=0,
+        bytes_written=0,
+        first_read=at(begin + 11),
+        last_io=at(begin + 31 + slower),
+    )
+    late = {"ended": at(begin + 10 + slower)}
+    return [
+        event.model_copy(update={"mac": mac} | (late if event is attached else {}))
+        for event in (started, addressed, attached)
+    ] + [used]
+
+
+async def test_a_boots_trace_is_done_when_its_system_is_up_however_long_it_runs(
+    registry: Registry, nats: NatsServer, spans: InMemorySpanExporter
+) -> None:
+    boot, stranger = BootId.mint(), BootId.mint()
+    async with bus_on(nats.url) as bus:
+        hello = BootHello(**told(boot, 12, 32), system="Debian", peer="10.7.0.9")
+        made_up = hello.model_copy(update={"boot_id": stranger})
+        await publish(bus, *arrives(boot), made_up, hello)
+        await until(lambda: len(spans.get_finished_spans()) == 1, "the root span")
+    shown = await registry.get(f"/v1/boots/{boot}")
+    (root,) = spans.get_finished_spans()
+    assert (root.start_time, root.end_time) == tuple(int(moment.timestamp()) * 10**9 for moment in (at(0), at(32)))
+    assert dict(root.attributes or {})["bootlink.boot.state"] == "running"
+    assert (shown["state"], shown["ended"], shown["stage_count"]) == ("running", None, 5)
+    assert [boot["id"] for boot in (await registry.get("/v1/boots"))["items"]] == [str(boot)], "a word begins no boot"
+
+
+async def test_a_boot_is_shown_beside_the_one_before_it_and_beside_its_peers(
+    registry: Registry, nats: NatsServer
+) -> None:
+    boots = [BootId.mint()]
+    for _ in range(4):
+        boots.append(BootId.mint(after=boots[-1]))
+    first, *peers, own = boots
+    async with bus_on(nats.url) as bus:
+        for number, peer in enumerate(peers, start=1):
+            await publish(bus, *arrives(peer, mac=f"52:54:00:00:00:{number:02}", slower=number))
+        await publish(bus, *arrives(first, slower=5), *arrives(own, begin=600))
+        for boot in (*peers, own):
+            await boot_in_state(registry, boot, "running")
+        await boot_in_state(registry, first, "superseded")
+        await until(lambda: registry.chassis.health.counters["stages_recorded"] == 20, "all of it")
+    shown = await registry.get(f"/v1/boots/{own}")
+    assert (shown["last"], shown["peers"]) == (str(first), 3)
+    assert shown["steps"] == [
+        {"step": "address", "at": 2, "took": 2, "last": 2, "peers": 2},
+        {"step": "system", "at": 10, "took": 8, "last": 13, "peers": 10},
+        {"step": "idle", "at": 31, "took": 21, "last": 21, "peers": 21},
+        {"step": "whole", "at": 10, "took": 10, "last": 15, "peers": 12},
+    ]
+    alone = await registry.get(f"/v1/boots/{first}")
+    assert (alone["last"], alone["peers"]) == (None, 3)
 
 
 async def test_only_so_many_boots_of_a_client_are_kept(

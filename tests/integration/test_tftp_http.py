@@ -14,9 +14,12 @@ import httpx
 import pytest
 
 from bootlink.engines.nats import free_port
-from bootlink_runtime import Chassis, StartupError
+from bootlink_events import PLANS_BUCKET, BootHello, initiator_iqn, mac_token
+from bootlink_runtime import Chassis, StartupError, follow
 from bootlink_tftp import TftpSettings, chronicle, folders, web
-from lab.boot_plans import BOOT_ID, plan, refused
+from lab.boot_plans import BOOT_ID, MAC, plan, refused
+from lab.chassis import bus_on
+from lab.nats import NatsServer
 from lab.registry import until
 from lab.tftp import address_of, get, loader_bytes, serving, snapshot
 
@@ -205,3 +208,30 @@ async def test_curl_and_busybox_fetch_and_go_on_after_an_interruption(tmp_path: 
             assert await process.wait() == 0
         assert (tmp_path / "curl").read_bytes() == loader_bytes(146_800)
         assert (tmp_path / "wget").read_bytes() == loader_bytes(146_800)
+
+
+async def test_a_guest_says_hello_with_nothing_but_curl(tmp_path: Path, nats: NatsServer) -> None:
+    """As docs/traces.md has it; the same with `Expect: 100-continue`, which PowerShell sends."""
+    form = ("initiator", initiator_iqn(MAC, BOOT_ID)), ("uptime", "3.5"), ("system", "Debian 12")
+    fields = [word for name, value in form for word in ("--data-urlencode", f"{name}={value}")]
+    async with bus_on(nats.url) as bus, both(tmp_path, nats_url=nats.url) as (chassis, http):
+        await bus.put(PLANS_BUCKET, mac_token(MAC), plan().model_dump_json().encode())
+        await until(lambda: chassis.plan_book().get(MAC) is not None, "the plan")
+        for more in ((), ("-H", "Expect: 100-continue")):
+            curl = await asyncio.create_subprocess_exec(
+                "curl", "-fsS", "--noproxy", "*", *more, *fields, f"{root_of(chassis)}/hello"
+            )
+            assert await curl.wait() == 0
+        assert chassis.health.counters["hellos_again"] == 1, "it is told once"
+        async with asyncio.timeout(10):
+            async for event in follow(bus):
+                if isinstance(told := event.decode(), BootHello):
+                    break
+        assert isinstance(told, BootHello)
+        assert (told.mac, told.boot_id, told.system) == (MAC, BOOT_ID, "Debian 12")
+        assert (told.ended - told.started).total_seconds() == 3.5
+        unknown = await http.post("/hello", data={"initiator": initiator_iqn("52:54:00:00:00:99", BOOT_ID)})
+        assert (unknown.status_code, unknown.text) == (403, "no client 52:54:00:00:00:99 is known here\n")
+        assert (await http.post("/hello", data={"initiator": "x"})).status_code == 400
+        assert (await http.post("/hello", content=b"x" * 5000)).status_code == 413
+        assert (await http.get("/tiny")).status_code == 200, "it serves on"

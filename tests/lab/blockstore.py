@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -102,6 +102,7 @@ class Told:
 
     events: list[EventData] = field(default_factory=list)
     spans: list[tuple[str, BootId, str | None]] = field(default_factory=list)
+    linked: list[tuple[str, BootId]] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
 
     def of(self, kind: type[EventData]) -> list[EventData]:
@@ -115,9 +116,23 @@ class Told:
         ended: datetime,
         attributes: Mapping[str, str | int | float | bool] | None = None,
         *,
+        kind: str = "server",
         error: str | None = None,
+        links: Sequence[BootId] = (),
     ) -> None:
         self.spans.append((name, boot_id, error))
+
+    def linked_span(
+        self,
+        name: str,
+        started: datetime,
+        ended: datetime,
+        attributes: Mapping[str, str | int | float | bool] | None = None,
+        *,
+        links: Sequence[BootId],
+    ) -> None:
+        (boot_id,) = links
+        self.linked.append((name, boot_id))
 
     def count(self, name: str, n: int = 1) -> None:
         self.counters[name] += n

@@ -123,6 +123,13 @@ class BootDiskDetached(DiskIo):
     reason: str
 
 
+class BootHello(Stage):
+    """The operating system says that it is up. `started` is when its kernel began, where it told that."""
+
+    system: str = Field(default="", description="as it calls itself, such as Debian GNU/Linux 12; it may say anything")
+    peer: str
+
+
 class BootFailed(Stage):
     """A boot cannot go on; says where and why, and what to do."""
 
@@ -300,6 +307,7 @@ class ImagePublished(EventData):
     channel: str
     at: datetime
     former: int | None = Field(default=None, description="the version that it pointed at until now")
+    from_boot: BootId | None = Field(default=None, description="the boot that wrote the version, where one did")
     rollback: bool = Field(default=False, description="whether it was taken back, and not published anew")
     author: str = Field(default="", description="who did it: the name of an API token")
 

@@ -144,6 +144,7 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("boot.disk_attached", m.BootDiskAttached, ("blockstore",), ("registry",)),
     EventKind("boot.disk_used", m.BootDiskUsed, ("blockstore",), ("registry",)),
     EventKind("boot.disk_detached", m.BootDiskDetached, ("blockstore",), ("registry",)),
+    EventKind("boot.hello", m.BootHello, ("tftp",), ("registry",)),
     EventKind("boot.failed", m.BootFailed, ("dhcp", "tftp", "blockstore", "registry"), ("registry",), severity=_error),
     EventKind("dhcp.foreign_server", m.DhcpForeignServer, ("dhcp",), (), _by_server, severity=_stranger_warns),
     EventKind("dhcp.loader_missing", m.DhcpLoaderMissing, ("dhcp",), (), _by_loader, severity=_warn),

@@ -430,7 +430,7 @@ class Attachments:
         for manifest in self.holdings.note(mac, begun):
             # Of another entry of this boot nothing is told: it may be chosen again. Nor of what has come back.
             if manifest.boot_id == former_id != begun[0].boot_id and manifest.file not in going_on:
-                self._journal.superseded(manifest, self._writebacks.usage(manifest))
+                self._journal.superseded(manifest, self._writebacks.usage(manifest), by=begun[0].boot_id)
 
     def _open(self, mac: str, parts: list[tuple[Manifest, Image, Overlay]]) -> Boot:
         luns = tuple(sorted(manifest.lun for manifest, _, _ in parts))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from bootlink_blockstore.writeback import Manifest
 from bootlink_events import (
@@ -19,7 +19,7 @@ from bootlink_events import (
     WritebackPressure,
     WritebackRestored,
 )
-from bootlink_events.models import InitiatorKind
+from bootlink_events.models import DiskIo, InitiatorKind
 from bootlink_runtime import Logger
 
 
@@ -32,7 +32,19 @@ class Spans(Protocol):
         ended: datetime,
         attributes: Mapping[str, str | int | float | bool] | None = None,
         *,
+        kind: Literal["server", "internal"] = "server",
         error: str | None = None,
+        links: Sequence[BootId] = (),
+    ) -> None: ...
+
+    def linked_span(
+        self,
+        name: str,
+        started: datetime,
+        ended: datetime,
+        attributes: Mapping[str, str | int | float | bool] | None = None,
+        *,
+        links: Sequence[BootId],
     ) -> None: ...
 
 
@@ -66,7 +78,16 @@ class Journal:
             peer=peer,
         )
         self._emit(event)
-        attributes = {"bootlink.initiator": initiator, "bootlink.lun": manifest.lun, "bootlink.image": manifest.image}
+        attributes: dict[str, str | int] = {
+            "network.transport": "tcp",
+            "network.peer.address": peer.rpartition(":")[0],
+            "bootlink.client.mac": manifest.mac,
+            "bootlink.initiator": initiator,
+            "bootlink.lun": manifest.lun,
+            "bootlink.image.name": manifest.image,
+            "bootlink.image.version": manifest.version,
+            "bootlink.policy": manifest.policy,
+        }
         self._spans.boot_span(event.boot_id, "iscsi.login", started, event.ended, attributes)
         self.log.info(
             "disk attached",
@@ -83,19 +104,15 @@ class Journal:
     def used(self, event: BootDiskUsed) -> None:
         """A session fell silent for the first time."""
         self._emit(event)
+        self._trace_use(event)
 
-    def detached(self, event: BootDiskDetached) -> None:
-        """A session has ended."""
+    def detached(self, event: BootDiskDetached, *, used: bool) -> None:
+        """A session has ended; `used`: its first use was told before."""
         self._emit(event)
-        attributes = {
-            "bootlink.initiator": event.initiator,
-            "bootlink.lun": event.lun,
-            "bootlink.reads": event.reads,
-            "bootlink.bytes_read": event.bytes_read,
-            "bootlink.writes": event.writes,
-            "bootlink.bytes_written": event.bytes_written,
-        }
-        self._spans.boot_span(event.boot_id, "iscsi.session", event.started, event.ended, attributes)
+        if not used:
+            self._trace_use(event)
+        # A session may last for days after its boot: a trace of its own, or no boot's could be read.
+        self._spans.linked_span("iscsi.session", event.started, event.ended, _did(event), links=[event.boot_id])
         self.log.info(
             "disk detached",
             client=event.client,
@@ -124,13 +141,16 @@ class Journal:
                 remedy=remedy,
             )
         )
-        self._spans.boot_span(boot_id, "iscsi.login", started, ended, {"bootlink.remedy": remedy}, error=cause)
+        attributes = {"bootlink.client.mac": mac, "bootlink.remedy": remedy, "error.type": "login_refused"}
+        self._spans.boot_span(boot_id, "iscsi.login", started, ended, attributes, error=cause)
         self.log.warning("login refused", mac=mac, client=client, boot_id=str(boot_id), cause=cause, remedy=remedy)
 
-    def superseded(self, manifest: Manifest, size: int) -> None:
+    def superseded(self, manifest: Manifest, size: int, *, by: BootId) -> None:
         """A newer boot took over from the one that wrote this."""
         kind = WritebackDiscarded if manifest.policy == "discard" else WritebackKept
         self._emit(kind(**_writeback(manifest, size)))
+        name = "writeback.discard" if manifest.policy == "discard" else "writeback.keep"
+        self._trace_writeback(name, manifest, size, by)
         self.log.info(
             "write-back discarded" if manifest.policy == "discard" else "write-back kept",
             client=manifest.client,
@@ -142,6 +162,7 @@ class Journal:
     def restored(self, manifest: Manifest, boot_id: BootId, size: int) -> None:
         """A discarded write-back has come back with this boot."""
         self._emit(WritebackRestored(**_writeback(manifest, size) | {"boot_id": boot_id}, written_by=manifest.boot_id))
+        self._trace_writeback("writeback.restore", manifest, size, boot_id)
         self.log.info(
             "write-back restored",
             client=manifest.client,
@@ -150,6 +171,27 @@ class Journal:
             lun=manifest.lun,
             bytes=size,
         )
+
+    def _trace_use(self, event: DiskIo) -> None:
+        """A session's first read, and what it read and wrote until it fell silent or ended."""
+        attributes = _did(event)
+        if event.first_read is not None:
+            self._spans.boot_span(event.boot_id, "iscsi.first_read", event.started, event.first_read, attributes)
+        if event.last_io is not None:
+            began = event.first_read or event.started
+            self._spans.boot_span(event.boot_id, "iscsi.reads_until_idle", began, event.last_io, attributes)
+
+    def _trace_writeback(self, name: str, manifest: Manifest, size: int, boot_id: BootId) -> None:
+        """What a boot's begin meant for what a former one wrote."""
+        now = datetime.now(UTC)
+        attributes: dict[str, str | int] = {
+            "bootlink.client.mac": manifest.mac,
+            "bootlink.lun": manifest.lun,
+            "bootlink.policy": manifest.policy,
+            "file.name": manifest.file,
+            "file.size": size,
+        }
+        self._spans.boot_span(boot_id, name, now, now, attributes, kind="internal", links=[manifest.boot_id])
 
     def dropped(self, manifest: Manifest, size: int) -> None:
         """A write-back was thrown away on request."""
@@ -197,6 +239,20 @@ class Journal:
             bytes=size,
             remedy="free space there; discarded write-backs are reclaimed at once until then",
         )
+
+
+def _did(event: DiskIo) -> dict[str, str | int]:
+    """What a session did, as attributes."""
+    return {
+        "network.transport": "tcp",
+        "bootlink.client.mac": event.mac,
+        "bootlink.initiator": event.initiator,
+        "bootlink.lun": event.lun,
+        "bootlink.reads": event.reads,
+        "bootlink.bytes_read": event.bytes_read,
+        "bootlink.writes": event.writes,
+        "bootlink.bytes_written": event.bytes_written,
+    }
 
 
 def _writeback(manifest: Manifest, size: int) -> dict[str, Any]:

@@ -359,7 +359,8 @@ class Connection(asyncio.Protocol):
         self._portal.attachments.leave(boot, admission, self)
         for lun, attached in boot.disks.items():
             told = self._told(lun, attached, admission)
-            self._journal.detached(BootDiskDetached(**told, reason=self._session.closing))
+            event = BootDiskDetached(**told, reason=self._session.closing)
+            self._journal.detached(event, used=lun in self._used)
 
     def _tell_use(self, now: float) -> None:
         """Tell of each disk once, when the session has been silent for a while: a firmware's session may stay open

@@ -57,6 +57,11 @@ class BootAnswer:
     options: tuple[tuple[int, bytes], ...]
     events: tuple[EventData, ...] = ()
 
+    @property
+    def begun(self) -> BootPass | None:
+        """The boot, where this answers the first DISCOVER of its firmware or of its iPXE."""
+        return self.boot if self.boot.minted or self.boot.reached_script else None
+
 
 class Boots:
     """The boots of all PCs."""

@@ -7,6 +7,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 from typing import Final, Protocol
 
+from bootlink_dhcp.tracker import BootPass
 from bootlink_events import EventData
 from bootlink_wire.dhcp import DhcpPacket
 
@@ -50,6 +51,7 @@ class Decision:
     promised: Promise | None = None  # the lease that the reply promises
     fresh: Promise | None = None  # what is offered to a new client, if nobody else has that address
     events: tuple[EventData, ...] = ()
+    begun: BootPass | None = None  # the boot of which this answers a pass's first DISCOVER
     withheld: int = 0  # events of an unknown client that went beyond the allowance
 
 

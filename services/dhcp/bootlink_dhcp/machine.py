@@ -130,7 +130,7 @@ class DhcpMachine:
         server = server_id(packet) or scope.subnet.server
         decision = handler(_Asked(packet, mac, scope, server, boot, now))
         if decision.events and self._book.name(mac) is None and not self._strangers.spend(now):
-            return replace(decision, events=(), withheld=len(decision.events))
+            return replace(decision, events=(), begun=None, withheld=len(decision.events))
         return decision
 
     # -- the message types -------------------------------------------------------------------------------------
@@ -153,7 +153,8 @@ class DhcpMachine:
         asked.leases.offer(asked.mac, address, asked.now)
         reply = self._answer(asked, MessageType.OFFER, address, boot)
         promise = Promise(address, asked.mac, asked.now) if fresh else None
-        return Decision("discover", self._to_client(asked, reply), fresh=promise, events=events)
+        begun = boot.begun if boot is not None else None
+        return Decision("discover", self._to_client(asked, reply), fresh=promise, events=events, begun=begun)
 
     def _request(self, asked: _Asked) -> Decision:
         packet = asked.packet

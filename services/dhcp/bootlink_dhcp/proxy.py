@@ -93,9 +93,11 @@ class ProxyMachine:
             answer = replace(answer, file="")
         reply = self._reply(ask.packet, MessageType.OFFER, answer, options)
         if reply.giaddr != NO_ADDRESS:
-            return Decision("proxy_discover", Reply(reply, Via.RELAY, reply.giaddr), events=answer.events)
+            to = Reply(reply, Via.RELAY, reply.giaddr)
+            return Decision("proxy_discover", to, events=answer.events, begun=answer.begun)
         # The client has no address yet, and we have none for it: whatever its flags say, everybody hears it.
-        return Decision("proxy_discover", Reply(reply, Via.BROADCAST, LIMITED_BROADCAST), events=answer.events)
+        to = Reply(reply, Via.BROADCAST, LIMITED_BROADCAST)
+        return Decision("proxy_discover", to, events=answer.events, begun=answer.begun)
 
     def _overheard(self, ask: BootAsk) -> Decision:
         """A client takes up another server's offer: its exchange is complete, as far as we shall ever know."""

@@ -18,6 +18,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Final
 
 from bootlink_dhcp.decision import Decision, Machine, Promise, Reply, Via
@@ -26,6 +27,7 @@ from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.ledger import LeaseLedger
 from bootlink_dhcp.machine import POOL_EXHAUSTED
 from bootlink_dhcp.prober import Prober
+from bootlink_dhcp.tracker import BootPass
 from bootlink_events import BootAddressed, BootFailed, BootLoaderChanged, EventData
 from bootlink_runtime import Chassis
 from bootlink_wire import dhcp
@@ -177,6 +179,8 @@ class DhcpServer:
         for decision in decisions:
             if decision.reply is not None:
                 self._send_reply(decision.reply)
+            if decision.begun is not None and self._telemetry.recording:
+                self._trace_offer(decision.begun, decision.reply)
             if decision.events and not self._untold:
                 self._loop.call_soon(self._tell)  # the replies that are due leave first
             self._untold += decision.events
@@ -205,10 +209,11 @@ class DhcpServer:
         if isinstance(event, BootAddressed):
             self._telemetry.boot_span(
                 event.boot_id,
-                f"dhcp.{event.pass_}",
-                event.started,
-                event.ended,
-                {"client.mac": event.mac, "client.address": str(event.address), "boot.file": event.boot_file},
+                "dhcp.request",
+                event.ended,  # the REQUEST came
+                datetime.now(UTC),  # and its ACK has left
+                _attributes(event.pass_, event.mac)
+                | {"client.address": str(event.address), "bootlink.boot_file": event.boot_file},
             )
             self._log.info(
                 "addressed",
@@ -230,10 +235,19 @@ class DhcpServer:
                 remedy=f"see what the PC shows after {event.former}; a new file of that name is tried at once",
             )
         elif isinstance(event, BootFailed):
-            self._telemetry.boot_span(event.boot_id, "dhcp.offer", event.started, event.ended, error=event.cause)
+            attributes = {"bootlink.client.mac": event.mac, "error.type": "no_offer"}
+            self._telemetry.boot_span(
+                event.boot_id, "dhcp.discover", event.started, event.ended, attributes, error=event.cause
+            )
             self._log.error(
                 "boot failed", mac=event.mac, boot_id=str(event.boot_id), cause=event.cause, remedy=event.remedy
             )
+
+    def _trace_offer(self, boot: BootPass, reply: Reply | None) -> None:
+        """From a pass's first DISCOVER to its OFFER, which has just left."""
+        mac = reply.packet.chaddr.hex(":") if reply is not None else ""
+        began = datetime.fromtimestamp(boot.began, UTC)
+        self._telemetry.boot_span(boot.boot_id, "dhcp.discover", began, datetime.now(UTC), _attributes(boot.pass_, mac))
 
     # -- promises ----------------------------------------------------------------------------------------------
 
@@ -305,3 +319,8 @@ class DhcpServer:
         else:
             self._health.count("not_confirmed")
             self._log.debug("no answer: another server has the lease", mac=promise.client, address=str(promise.address))
+
+
+def _attributes(pass_: str, mac: str) -> dict[str, str]:
+    """What the spans of both of a boot's exchanges say."""
+    return {"network.transport": "udp", "bootlink.client.mac": mac, "bootlink.dhcp.pass": pass_}

@@ -13,13 +13,17 @@ States:
     superseded  the same client began a newer boot; what became of this one was never seen
 
 `ended`, `failed` and `superseded` are over. A boot that is over can come back to life: an initiator that reconnects
-after a network fault keeps its boot id. Therefore the root span is written a moment after a boot was over, once.
+after a network fault keeps its boot id.
+
+A boot *arrives* when its operating system has read what it needed to come up, or says that it is up (see `steps`). Its
+trace is done then: the root span is written a moment later, once, and ends there, however long the PC goes on running.
+One that never arrives has its root span when it is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -32,6 +36,7 @@ from bootlink_events import (
     BootStarted,
     Stage,
 )
+from bootlink_registry.steps import ARRIVED, milestones
 
 State = Literal["booting", "running", "ended", "failed", "superseded"]
 
@@ -63,6 +68,11 @@ class Summary:
     end_reason: str | None = None
     failure: Failure | None = None
     stages: int = 0
+    milestones: dict[str, float] = field(default_factory=dict)  # see `steps`
+
+    @property
+    def arrived(self) -> bool:
+        return any(name in self.milestones for name in ARRIVED)
 
     @property
     def over(self) -> bool:
@@ -99,6 +109,7 @@ def summarise(stages: Iterable[Stage], *, newer: datetime | None = None) -> Summ
         end_reason=reason,
         failure=Failure(failure.stage, failure.cause, failure.remedy) if failure else None,
         stages=len(told),
+        milestones=milestones(told),
     )
 
 

@@ -22,12 +22,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 import asyncpg
 
-from bootlink_events import PLANS_BUCKET, BootPlan, is_shared, mac_token, read_plan
+from bootlink_events import PLANS_BUCKET, BootPlan, CloudEvent, is_shared, mac_token, read_plan
 from bootlink_registry import outbox, plans, rows
 from bootlink_registry.database import Connection, Database, DatabaseAway
 from bootlink_registry.homes import Homes
@@ -56,9 +56,12 @@ class Delivery:
         homes: Homes,
         spindles: Spindles,
         *,
+        on_stored: Callable[[CloudEvent], None],
         health: Health,
         log: Logger,
     ) -> None:
+        """`on_stored` is told of each event once NATS has it; twice, where that was not noted before a crash."""
+        self._on_stored = on_stored
         self.active = False  # this registry holds the lock
         self._database = database
         self._bus = bus
@@ -184,6 +187,7 @@ class Delivery:
             for event in events:
                 await self._bus.publish(event)
                 stored.append(event.id)
+                self._on_stored(event)
         finally:
             if stored:
                 await outbox.forget_events(connection, stored)

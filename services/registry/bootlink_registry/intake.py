@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from bootlink_events import BootId, ClientSeen, CloudEvent, Stage, UnreadableEve
 from bootlink_registry import enrolment, journal
 from bootlink_registry.database import Database, DatabaseAway
 from bootlink_registry.enrolment import Rule
+from bootlink_registry.steps import ARRIVED
 from bootlink_runtime import Bus, Health, Logger, Telemetry, consume, ended
 
 DURABLE: Final = "registry"
@@ -97,13 +99,13 @@ class Intake:
             )
 
     async def sweep(self) -> None:
-        """Write the root spans of boots that are over, name what is missing in those that fell silent, and hold the
-        journal to its size, for ever."""
+        """Write the root spans of boots that arrived or are over, name what is missing in those that fell silent, and
+        hold the journal to its size, for ever."""
         sweeps = 0
         while True:
             try:
                 async with self._database.transaction() as connection:
-                    ended = await journal.take_ended(connection)
+                    done = await journal.take_done(connection)
                     silent = await journal.silent(connection, silence=self._silence)
                     if sweeps % PRUNE_SWEEPS == 0:
                         await journal.prune(connection)
@@ -112,7 +114,7 @@ class Intake:
             except DatabaseAway:
                 await self._database.recovered()
                 continue
-            for boot in ended:
+            for boot in done:
                 self._write_root(boot)
             sweeps += 1
             await asyncio.sleep(SWEEP_SECONDS)
@@ -134,22 +136,30 @@ class Intake:
     def _write_root(self, boot: journal.BootRow) -> None:
         """The span under which dhcp, tftp and blockstore placed theirs."""
         known = {
-            "client.mac": boot.mac,
-            "client.name": boot.client,
-            "boot.state": boot.state,
-            "boot.end_reason": boot.summary.get("end_reason"),
-            "boot.image": boot.summary.get("image"),
-            "boot.version": boot.summary.get("version"),
-            "boot.policy": boot.summary.get("policy"),
+            "bootlink.client.mac": boot.mac,
+            "bootlink.client.name": boot.client,
+            "bootlink.boot.state": boot.state,
+            "bootlink.boot.end_reason": boot.summary.get("end_reason"),
+            "bootlink.firmware": boot.summary.get("firmware"),
+            "bootlink.architecture": boot.summary.get("arch"),
+            "bootlink.image.name": boot.summary.get("image"),
+            "bootlink.image.version": boot.summary.get("version"),
+            "bootlink.policy": boot.summary.get("policy"),
+            "client.address": boot.summary.get("address"),
         }
         failure = boot.summary.get("failure")
-        assert boot.ended is not None
+        if failure:
+            known["error.type"] = failure["stage"]
+        reached = boot.summary.get("milestones", {})
+        arrived = [boot.started + timedelta(seconds=reached[name]) for name in ARRIVED if name in reached]
+        ended = max(arrived, default=boot.ended)
+        assert ended is not None, "it arrived or ended"
         self._telemetry.root_span(
             BootId(int=boot.boot_id.int),
             "boot",
             boot.started,
-            boot.ended,
+            ended,
             {name: value for name, value in known.items() if value is not None},
             error=f"{failure['stage']}: {failure['cause']}" if failure else None,
         )
-        self._health.count("boots_ended")
+        self._health.count("boots_traced")

@@ -13,18 +13,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from bootlink_events import BootFailed, CloudEvent, Stage, kind_named
+from bootlink_events import BootFailed, BootHello, CloudEvent, Stage, kind_named
 from bootlink_registry import locks, outbox
 from bootlink_registry.boots import Summary, summarise
 from bootlink_registry.database import Connection
 from bootlink_registry.enrolment import storable
 from bootlink_registry.problems import not_found
 from bootlink_registry.stalls import diagnose
+from bootlink_registry.steps import Milestones
 
 BOOTS_PER_CLIENT: Final = 100  # kept of one client; weeks of reboots
 BOOTS_KEPT: Final = 200_000  # kept of all; about 1 GB with their stages
 STAGES_PER_BOOT: Final = 500  # recorded of one boot; a session that flaps for hours must not fill the disk
-SETTLE_SECONDS: Final = 5.0  # from a boot's end to its root span: late events and quick reconnections come in between
+SETTLE_SECONDS: Final = 5.0  # from a boot's arrival or end to its root span: late events and a hello come in between
+PEER_WINDOW: Final = 5_000  # latest boots in which peers are looked for: a school's week, read in some milliseconds
+PEERS_MAX: Final = 200  # boots that the median is of
 ROOT_BATCH: Final = 100
 SILENT_BATCH: Final = 20  # boots examined at once; a room that lost its power is through in a minute
 
@@ -58,6 +61,8 @@ async def record(connection: Connection, event: CloudEvent, stage: Stage) -> boo
     """Record one stage. False if it was recorded before, or the boot has more stages than are kept."""
     await connection.execute(locks.PAIR, locks.Kind.BOOTS, stage.mac)
     boot_id = str(stage.boot_id)
+    if isinstance(stage, BootHello) and not await connection.fetchval(_OF_CLIENT, boot_id, stage.mac):
+        return False  # a guest's word begins no boot: it would be over the one that really runs
     if await connection.fetchval("SELECT true FROM boot_stages WHERE event_id = $1", event.id):
         return False
     if await connection.fetchval("SELECT count(*) FROM boot_stages WHERE boot_id = $1", boot_id) >= STAGES_PER_BOOT:
@@ -105,10 +110,11 @@ async def _summarise(connection: Connection, mac: str, boot_id: str) -> None:
     await connection.execute(
         """
         UPDATE boots SET state = $2, started = $3, ended = $4, client = coalesce($5, client), summary = $6,
-            over_since = CASE WHEN $4::timestamptz IS NULL THEN NULL ELSE coalesce(over_since, now()) END
+            over_since = CASE WHEN $7 THEN coalesce(over_since, now()) END
         WHERE boot_id = $1
         """,
         *(boot_id, summary.state, summary.started, summary.ended, summary.client, _facts(summary)),
+        summary.over or summary.arrived,
     )
 
 
@@ -142,6 +148,8 @@ def _storable(value: Any) -> Any:
         return {storable(str(key)): _storable(item) for key, item in value.items()}
     return value
 
+
+_OF_CLIENT: Final = "SELECT true FROM boots WHERE boot_id = $1 AND mac = $2"
 
 # -- reading --------------------------------------------------------------------------------------------------------
 
@@ -191,11 +199,37 @@ def _stage_row(row: Any) -> StageRow:
     )
 
 
+async def others(connection: Connection, boot: BootRow) -> tuple[BootRow | None, list[Milestones]]:
+    """What to compare a boot with: the client's boot before it that came as far as a disk, and the milestones of its
+    peers: the latest boot each of other clients, from the same version of the same image."""
+    last = await connection.fetchrow(
+        f"""
+        {_BOOTS} WHERE b.mac = $1 AND b.boot_id < $2 AND b.summary->'milestones' ?| array['login', 'system']
+        ORDER BY b.boot_id DESC LIMIT 1
+        """,
+        *(boot.mac, boot.boot_id),
+    )
+    image, version = boot.summary.get("image"), boot.summary.get("version")
+    if image is None:
+        return (_row(last) if last is not None else None), []
+    found = await connection.fetch(
+        """
+        SELECT DISTINCT ON (mac) summary->'milestones' AS milestones
+        FROM (SELECT boot_id, mac, summary FROM boots ORDER BY boot_id DESC LIMIT $4) AS latest
+        WHERE mac <> $1 AND summary->>'image' = $2 AND (summary->>'version')::int = $3
+            AND summary->'milestones' ? 'system'
+        ORDER BY mac, boot_id DESC LIMIT $5
+        """,
+        *(boot.mac, image, version, PEER_WINDOW, PEERS_MAX),
+    )
+    return (_row(last) if last is not None else None), [row["milestones"] for row in found]
+
+
 # -- ends -----------------------------------------------------------------------------------------------------------
 
 
-async def take_ended(connection: Connection, *, settle: float = SETTLE_SECONDS) -> Sequence[BootRow]:
-    """The boots that have been over for `settle` seconds and have no root span yet; each is handed out once."""
+async def take_done(connection: Connection, *, settle: float = SETTLE_SECONDS) -> Sequence[BootRow]:
+    """The boots that arrived or ended `settle` seconds ago and have no root span yet; each is handed out once."""
     found = await connection.fetch(
         """
         UPDATE boots SET root_written = true WHERE boot_id IN (

@@ -26,6 +26,7 @@ from bootlink_registry.settings import RegistrySettings
 from bootlink_registry.spindles import Spindles
 from bootlink_registry.store import Sweeper
 from bootlink_registry.tokens import Tokens
+from bootlink_registry.traces import trace_change
 from bootlink_registry.writebacks import Reclaim
 from bootlink_runtime import Chassis, Service, ended, listen, serving
 
@@ -49,7 +50,16 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
         log=log,
     )
     homes = Homes(bus, nodes, lambda: delivery.full_round(), log)
-    delivery = Delivery(database, bus, nodes, homes, spindles, health=health, log=log)
+    delivery = Delivery(
+        database,
+        bus,
+        nodes,
+        homes,
+        spindles,
+        on_stored=lambda event: trace_change(chassis.telemetry, event),
+        health=health,
+        log=log,
+    )
     provisioning = Provisioning(bus, delivery.full_round, log, settings.retention)
     intake = Intake(
         database,

@@ -274,12 +274,16 @@ async def _point(
         *(image, channel, version, former),
     )
     await recompile_users(connection, image, channel)
+    wrote = await connection.fetchval(
+        "SELECT from_boot FROM versions WHERE image = $1 AND number = $2", *(image, version)
+    )
     event = ImagePublished(
         image=image,
         version=version,
         channel=channel,
         at=datetime.now(UTC),
         former=former,
+        from_boot=BootId(int=wrote.int) if wrote is not None else None,
         rollback=rollback,
         author=author,
     )

@@ -22,6 +22,7 @@ from typing import Final, Literal, Protocol
 
 from bootlink_events import (
     BootFailed,
+    BootHello,
     BootId,
     BootLoaderSent,
     BootPlan,
@@ -32,6 +33,7 @@ from bootlink_events import (
 )
 from bootlink_runtime import Allowance, Health, Logger, Telemetry
 from bootlink_tftp import screens
+from bootlink_tftp.hello import Hello
 from bootlink_tftp.names import ScriptName
 from bootlink_tftp.scripts import Script
 from bootlink_wire.tftp_transfer import Outcome
@@ -49,9 +51,14 @@ STRANGERS_BURST: Final = 3_000
 """Events of unknown PCs that are told at once: a thousand new PCs that boot together; each has three such."""
 STRANGERS_PER_SECOND: Final = 60.0  # and then; as in the dhcp service
 
-StageName = Literal["loader", "script", "disk"]
+HELLOS_BURST: Final = 1_000
+"""Hellos that are told at once: a large room that was switched on together. Each boot has one."""
+HELLOS_PER_SECOND: Final = 20.0  # and then
 
-Told = BootStarted | ClientSeen | BootLoaderSent | BootScriptServed | BootFailed
+StageName = Literal["loader", "script", "disk"]
+Transport = Literal["tftp", "http"]
+
+Told = BootStarted | ClientSeen | BootLoaderSent | BootScriptServed | BootHello | BootFailed
 
 
 class Plans(Protocol):
@@ -68,6 +75,7 @@ class _Boot:
     told: frozenset[tuple[str, str]] = frozenset()
     served: tuple[str, str | None] | None = None
     times: int = 0  # in a row
+    greeted: bool = False
     waiting: tuple[Callable[[str], None], ...] = ()
 
 
@@ -86,6 +94,7 @@ class Chronicle:
     ) -> None:
         self._publish = emit
         self._strangers = Allowance(STRANGERS_BURST, STRANGERS_PER_SECOND)
+        self._hellos = Allowance(HELLOS_BURST, HELLOS_PER_SECOND)
         self._telemetry = telemetry
         self._health = health
         self._log = log
@@ -115,7 +124,17 @@ class Chronicle:
         self._log.info("boot begins", mac=mac, client=client, boot_id=str(boot_id), peer=peer)
         return boot_id
 
-    def loader_sent(self, boot_id: BootId, file: str, size: int, peer: str, started: datetime, ended: datetime) -> None:
+    def loader_sent(
+        self,
+        boot_id: BootId,
+        file: str,
+        size: int,
+        peer: str,
+        started: datetime,
+        ended: datetime,
+        *,
+        over: Transport = "tftp",
+    ) -> None:
         """A loader has reached the PC."""
 
         def tell(mac: str) -> None:
@@ -133,7 +152,8 @@ class Chronicle:
                 )
             )
 
-        self._telemetry.boot_span(boot_id, "tftp.loader", started, ended, {"file": file, "bytes": size, "peer": peer})
+        attributes = _from(peer, over) | {"file.name": file.rsplit("/", 1)[-1], "file.path": file, "file.size": size}
+        self._telemetry.boot_span(boot_id, "tftp.loader", started, ended, attributes)
         self._with_mac(boot_id, peer, tell)
 
     def failed(
@@ -156,7 +176,8 @@ class Chronicle:
         ended = datetime.now(UTC)
         began = started or ended
         self._log.warning("boot failed", boot_id=str(boot_id), stage=stage, cause=cause, remedy=remedy, peer=peer)
-        self._telemetry.boot_span(boot_id, f"tftp.{stage}", began, ended, {"peer": peer}, error=cause)
+        attributes = {"network.peer.address": peer, "error.type": stage}
+        self._telemetry.boot_span(boot_id, f"tftp.{stage}", began, ended, attributes, error=cause)
 
         def tell(mac: str) -> None:
             client = self._client(mac)
@@ -203,7 +224,15 @@ class Chronicle:
             self.failed(boot_id, screens.FAILURES[name.failure], cause, remedy, peer=peer, mac=name.mac)
 
     def script_served(
-        self, mac: str, boot_id: BootId, script: Script, peer: str, started: datetime, ended: datetime
+        self,
+        mac: str,
+        boot_id: BootId,
+        script: Script,
+        peer: str,
+        started: datetime,
+        ended: datetime,
+        *,
+        over: Transport = "tftp",
     ) -> None:
         """A script has reached the PC."""
         boot = self._boot(boot_id)
@@ -226,10 +255,43 @@ class Chronicle:
                     peer=peer,
                 )
             )
-            attributes = {"kind": script.kind, "cause": script.cause or "", "peer": peer}
+            attributes = _from(peer, over) | {"bootlink.client.mac": mac, "bootlink.script": script.kind}
+            if script.cause is not None:
+                attributes["bootlink.screen"] = script.cause
             self._telemetry.boot_span(boot_id, "tftp.script", started, ended, attributes)
         if script.cause is not None and (not screens.SCREENS[script.cause].transient or boot.times >= TRANSIENT_SHOWN):
             self.failed(boot_id, "script", script.detail, script.remedy, peer=peer, mac=mac, started=started)
+
+    def hello(self, hello: Hello, peer: str, now: datetime) -> str | None:
+        """A guest says that it is up. Why that is not believed, fit for whoever reads the agent's words; else None."""
+        plan = self._plans.get(hello.mac)
+        if plan is None:
+            return f"no client {hello.mac} is known here"
+        boot = self._boots.get(hello.boot_id)
+        if (boot is not None and boot.mac not in (None, hello.mac)) or self._mac_of(peer) not in (None, hello.mac):
+            return f"{peer} is not the client {hello.mac}: say hello over the card that the PC booted from"
+        if boot is not None and boot.greeted:
+            self._health.count("hellos_again")
+            return None
+        if not self._hellos.spend(time.monotonic()):
+            return "too many hellos just now: try again in a minute"
+        self._boot(hello.boot_id).greeted = True
+        began = hello.began(now)
+        self._tell(
+            BootHello(
+                mac=hello.mac,
+                client=plan.client,
+                boot_id=hello.boot_id,
+                started=began,
+                ended=now,
+                system=hello.system,
+                peer=peer,
+            )
+        )
+        attributes = _from(peer, "http") | {"bootlink.client.mac": hello.mac, "os.description": hello.system}
+        self._telemetry.boot_span(hello.boot_id, "guest.hello", began, now, attributes)
+        self._log.info("hello", client=plan.client, boot_id=str(hello.boot_id), system=hello.system, peer=peer)
+        return None
 
     def not_delivered(
         self, boot_id: BootId, stage: StageName, file: str, outcome: Outcome, *, peer: str, elapsed: timedelta
@@ -274,3 +336,9 @@ class Chronicle:
             tell(boot.mac)
         elif len(boot.waiting) < WAITING_MAX:
             boot.waiting += (tell,)
+
+
+def _from(peer: str, over: Transport) -> dict[str, str | int]:
+    """What the span of anything that was asked for says of that."""
+    transport = "udp" if over == "tftp" else "tcp"
+    return {"network.protocol.name": over, "network.transport": transport, "network.peer.address": peer}

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from bootlink_runtime import Chassis, PlanBook, Service, StartupError, address_error, listen
-from bootlink_tftp import endpoint, lan
+from bootlink_tftp import endpoint, hello, lan
 from bootlink_tftp.answers import Answer, Answers
-from bootlink_tftp.chronicle import Chronicle, StageName
+from bootlink_tftp.chronicle import Chronicle, StageName, Transport
 from bootlink_tftp.endpoint import Endpoint
 from bootlink_tftp.folders import Folders
 from bootlink_tftp.lan import OnLink
@@ -47,11 +47,7 @@ async def run(chassis: Chassis, settings: TftpSettings) -> None:
         plans=plans,
         mac_of=lan.mac_of,
     )
-    complete, on_link, report = (
-        _complete(chassis, plans),
-        OnLink(settings.on_link_networks),
-        _Report(chassis, chronicle),
-    )
+    complete, on_link = _complete(chassis, plans), OnLink(settings.on_link_networks)
 
     def answers(base: Callable[[str], str]) -> Answers:
         return Answers(
@@ -72,7 +68,7 @@ async def run(chassis: Chassis, settings: TftpSettings) -> None:
         limits=Limits(settings.blksize_max, settings.windowsize_max),
         capacity=Capacity(settings.transfers_max, settings.transfers_per_client_max),
         single_port=settings.single_port,
-        on_end=report,
+        on_end=_Report(chassis, chronicle, "tftp"),
         health=chassis.health,
         log=chassis.log,
     )
@@ -87,7 +83,8 @@ async def run(chassis: Chassis, settings: TftpSettings) -> None:
             listener,
             over_http,
             capacity=Capacity(settings.http_connections_max, settings.transfers_per_client_max),
-            on_end=report,
+            on_end=_Report(chassis, chronicle, "http"),
+            on_hello=lambda body, peer: chronicle.hello(hello.read(body), peer, datetime.now(UTC)),
             health=chassis.health,
             log=chassis.log,
         )
@@ -121,9 +118,10 @@ def _busy(server: Endpoint, web: Web | None) -> int:
 class _Report:
     """Says how each transfer ended: to the log, the counters and the chronicle."""
 
-    def __init__(self, chassis: Chassis, chronicle: Chronicle) -> None:
+    def __init__(self, chassis: Chassis, chronicle: Chronicle, over: Transport) -> None:
         self._chassis = chassis
         self._chronicle = chronicle
+        self._over = over
 
     def __call__(self, answer: Answer, peer: Peer, outcome: Outcome, seconds: float) -> None:
         log, health = self._chassis.log, self._chassis.health
@@ -150,9 +148,13 @@ class _Report:
         if answer.boot_id is None:
             return
         if answer.script is not None and answer.mac is not None:
-            self._chronicle.script_served(answer.mac, answer.boot_id, answer.script, peer[0], started, ended)
+            self._chronicle.script_served(
+                answer.mac, answer.boot_id, answer.script, peer[0], started, ended, over=self._over
+            )
         else:
-            self._chronicle.loader_sent(answer.boot_id, answer.file, answer.size, peer[0], started, ended)
+            self._chronicle.loader_sent(
+                answer.boot_id, answer.file, answer.size, peer[0], started, ended, over=self._over
+            )
 
 
 def _complete(chassis: Chassis, plans: PlanBook) -> PlansRead:

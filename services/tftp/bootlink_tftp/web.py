@@ -12,12 +12,14 @@ import asyncio
 import contextlib
 import socket
 from collections import Counter
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
 from bootlink_runtime import Health, Logger
 from bootlink_tftp.answers import Answer, Answers, Forbidden, NotFound
-from bootlink_tftp.exchange import Exchange, Rejected, Span, Unsatisfiable, Wanted, span_of
+from bootlink_tftp.exchange import Exchange, Posted, Rejected, Span, Unsatisfiable, Wanted, span_of
+from bootlink_tftp.hello import HelloRefused
 from bootlink_tftp.transfers import Capacity, OnEnd, Peer
 from bootlink_wire.tftp_transfer import Outcome
 
@@ -26,6 +28,10 @@ REQUEST_SECONDS: Final = 10.0  # for a request's head, and between two; boot cli
 PIECE: Final = 256 << 10  # bytes written before we wait for the client to take them
 PIECE_SECONDS: Final = 20.0  # for that: 13 KB/s, slower than any link that a PC boots over
 READ: Final = 16 << 10  # bytes read at once of what a client sends
+
+
+OnHello = Callable[[bytes, str], str | None]
+"""Takes a hello's body and its peer's address; why it is refused, if it is. Raises HelloRefused."""
 
 
 class Web:
@@ -38,6 +44,7 @@ class Web:
         *,
         capacity: Capacity,
         on_end: OnEnd,
+        on_hello: OnHello,
         health: Health,
         log: Logger,
     ) -> None:
@@ -45,6 +52,7 @@ class Web:
         self._answers = answers
         self._capacity = capacity
         self._on_end = on_end
+        self._on_hello = on_hello
         self._health = health
         self._log = log
         self._server: asyncio.Server | None = None
@@ -110,7 +118,7 @@ class Web:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
         exchange = Exchange()
         local = writer.get_extra_info("sockname")[0]
-        request: Wanted | Rejected | None = None
+        request: Wanted | Posted | Rejected | None = None
         while True:
             async with asyncio.timeout(REQUEST_SECONDS):
                 while request is None:
@@ -118,6 +126,8 @@ class Web:
                     if not received:
                         return
                     request = exchange.receive(received)
+                    if request is None and (interim := exchange.interim()):
+                        await _write(writer, interim)
             self._health.count("http_requests")
             if isinstance(request, Rejected):
                 self._health.count("http_rejected")
@@ -125,11 +135,27 @@ class Web:
                 await _write(writer, exchange.refusal(request.status, request.text))
                 await _finish(writer)
                 return
-            await self._answer(request, exchange, writer, peer, local)
+            if isinstance(request, Posted):
+                await _write(writer, self._greeted(request, exchange, peer))
+            else:
+                await self._answer(request, exchange, writer, peer, local)
             if exchange.over:
                 await _finish(writer)
                 return
             request = exchange.following()
+
+    def _greeted(self, request: Posted, exchange: Exchange, peer: Peer) -> bytes:
+        """The answer to a hello."""
+        try:
+            refusal = self._on_hello(request.body, peer[0])
+        except HelloRefused as error:
+            self._health.count("hellos_unreadable")
+            return exchange.refusal(HTTPStatus.BAD_REQUEST, str(error), close=False)
+        if refusal is not None:
+            self._health.count("hellos_refused")
+            self._log.info("hello refused", peer=peer[0], why=refusal)
+            return exchange.refusal(HTTPStatus.FORBIDDEN, refusal, close=False)
+        return exchange.taken()
 
     async def _answer(
         self, request: Wanted, exchange: Exchange, writer: asyncio.StreamWriter, peer: Peer, local: str

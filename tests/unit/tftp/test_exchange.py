@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootlink_tftp.exchange import HEAD_MAX, Exchange, Rejected, Span, Unsatisfiable, Wanted, span_of
+from bootlink_tftp.exchange import HEAD_MAX, Exchange, Posted, Rejected, Span, Unsatisfiable, Wanted, span_of
+from bootlink_tftp.hello import BODY_MAX
 
 IPXE = (
     b"GET /boot/x/vmlinuz HTTP/1.1\r\nConnection: keep-alive\r\nUser-Agent: iPXE/1.0.0+\r\nHost: 10.0.0.1:8080\r\n\r\n"
@@ -158,3 +159,37 @@ def test_a_range_never_leaves_the_file(header: bytes, size: int) -> None:
         except Unsatisfiable:
             continue
         assert span is None or 0 <= span.start < span.stop <= size
+
+
+# -- a guest's hello --
+
+HELLO = b"POST /hello HTTP/1.1\r\nHost: 10.0.0.1\r\nContent-Length: 11\r\n\r\ninitiator=x"
+POWERSHELL = HELLO.replace(b"Host: ", b"Expect: 100-continue\r\nHost: ")
+
+
+def test_a_hello_is_read_whole_and_byte_by_byte_and_the_connection_goes_on() -> None:
+    for request in (HELLO, HELLO.replace(b"/hello", b"http://10.0.0.1/hello")):
+        slowly = Exchange()
+        found = [slowly.receive(request[at : at + 1]) for at in range(len(request))]
+        assert found[:-1] == [None] * (len(request) - 1)
+        assert found[-1] == Exchange().receive(request) == Posted(b"initiator=x")
+        assert slowly.taken() == b"HTTP/1.1 204 No Content\r\n\r\n"
+        assert not slowly.over
+        assert slowly.following() is None
+        assert slowly.receive(IPXE) == Wanted(b"/boot/x/vmlinuz", head=False)
+
+
+def test_whoever_waits_to_be_asked_for_the_body_is_asked_once() -> None:
+    head, _, body = POWERSHELL.partition(b"\r\n\r\n")
+    exchange = Exchange()
+    assert exchange.receive(head + b"\r\n\r\n") is None
+    assert exchange.interim() == b"HTTP/1.1 100 \r\n\r\n"
+    assert exchange.interim() == b""
+    assert exchange.receive(body) == Posted(b"initiator=x")
+
+
+def test_a_hello_that_is_too_long_is_turned_away_before_it_has_come() -> None:
+    long = HELLO.replace(b"11", b"99999") + b"x" * BODY_MAX
+    answer = Exchange().receive(long)
+    assert isinstance(answer, Rejected)
+    assert answer.status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE

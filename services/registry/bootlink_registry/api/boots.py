@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 from uuid import UUID
 
@@ -10,8 +11,9 @@ from fastapi import APIRouter, Query
 from bootlink_registry import clients, journal
 from bootlink_registry.api.context import PAGE, Limit, Registry
 from bootlink_registry.api.models.base import Page
-from bootlink_registry.api.models.boots import BootAnswer, BootWithStages, StageAnswer
+from bootlink_registry.api.models.boots import BootAnswer, BootWithStages, StageAnswer, StepAnswer
 from bootlink_registry.names import as_mac
+from bootlink_registry.steps import compared
 
 router = APIRouter(prefix="/boots", tags=["boots"])
 
@@ -36,7 +38,15 @@ async def list_boots(
 
 @router.get("/{boot_id}", responses={404: {}})
 async def show_boot(boot_id: UUID, registry: Registry) -> BootWithStages:
-    """One boot with its stages."""
+    """One boot with its stages, and its steps beside those of the client's boot before it and of its peers."""
     async with registry.database.transaction() as connection:
         row, stages = await journal.get_boot(connection, boot_id)
-    return BootWithStages(**BootAnswer.fields_of(row), stages=[StageAnswer.of(stage) for stage in stages])
+        last, peers = await journal.others(connection, row)
+    steps = compared(row.summary.get("milestones", {}), last.summary["milestones"] if last else None, peers)
+    return BootWithStages(
+        **BootAnswer.fields_of(row),
+        stages=[StageAnswer.of(stage) for stage in stages],
+        steps=[StepAnswer.model_validate(asdict(step)) for step in steps],
+        last=last.boot_id if last else None,
+        peers=len(peers),
+    )

@@ -81,5 +81,19 @@ class StageAnswer(Answer):
         )
 
 
+class StepAnswer(Answer):
+    step: str = Field(
+        description="what was reached: address, loader, ipxe_address, script, login, first_read, system, idle, hello; "
+        "and whole: the way to system"
+    )
+    at: float | None = Field(description="when, in seconds from the boot's first packet")
+    took: float | None = Field(description="seconds from the step before it")
+    last: float | None = Field(description="what it took in the client's boot before this one")
+    peers: float | None = Field(description="the median of what it took in the peers' boots")
+
+
 class BootWithStages(BootAnswer):
     stages: list[StageAnswer] = Field(description="in the order of their beginnings")
+    steps: list[StepAnswer] = Field(description="the way of this boot, step by step, beside others")
+    last: UUID | None = Field(description="the client's boot before this one that came as far as a disk")
+    peers: int = Field(description="how many other clients' latest boots from the same version the medians are of")
