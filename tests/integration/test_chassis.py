@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +89,8 @@ async def test_a_service_is_ready_without_nats(tmp_path: Path) -> None:
 
 
 async def test_a_service_is_scraped_at_its_health_port_without_nats(tmp_path: Path) -> None:
-    started = threading.Event()
-    go_on = threading.Event()
+    started = asyncio.Event()
+    go_on = asyncio.Event()
     async with running(Service("probe", ProbeSettings, serve), settings(tmp_path)) as chassis, client() as http:
         answer = await http.get(f"{health_url(chassis)}/metrics")
         scrape = Scrape.of((answer.content, answer.headers["content-type"]))
@@ -103,14 +102,14 @@ async def test_a_service_is_scraped_at_its_health_port_without_nats(tmp_path: Pa
         assert scrape.value("process_unix_file_descriptor_count") > 3
 
         # While four are under way or wait, one more is refused, and the service goes on.
-        def slow(_: str) -> tuple[bytes, str]:
+        async def slow(_: str) -> tuple[bytes, str]:
             started.set()
-            go_on.wait(WAIT)
+            await go_on.wait()
             return b"", "text/plain"
 
         chassis.health.scrape = slow
         scrapes = [asyncio.create_task(http.get(f"{health_url(chassis)}/metrics")) for _ in range(SCRAPES_LIMIT)]
-        await asyncio.to_thread(started.wait, WAIT)
+        await started.wait()
         statuses = []
         while 503 not in statuses:
             statuses.append((await http.get(f"{health_url(chassis)}/healthz")).status_code)

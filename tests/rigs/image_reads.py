@@ -152,5 +152,5 @@ def _require_books(library: Library, when: str) -> None:
     cache = library.cache
     if not sum(layer.shelf.bytes_held for layer in library.layers) == cache.used <= cache.budget:
         raise Violation(f"{cache.used} bytes are held of {cache.budget}; {when}")
-    if library._readers.free != limit_in_flight(cache.budget):
+    if library.readers.free != limit_in_flight(cache.budget):
         raise Violation(f"what may be read ahead has become less; {when}")

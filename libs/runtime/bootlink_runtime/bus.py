@@ -94,12 +94,10 @@ class Bus:
         """Events that are not stored yet."""
         return len(self._backlog)
 
+    @property
     def lag(self) -> float:
-        """Seconds that the oldest of them has waited; 0 without one. From any thread."""
-        try:
-            return max(0.0, _age(self._backlog[0]))
-        except IndexError:
-            return 0.0
+        """Seconds that the oldest of them has waited; 0 without one."""
+        return max(0.0, _age(self._backlog[0])) if self._backlog else 0.0
 
     def start(self) -> None:
         """Begin connecting and publishing, in the background."""

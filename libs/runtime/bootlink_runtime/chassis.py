@@ -67,7 +67,7 @@ class Chassis:
             health=self.health,
         )
         self.meter = self.telemetry.meter
-        self.health.scrape = self.meter.scrape
+        self.health.scrape = self.meter.scraped
         self.pulse = Pulse()
         vitals.measure(self.meter, self.health, self.pulse, self.bus)
         self.failure: BaseException | None = None
@@ -185,6 +185,7 @@ async def running(
             host, port = sock.getsockname()[:2]
             chassis.listening("health", host, port)
             chassis.bus.start()
+            chassis.meter.attend()
             chassis.spawn(chassis.pulse.run(), name="pulse")
             chassis.spawn(discovery.register(chassis.bus, chassis.health, chassis.log), name="discovery")
             run = asyncio.ensure_future(service.run(chassis, settings))

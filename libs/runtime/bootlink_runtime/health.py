@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -22,8 +22,8 @@ from starlette.routing import Route
 
 Check = Callable[[], tuple[bool, str]]
 Page = Callable[[], dict[str, Any]]
-Scrape = Callable[[str], tuple[bytes, str]]
-"""From what the client accepts to all metrics and their content type. Blocks."""
+Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""From what the client accepts to all metrics and their content type."""
 
 SCRAPES_LIMIT: Final = 4  # under way and waiting: each takes some milliseconds of CPU that PCs wait for
 
@@ -72,7 +72,7 @@ class Health:
 
     def checked(self) -> dict[str, tuple[bool, bool]]:
         """Of each check, whether it holds and whether it is required."""
-        return {name: (check()[0], required) for name, (check, required) in list(self._checks.items())}
+        return {name: (check()[0], required) for name, (check, required) in self._checks.items()}
 
     def report(self) -> dict[str, Any]:
         """The whole report, as plain JSON data."""
@@ -92,7 +92,7 @@ class Health:
 
     def app(self) -> Starlette:
         """The HTTP face: /healthz answers while the loop turns, /readyz with 200 or 503 and the report; the pages; and
-        /metrics, which is put together in a thread, one at a time."""
+        /metrics, one at a time."""
         scraping = asyncio.Lock()
         scrapes = 0
 
@@ -112,7 +112,7 @@ class Health:
             scrapes += 1
             try:
                 async with scraping:
-                    text, kind = await asyncio.to_thread(self.scrape, request.headers.get("accept", ""))
+                    text, kind = await self.scrape(request.headers.get("accept", ""))
             finally:
                 scrapes -= 1
             return Response(text, headers={"content-type": kind})

@@ -1,10 +1,9 @@
 """What a service counts, for Prometheus to scrape and for an OTLP collector.
 
 Theory of operation. The service counts in plain numbers of its own, where it works; a metric is a function that reads
-them. It is called when somebody wants to know, at a scrape (GET /metrics of the health port) or at an OTLP export, in
-another thread than the event loop's: it neither blocks nor changes anything, and takes what it walks through in one
-step (`list`, `dict`). So a metric that nobody reads costs what its number costs, and a service that nobody watches pays
-for nothing else.
+them. All are read in one go, in the service's own event loop, when somebody wants to know: at a scrape (GET /metrics of
+the health port) or at an OTLP export. So they may look at what the loop alone changes, and must not block. What is made
+of the numbers takes longer, and is done in a thread. A metric that nobody reads costs what its number costs.
 
 Counters and gauges are OpenTelemetry's observable instruments. It has none for a histogram that somebody else has
 counted (see `Distribution`), so those join the others between the SDK and whoever takes the data.
@@ -15,8 +14,11 @@ sets are left out and counted in `bootlink.metrics.left_out`: no client, whateve
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +47,8 @@ from prometheus_client.exposition import choose_encoder
 from bootlink_runtime.distribution import Distribution
 from bootlink_runtime.version import __version__
 
+FRESH_SECONDS: Final = 1.0  # numbers are not read again within it: all metrics of one export are of one moment
+REFRESH_SECONDS: Final = 2.0  # that an export waits for the event loop
 CLOSE_MILLISECONDS: Final = 2_000  # given to the last export when the service stops
 
 T = TypeVar("T")
@@ -96,7 +100,12 @@ class Meter:
         """`otlp`: where to export to each minute (OTEL_METRIC_EXPORT_INTERVAL)."""
         self.metrics: list[Metric] = []
         self._distributions: list[tuple[Metric, Distributions]] = []
+        self._numbers: list[tuple[Metric, Numbers]] = []
         self._left_out = 0
+        self._told: dict[str, list[Observation]] = {}
+        self._spread: list[tuple[Metric, list[HistogramDataPoint]]] = []
+        self._gathered = 0.0  # when, by the monotonic clock
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._since = time.time_ns()
         self._registry = CollectorRegistry()
         readers: list[MetricReader] = [_Scraped(self._registry, self._joined)]
@@ -109,8 +118,9 @@ class Meter:
     def observe(self, metric: Metric, read: Numbers) -> None:
         """Tell a counter or a gauge. `read` yields its numbers, each with its labels; see above for what it may do."""
         self.metrics.append(metric)
+        self._numbers.append((metric, read))
         make = {"counter": self._meter.create_observable_counter, "gauge": self._meter.create_observable_gauge}
-        make[metric.kind](metric.name, [self._observing(metric, read)], metric.unit, metric.tells)
+        make[metric.kind](metric.name, [self._observing(metric)], metric.unit, metric.tells)
 
     def distribute(self, metric: Metric, read: Distributions) -> None:
         """Tell a histogram, from what `Distribution`s hold."""
@@ -128,17 +138,67 @@ class Meter:
         for one in tallies:
             self.observe(one.metric, reads(one))
 
-    def scrape(self, accept: str) -> tuple[bytes, str]:
-        """All metrics in Prometheus' text format, and its content type; `accept`: what the client takes. Blocks."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+    def attend(self) -> None:
+        """From now on, what the metrics read is read in the event loop that runs."""
+        self._loop = asyncio.get_running_loop()
+
+    async def scraped(self, accept: str) -> tuple[bytes, str]:
+        """All metrics in Prometheus' text format, and its content type; `accept`: what the client takes."""
+        self.gather()
+        return await asyncio.to_thread(self._encoded, accept)
+
+    def scrape(self, accept: str = "") -> tuple[bytes, str]:
+        """The same, at once."""
+        self.gather()
+        return self._encoded(accept)
+
+    def gather(self) -> None:
+        """Read all numbers. In the event loop."""
+        now = time.time_ns()
+        told: dict[str, list[Observation]] = {}
+        for metric, read in self._numbers:
+            with contextlib.suppress(OSError):  # no descriptor is free, say: the others are wanted all the more
+                told[metric.name] = [Observation(value, labels) for value, labels in self._within(metric, read())]
+        self._spread = [
+            (metric, [self._point(one, labels, now) for one, labels in self._within(metric, read())])
+            for metric, read in self._distributions
+        ]
+        self._told = told
+        self._gathered = time.monotonic()
 
     def close(self) -> None:
         """Export once more, where there is somebody to export to. Blocks for at most CLOSE_MILLISECONDS."""
         self._provider.shutdown(CLOSE_MILLISECONDS)
 
-    def _observing(self, metric: Metric, read: Numbers) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        return lambda _: [Observation(value, labels) for value, labels in self._within(metric, read())]
+    def _encoded(self, accept: str) -> tuple[bytes, str]:
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def _observing(self, metric: Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observations(_: CallbackOptions) -> Iterable[Observation]:
+            self._refresh()
+            return self._told.get(metric.name, ())
+
+        return observations
+
+    def _refresh(self) -> None:
+        """In a thread, before an export: have the loop read all numbers, unless that was just done. A loop that does
+        not come to it within REFRESH_SECONDS leaves the former ones."""
+        if time.monotonic() - self._gathered < FRESH_SECONDS:
+            return
+        if self._loop is None or self._loop.is_closed():
+            self.gather()
+            return
+        done = threading.Event()
+
+        def gather() -> None:
+            self.gather()
+            done.set()
+
+        with contextlib.suppress(RuntimeError):  # it was closed this very moment
+            self._loop.call_soon_threadsafe(gather)
+            done.wait(REFRESH_SECONDS)
+        self._gathered = time.monotonic()  # once for all metrics of this export
 
     def _within(self, metric: Metric, told: Iterable[tuple[T, Labels]]) -> Iterator[tuple[T, Labels]]:
         """As many as the metric may have, each with the labels that it declares."""
@@ -150,20 +210,14 @@ class Meter:
 
     def _joined(self, data: MetricsData) -> MetricsData:
         """What the SDK has collected, with the histograms."""
-        now = time.time_ns()
         more = [
             Exported(
                 name=metric.name,
                 description=metric.tells,
                 unit=metric.unit,
-                data=Histogram(
-                    data_points=[
-                        self._point(distribution, labels, now) for distribution, labels in self._within(metric, read())
-                    ],
-                    aggregation_temporality=AggregationTemporality.CUMULATIVE,
-                ),
+                data=Histogram(data_points=points, aggregation_temporality=AggregationTemporality.CUMULATIVE),
             )
-            for metric, read in self._distributions
+            for metric, points in self._spread
         ]
         (resource,) = data.resource_metrics
         (scope,) = resource.scope_metrics

@@ -77,7 +77,7 @@ def measure(meter: Meter, health: Health, pulse: Pulse, bus: Bus) -> None:
     meter.observe(CONNECTED, lambda: [(int(bus.connected), {})])
     meter.observe(CONNECTIONS, lambda: [(bus.epoch, {})])
     meter.observe(WAITING, lambda: [(bus.waiting, {})])
-    meter.observe(LAG, lambda: [(bus.lag(), {})])
+    meter.observe(LAG, lambda: [(bus.lag, {})])
     meter.distribute(DELAY, lambda: [(bus.delays, {})])
     meter.observe(PUBLISHED, lambda: [(health.counters["events_published"], {})])
     meter.tally(TALLIES, health.counters)

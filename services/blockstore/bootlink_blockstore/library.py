@@ -59,7 +59,7 @@ class Library:
         self._executor = executor
         self._store = store
         self._unsealed = unsealed
-        self._readers = Readers(executor, ahead, readahead.limit_in_flight(cache.budget))
+        self.readers = Readers(executor, ahead, readahead.limit_in_flight(cache.budget))
         self._layers: dict[str, Layer] = {}  # in the order of their last use
         self._former: list[Layer] = []  # whose file is another by now; for those that still use them
         self._images: dict[tuple[Layer, ...], Image] = {}
@@ -96,7 +96,7 @@ class Library:
         stack = tuple(layers)
         image = self._images.get(stack)
         if image is None:
-            image = self._images[stack] = Image(stack, self.cache, self._readers)
+            image = self._images[stack] = Image(stack, self.cache, self.readers)
         return image
 
     async def _layer(self, plan: LayerPlan, below: Layer | None) -> Layer:

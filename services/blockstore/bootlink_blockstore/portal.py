@@ -25,8 +25,9 @@ import math
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime, timedelta
+from time import perf_counter
 from typing import Any, Final, cast
 
 from bootlink_blockstore.access import NotAdmitted
@@ -40,6 +41,7 @@ from bootlink_blockstore.session import Session
 from bootlink_blockstore.transfer import Task
 from bootlink_events import BootDiskDetached, BootDiskUsed
 from bootlink_events.models import InitiatorKind
+from bootlink_runtime import Distribution
 from bootlink_wire import scsi_sense as sense
 from bootlink_wire.iscsi_codes import LoginStatus
 
@@ -52,6 +54,7 @@ DRAIN_STEP: Final = 0.05
 SILENT_SECONDS: Final = 2.0  # without I/O until a session's first use of its disk counts as over
 WRITE_HIGH: Final = 1 << 20  # bytes in the transport's buffer until the session is held: a burst
 WRITE_LOW: Final = 1 << 18
+KINDS: Final[tuple[InitiatorKind, ...]] = ("firmware", "os")
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))  # seconds, count
 
 
@@ -65,6 +68,9 @@ class Portal:
         self.connections: set[Connection] = set()
         self.logins: Counter[str] = Counter()  # connections that have not logged in, by address
         self.half_open: dict[Connection, None] = {}  # the same, oldest first
+        self.turns = Distribution()  # seconds, see `metrics`
+        self.tasks = {what: Distribution() for what in ("read", "write", "other")}
+        self._past = Nexus()  # what the sessions did that have ended
         self._server: asyncio.Server | None = None
         self._run = secrets.token_hex(3)
         self._serial = 0
@@ -79,6 +85,30 @@ class Portal:
     @property
     def listening(self) -> bool:
         return self._server is not None and self._server.is_serving()
+
+    def sessions(self) -> dict[InitiatorKind, int]:
+        """How many sessions have a disk, by who holds them."""
+        held = dict.fromkeys(KINDS, 0)
+        for connection in self.connections:
+            if connection.kind is not None:
+                held[connection.kind] += 1
+        return held
+
+    def done(self, *, size: bool) -> tuple[int, int]:
+        """Reads and writes of all sessions so far; or the bytes of them."""
+        all_of = [self._past, *(nexus for connection in self.connections for nexus in connection.nexuses.values())]
+        if size:
+            return sum(one.bytes_read for one in all_of), sum(one.bytes_written for one in all_of)
+        return sum(one.reads for one in all_of), sum(one.writes for one in all_of)
+
+    def left(self, nexuses: Iterable[Nexus]) -> None:
+        """A session has ended: what it did stays counted."""
+        past = self._past
+        for nexus in nexuses:
+            past.reads += nexus.reads
+            past.bytes_read += nexus.bytes_read
+            past.writes += nexus.writes
+            past.bytes_written += nexus.bytes_written
 
     def next_name(self) -> str:
         """A session's name in events and logs. The run is in it, as a boot may outlive a restart of the service."""
@@ -125,6 +155,7 @@ class Connection(asyncio.Protocol):
         self._journal = portal.journal
         self._loop = asyncio.get_running_loop()
         self._session = Session(self, portal.journal.count)
+        self._turns = portal.turns
         self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._name = portal.next_name()
@@ -134,13 +165,19 @@ class Connection(asyncio.Protocol):
         self.attaching: asyncio.Task[None] | None = None  # a login that waits for its disk
         self._running: set[asyncio.Task[None]] = set()
         self._boot: Boot | None = None
-        self._nexuses: dict[int, Nexus] = {}
+        self.nexuses: dict[int, Nexus] = {}
         self._used: set[int] = set()  # disks whose first use was told
         self._counted = False
         self._paused = False  # the peer does not read what is written
         self._reading = True
         self._lost = False
         self._impatient = True  # it may be iPXE, which waits for acknowledgements in the middle of a PDU
+
+    @property
+    def kind(self) -> InitiatorKind | None:
+        """Who holds this session; None while it has no disk."""
+        admission = self._session.admission
+        return None if self._boot is None or admission is None else ("firmware" if admission.firmware else "os")
 
     # asyncio.Protocol
 
@@ -166,10 +203,11 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def data_received(self, data: bytes) -> None:
-        session = self._session
+        session, began = self._session, perf_counter()
         if session.receive(data, self._loop.time()) and self._transport is not None:
             self._transport.writelines(session.out)
             session.out.clear()
+            self._turns.record(perf_counter() - began)
             return
         self._pump()
         if self._impatient and self._session.partial:
@@ -288,6 +326,7 @@ class Connection(asyncio.Protocol):
                 self._leave(self._boot)
 
     async def _run(self, task: Task, running: Coroutine[Any, Any, Outcome]) -> None:
+        began = perf_counter()
         try:
             outcome = await running
         except Exception as error:
@@ -295,6 +334,7 @@ class Connection(asyncio.Protocol):
             self._journal.count("commands_failed_unforeseen")
             self._journal.log.error("command failed", session=self._name, error=repr(error), exc_info=error)
             outcome = task.unit.failure(sense.INTERNAL_FAILURE)
+        self._portal.tasks["write" if task.write else "read" if task.read else "other"].record(perf_counter() - began)
         self._session.finish(task, outcome)
         self._pump()
 
@@ -313,12 +353,14 @@ class Connection(asyncio.Protocol):
                     return
                 self._boot = boot
                 session.admit(boot.units, boot.absent, attachments.next_tsih())
-                self._nexuses = dict(session.nexuses)
+                self._journal.count("logins_admitted")
+                self.nexuses = dict(session.nexuses)
                 self._impatient = admission.firmware
                 kind: InitiatorKind = "firmware" if admission.firmware else "os"
                 for attached in boot.disks.values():
                     self._journal.attached(attached.manifest, kind, self._name, self._peer, self._began)
         except NotAdmitted as error:
+            self._journal.count("logins_not_admitted")
             session.refuse(error.status, error.cause)
         except Exception as error:
             self._journal.count("logins_failed_unforeseen")
@@ -357,6 +399,7 @@ class Connection(asyncio.Protocol):
         admission = self._session.admission
         assert admission is not None
         self._portal.attachments.leave(boot, admission, self)
+        self._portal.left(self.nexuses.values())
         for lun, attached in boot.disks.items():
             told = self._told(lun, attached, admission)
             event = BootDiskDetached(**told, reason=self._session.closing)
@@ -368,14 +411,14 @@ class Connection(asyncio.Protocol):
         admission = self._session.admission
         if self._boot is None or admission is None:
             return
-        for lun, nexus in self._nexuses.items():
+        for lun, nexus in self.nexuses.items():
             if lun not in self._used and nexus.last_io is not None and now - nexus.last_io >= SILENT_SECONDS:
                 self._used.add(lun)
                 self._journal.used(BootDiskUsed(**self._told(lun, self._boot.disks[lun], admission)))
 
     def _told(self, lun: int, attached: Attached, admission: Admission) -> dict[str, Any]:
         """What a session did at one of its disks, as the fields of `DiskIo`."""
-        nexus, manifest = self._nexuses[lun], attached.manifest
+        nexus, manifest = self.nexuses[lun], attached.manifest
         return {
             "mac": manifest.mac,
             "client": manifest.client,

@@ -18,11 +18,13 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Final
 
 from bootlink_blockstore.cache import BLOCK, ZEROS, Shelf
 from bootlink_blockstore.readahead import JOB_BLOCKS, JOBS
 from bootlink_disks import DiskError, Kind, OpenLayer
+from bootlink_runtime import Distribution
 
 Stamp = tuple[int, int, int]  # device, inode and time of change: these very bytes, as far as can be told
 Extent = tuple["Layer | None", int, int]  # where bytes live: layer and offset in its file, or None for zeros; length
@@ -76,11 +78,15 @@ class Readers:
         """`limit`: blocks that may be read ahead at once."""
         self.demand = demand
         self.free = limit if ahead is not None else 0
+        self.waits = Distribution()  # seconds that somebody waited for a read
         self._ahead = ahead
         self._jobs = JOBS
 
     def wanted(self, jobs: list[Job]) -> Flight:
-        return asyncio.get_running_loop().run_in_executor(self.demand, read_blocks, jobs)
+        began = perf_counter()
+        flight = asyncio.get_running_loop().run_in_executor(self.demand, read_blocks, jobs)
+        flight.add_done_callback(lambda _: self.waits.record(perf_counter() - began))
+        return flight
 
     def ahead(self, jobs: list[Job]) -> Flight | None:
         """None if no thread is free, or too much is on its way."""

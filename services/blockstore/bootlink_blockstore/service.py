@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from bootlink_blockstore import spindles, usage
+from bootlink_blockstore import metrics, spindles, usage
 from bootlink_blockstore.access import Access, Plans
 from bootlink_blockstore.attach import Attachments
 from bootlink_blockstore.cache import Cache
@@ -145,6 +145,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.health.page("cache", lambda: usage.report(store.cache, store.library, store.attachments, chassis.node))
     usage.measure(store.cache, store.library, chassis.meter)
     space = Space(store.root, int(settings.space_reserve))
+    metrics.measure(chassis, store.portal, store.attachments, store.library.readers, space, limit)
     chassis.health.check("portal", lambda: (store.portal.listening, f"{host}:{port}"))
     chassis.health.check("write-backs", lambda: _writable(store.root))
     chassis.health.check("event loop", chassis.pulse.check)

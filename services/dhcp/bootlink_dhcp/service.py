@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
+from bootlink_dhcp import metrics
 from bootlink_dhcp.advertiser import Advertiser
 from bootlink_dhcp.asked_loaders import AskedLoaders, Unfulfilled
 from bootlink_dhcp.binl import BINL_PORT, BinlEndpoint
@@ -149,6 +150,7 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
         chassis.spawn(_look_for_loaders(chassis, shelf, asked, firmware), name="loaders")
         if leases:
             chassis.health.check("leases", lambda: lease_report(leases, time.time()), required=False)
+        metrics.measure(chassis, leases)
         chassis.health.check("loaders", lambda: _loaders(shelf, asked, settings), required=False)
         chassis.log.info(
             "serving",

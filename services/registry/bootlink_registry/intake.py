@@ -16,6 +16,7 @@ from bootlink_events import BootId, ClientSeen, CloudEvent, Stage, UnreadableEve
 from bootlink_registry import enrolment, journal
 from bootlink_registry.database import Database, DatabaseAway
 from bootlink_registry.enrolment import Rule
+from bootlink_registry.metrics import Figures
 from bootlink_registry.steps import ARRIVED
 from bootlink_runtime import Bus, Health, Logger, Telemetry, consume, ended
 
@@ -35,6 +36,7 @@ class Intake:
     def __init__(
         self,
         database: Database,
+        figures: Figures,
         *,
         enrolment_rule: Rule,
         source: str,
@@ -44,6 +46,7 @@ class Intake:
         log: Logger,
     ) -> None:
         self._database = database
+        self._figures = figures
         self._source = source
         self._silence = silence
         self._enrolment_rule = enrolment_rule
@@ -82,10 +85,13 @@ class Intake:
                 async with self._database.transaction() as connection:
                     recorded = await journal.record(connection, event, stage)
                 self._health.count("stages_recorded" if recorded else "stages_repeated")
+                if recorded:
+                    self._figures.recorded(stage)
             case ClientSeen() as seen:
                 await self._client_seen(seen)
             case _:
                 pass
+        self._figures.taken_in(time.time() - event.time.timestamp())
 
     async def _client_seen(self, seen: ClientSeen) -> None:
         async with self._database.transaction() as connection:
@@ -163,3 +169,4 @@ class Intake:
             error=f"{failure['stage']}: {failure['cause']}" if failure else None,
         )
         self._health.count("boots_traced")
+        self._figures.over(boot.state)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from bootlink_registry import metrics
 from bootlink_registry.api import api
 from bootlink_registry.api.context import Context
 from bootlink_registry.database import Database
@@ -61,8 +62,10 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
         log=log,
     )
     provisioning = Provisioning(bus, delivery.full_round, log, settings.retention)
+    figures = metrics.Figures()
     intake = Intake(
         database,
+        figures,
         enrolment_rule=first_rule(settings),
         source=chassis.bus.source,
         silence=settings.silent_seconds,
@@ -78,6 +81,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
     health.check("bus", provisioning.check, required=False)
     tokens = Tokens(database, settings.shared_admin_token(), log)
     context = Context(database, layers, nodes, spindles, delivery, bus, health, settings, tokens)
+    metrics.measure(chassis, figures, database, context.requests)
     sock = listen(settings.api_host, settings.api_port, what="the API", variable="BOOTLINK_REGISTRY_API_PORT")
     tasks: list[asyncio.Task[Any]] = []
     try:
@@ -94,6 +98,7 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
                     "intake": intake.run(bus),
                     "sweep": intake.sweep(),
                     "jobs": runner.run(),
+                    "figures": figures.watch(database, bus),
                     "reclaim": Reclaim(database, bus, log).run(),
                     "image store": sweeper.run(lambda: delivery.active),
                     "spindles": spindles.watch(lambda: delivery.active),

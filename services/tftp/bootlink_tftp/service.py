@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bootlink_runtime import Chassis, PlanBook, Service, StartupError, address_error, listen
-from bootlink_tftp import endpoint, hello, lan
+from bootlink_tftp import endpoint, hello, lan, metrics
 from bootlink_tftp.answers import Answer, Answers
 from bootlink_tftp.chronicle import Chronicle, StageName, Transport
 from bootlink_tftp.endpoint import Endpoint
@@ -48,6 +48,7 @@ async def run(chassis: Chassis, settings: TftpSettings) -> None:
         mac_of=lan.mac_of,
     )
     complete, on_link = _complete(chassis, plans), OnLink(settings.on_link_networks)
+    figures = {protocol: metrics.Figures() for protocol in metrics.PROTOCOLS}
 
     def answers(base: Callable[[str], str]) -> Answers:
         return Answers(
@@ -68,7 +69,7 @@ async def run(chassis: Chassis, settings: TftpSettings) -> None:
         limits=Limits(settings.blksize_max, settings.windowsize_max),
         capacity=Capacity(settings.transfers_max, settings.transfers_per_client_max),
         single_port=settings.single_port,
-        on_end=_Report(chassis, chronicle, "tftp"),
+        on_end=_Report(chassis, chronicle, "tftp", figures["tftp"]),
         health=chassis.health,
         log=chassis.log,
     )
@@ -83,7 +84,7 @@ async def run(chassis: Chassis, settings: TftpSettings) -> None:
             listener,
             over_http,
             capacity=Capacity(settings.http_connections_max, settings.transfers_per_client_max),
-            on_end=_Report(chassis, chronicle, "http"),
+            on_end=_Report(chassis, chronicle, "http", figures["http"]),
             on_hello=lambda body, peer: chronicle.hello(hello.read(body), peer, datetime.now(UTC)),
             health=chassis.health,
             log=chassis.log,
@@ -92,6 +93,7 @@ async def run(chassis: Chassis, settings: TftpSettings) -> None:
         chassis.listening("http", host, settings.http_port)
     chassis.health.check("loaders", lambda: _loaders_found(folders))
     chassis.health.check("transfers", lambda: (True, f"{_busy(server, web)} under way"), required=False)
+    metrics.measure(chassis, figures, lambda: _busy(server, web))
     server.start()
     try:
         chassis.listening("tftp", host, port)
@@ -116,12 +118,13 @@ def _busy(server: Endpoint, web: Web | None) -> int:
 
 
 class _Report:
-    """Says how each transfer ended: to the log, the counters and the chronicle."""
+    """Says how each transfer over one protocol ended: to the log, the counters and the chronicle."""
 
-    def __init__(self, chassis: Chassis, chronicle: Chronicle, over: Transport) -> None:
+    def __init__(self, chassis: Chassis, chronicle: Chronicle, over: Transport, figures: metrics.Figures) -> None:
         self._chassis = chassis
         self._chronicle = chronicle
         self._over = over
+        self._figures = figures
 
     def __call__(self, answer: Answer, peer: Peer, outcome: Outcome, seconds: float) -> None:
         log, health = self._chassis.log, self._chassis.health
@@ -144,6 +147,7 @@ class _Report:
                 )
             return
         health.count("tftp_sent")
+        self._figures.delivered(answer.size, seconds)
         log.info("sent", **facts, outcome=outcome.kind)
         if answer.boot_id is None:
             return

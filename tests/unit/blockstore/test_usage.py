@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from bootlink_blockstore import usage
@@ -54,7 +53,7 @@ async def test_the_page_tells_hits_misses_and_bytes_of_each_layer_and_metrics_te
         assert told["used"] == layer["bytes"] <= told["budget"] == store.cache.budget
         assert (told["node"], told["hits"], told["misses"]) == ("lab", 9, 7)
 
-        scrape = Scrape.of(await asyncio.to_thread(meter.scrape, ""))
+        scrape = Scrape.of(meter.scrape())
         mine = {"bootlink_layer": layer["id"], "file_name": "golden.img"}
         assert scrape.value("bootlink_cache_hits_total", **mine) == 9
         assert scrape.value("bootlink_cache_misses_total", **mine) == 7

@@ -11,6 +11,7 @@ from bootlink_events import BootId, BootScriptServed, CloudEvent
 from bootlink_registry.database import Database
 from bootlink_registry.enrolment import Rule
 from bootlink_registry.intake import AHEAD_SECONDS, Intake
+from bootlink_registry.metrics import Figures
 from bootlink_runtime import Health, Telemetry, logger
 
 NOW = datetime.now(UTC)
@@ -34,6 +35,7 @@ def test_a_boot_out_of_the_far_future_does_not_reach_the_journal() -> None:
     health = Health("registry", "test")
     intake = Intake(
         cast("Database", None),  # whoever asks it fails
+        Figures(),
         enrolment_rule=cast("Rule", None),
         source="//test/registry",
         silence=60.0,

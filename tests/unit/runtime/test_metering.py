@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
 from collections import Counter
 from typing import Any
 
@@ -16,7 +18,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.resources import Resource
 
-from bootlink_runtime import SECONDS, Distribution, Meter, Metric, Telemetry, tally
+from bootlink_runtime import SECONDS, Distribution, Meter, Metric, Telemetry, metering, tally
 from lab.metrics import Scrape
 
 THINGS = Metric("bootlink.things", "counter", "{thing}", "things that were", ("which",), 3)
@@ -50,7 +52,7 @@ def test_a_scrape_tells_what_the_service_has_counted_by_then() -> None:
     meter.observe(LEVEL, lambda: [(counted["b"], {})])
     for expected in (2, 5):
         counted["b"] = expected
-        scrape = Scrape.of(meter.scrape(""))
+        scrape = Scrape.of(meter.scrape())
         assert scrape.value("bootlink_things_total", which="a") == 1
         assert scrape.value("bootlink_things_total", which="b") == expected
         assert scrape.value("bootlink_level_bytes") == expected
@@ -66,9 +68,9 @@ def test_a_series_that_is_no_more_is_not_told_any_more() -> None:
     meter = Telemetry("blockstore", "lab").meter
     counted = {"a": 1, "b": 2}
     meter.observe(THINGS, lambda: [(n, {"which": k}) for k, n in counted.items()])
-    assert Scrape.of(meter.scrape("")).labels("bootlink_things_total", "which") == {"a", "b"}
+    assert Scrape.of(meter.scrape()).labels("bootlink_things_total", "which") == {"a", "b"}
     del counted["a"]
-    assert Scrape.of(meter.scrape("")).labels("bootlink_things_total", "which") == {"b"}
+    assert Scrape.of(meter.scrape()).labels("bootlink_things_total", "which") == {"b"}
     meter.close()
 
 
@@ -77,8 +79,8 @@ def test_a_metric_has_no_more_series_than_it_declares_and_says_how_many_were_lef
     meter.observe(THINGS, lambda: [(n, {"which": str(n)}) for n in range(10)])
     waits = {str(n): Distribution() for n in range(5)}
     meter.distribute(WAIT, lambda: [(wait, {"who": who}) for who, wait in waits.items()])
-    meter.scrape("")
-    scrape = Scrape.of(meter.scrape(""))
+    meter.scrape()
+    scrape = Scrape.of(meter.scrape())
     assert scrape.series("bootlink_things_total") == THINGS.at_most
     assert scrape.series("bootlink_wait_seconds_count") == WAIT.at_most
     assert scrape.value("bootlink_metrics_left_out_total") >= 7 + 3
@@ -100,7 +102,7 @@ def test_a_value_counts_in_the_bucket_that_prometheus_looks_for_it_in(value: flo
     wait, meter = Distribution(), Telemetry("blockstore", "lab").meter
     meter.distribute(WAIT, lambda: [(wait, {"who": "pc"})])
     wait.record(value)
-    scrape = Scrape.of(meter.scrape(""))
+    scrape = Scrape.of(meter.scrape())
     name = "bootlink_wait_seconds_bucket"
     for bound in (*SECONDS, math.inf):
         told = scrape.value(name, who="pc", le="+Inf" if bound == math.inf else str(bound))
@@ -119,10 +121,10 @@ def test_what_was_counted_by_name_is_told_from_the_start() -> None:
     meter.tally(
         [tally("bootlink.lost", "{thing}", "lost", "reason", {"lost_late": "late", "lost_odd": "odd"})], counted
     )
-    assert Scrape.of(meter.scrape("")).value("bootlink_lost_total", reason="late") == 0
+    assert Scrape.of(meter.scrape()).value("bootlink_lost_total", reason="late") == 0
     counted["lost_late"] += 3
     counted["something_else"] += 1
-    scrape = Scrape.of(meter.scrape(""))
+    scrape = Scrape.of(meter.scrape())
     assert scrape.value("bootlink_lost_total", reason="late") == 3
     assert scrape.labels("bootlink_lost_total", "reason") == {"late", "odd"}
     meter.close()
@@ -147,6 +149,29 @@ def test_an_otlp_exporter_is_handed_the_same_with_histograms() -> None:
     assert isinstance(point, HistogramDataPoint)
     assert (point.count, point.sum, sum(point.bucket_counts)) == (1, 0.5, 1)
     assert point.explicit_bounds[point.bucket_counts.index(1)] == 0.5
+
+
+async def test_an_export_reads_in_the_event_loop_and_goes_without_one_that_is_blocked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metering, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(metering, "REFRESH_SECONDS", 0.2)
+    kept = Kept()
+    meter = Meter("blockstore", Resource({}), otlp=kept)
+    meter.attend()
+    loop_thread, threads = threading.get_ident(), set()
+
+    def read() -> list[tuple[int, dict[str, str]]]:
+        threads.add(threading.get_ident())
+        return [(len(threads), {})]
+
+    meter.observe(LEVEL, read)
+    await asyncio.to_thread(meter._provider.force_flush)
+    assert threads == {loop_thread}
+    assert len(kept.handed) == 1
+    meter._provider.force_flush()  # in the loop's own thread, which so cannot answer
+    assert len(kept.handed) == 2
+    await asyncio.to_thread(meter.close)
 
 
 def test_openmetrics_is_told_to_who_asks_for_it() -> None:

@@ -26,6 +26,7 @@ from bootlink_registry.api import (
 from bootlink_registry.api.context import Context, Registry
 from bootlink_registry.api.guard import Guard
 from bootlink_registry.api.limit import BodyLimit
+from bootlink_registry.api.measured import Measured
 from bootlink_registry.api.models.about import Counts, InfoAnswer, NodeAnswer, You
 from bootlink_registry.api.openapi import describe
 from bootlink_registry.api.roles import identity_of, require_role
@@ -78,7 +79,8 @@ def api(context: Context, *, log: Any) -> FastAPI:
     )
     app.state.context = context
     app.add_middleware(BodyLimit)
-    app.add_middleware(Guard, tokens=context.tokens, log=log)  # the last is the outermost
+    app.add_middleware(Guard, tokens=context.tokens, log=log)
+    app.add_middleware(Measured, requests=context.requests)  # the last is the outermost
     for router in (about, *(part.router for part in PARTS)):
         app.include_router(router, prefix="/v1", dependencies=[Depends(require_role)])
     answers.install(app, log=log)

@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Query, Request, Response
 from starlette.datastructures import MutableHeaders
 
 from bootlink_registry.api.etags import IF_MATCH, Current, Tagged, change, etag_of
+from bootlink_registry.api.measured import Requests
 from bootlink_registry.api.roles import identity_of
 from bootlink_registry.database import Connection, Database
 from bootlink_registry.delivery import Delivery
@@ -40,6 +41,7 @@ class Context:
     health: Health
     settings: RegistrySettings
     tokens: Tokens
+    requests: Requests = field(default_factory=Requests)
     author: str = ""  # whose token a request came with
     if_match: str | None = None
     headers: MutableHeaders = field(default_factory=MutableHeaders)  # of the answer
