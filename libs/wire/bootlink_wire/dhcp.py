@@ -11,6 +11,9 @@ and that many bytes, up to option 255. `decode` reads this once, front to back, 
   option without fear: the only error that bytes from the wire can cause is `DhcpMalformed`, and only `decode`
   raises it.
 
+A BOOTP client of before RFC 1048 has no cookie, but zeros where options would be (RFC 951 section 3). It is read as a
+packet without options, and `cookie` says so, for it is answered in the same way.
+
 Not done on purpose: an options field without its end option is accepted, because a datagram has an end of its
 own and some clients rely on it; the contents of 43, 77, 82 and 175 are left alone (see `dhcp_options`).
 """
@@ -67,6 +70,7 @@ class DhcpPacket:
     sname: bytes = b""  # up to 64 bytes, without the NULs that fill the field
     file: bytes = b""  # up to 128
     options: Mapping[int, bytes] = field(default_factory=dict)
+    cookie: bool = True  # False: plain RFC 951, with nothing where options would be
     _read: dict[int, Any] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )  # options, once asked for
@@ -105,7 +109,8 @@ def decode(data: bytes) -> DhcpPacket:
     """Read one UDP payload. DhcpMalformed if it is not a DHCP or BOOTP packet in every part we know."""
     if not OPTIONS_AT <= len(data) <= MAX_PACKET:
         raise DhcpMalformed(f"{len(data)} bytes, a packet has {OPTIONS_AT} to {MAX_PACKET}")
-    if data[HEADER.size : OPTIONS_AT] != MAGIC:
+    cookie = data[HEADER.size : OPTIONS_AT] == MAGIC
+    if not cookie and any(data[HEADER.size : OPTIONS_AT]):
         raise DhcpMalformed("no magic cookie")
     op, htype, hlen, hops, xid, secs, flags, ci, yi, si, gi, chaddr, sname, file = HEADER.unpack_from(data)
     if op not in (BOOTREQUEST, BOOTREPLY):
@@ -114,7 +119,8 @@ def decode(data: bytes) -> DhcpPacket:
         raise DhcpMalformed(f"hardware address of {hlen} bytes in a field of {len(chaddr)}")
 
     found: dict[int, bytes] = {}
-    _read_options(data[OPTIONS_AT:], found)
+    if cookie:
+        _read_options(data[OPTIONS_AT:], found)
     overload = 0
     if opt.OVERLOAD.code in found:
         overload = opt.OVERLOAD.decode(found.pop(opt.OVERLOAD.code))
@@ -143,6 +149,7 @@ def decode(data: bytes) -> DhcpPacket:
         sname=sname.partition(b"\0")[0],
         file=file.partition(b"\0")[0],
         options=found,
+        cookie=cookie,
     )
     for code in found:
         row: Option[Any] | None = opt.CHECKED.get(code)
@@ -200,6 +207,10 @@ def encode(packet: DhcpPacket) -> bytes:
         packet.sname,
         packet.file,
     )
+    if not packet.cookie:
+        if packet.options:
+            raise ValueError("a packet without the cookie has no options")
+        return head.ljust(MIN_REPLY, b"\0")
     out = bytearray(head + MAGIC)
     for code, value in _wire_order(packet.options):
         if not opt.PAD < code < opt.END:

@@ -84,6 +84,10 @@ class BootClient:
         return "iPXE" if self.ipxe else "HTTP" if self.http else "PXE"
 
 
+BOOTP: Final = BootClient(architecture(0), "", ipxe=False, http=False)
+"""What is known of a BOOTP client: it is of the time when there was but BIOS."""
+
+
 def boot_client(packet: DhcpPacket) -> BootClient | None:
     """Who wants to boot; None for a packet of an operating system, which only wants an address."""
     if packet.chaddr.startswith(PROBE_PREFIX):
@@ -145,6 +149,15 @@ class BootFiles:
         # Firmware is told a path and the server apart and knows no other port. iPXE understands a URL with one.
         return f"{self._root()}/{path}" if client.ipxe and self.port != self.TFTP_PORT else path
 
+    def bootp_file(self, mac: str, asked: str, rules: Sequence[LoaderRule] = ()) -> str:
+        """The boot file for a BOOTP client: the loader that it asks for by name (RFC 951 section 7.3), or a BIOS's.
+        Without a boot id, as nobody knows yet whether this is a boot; empty where there is none that it can ask for."""
+        if self.port != self.TFTP_PORT:
+            return ""
+        if asked and self.loaders.fits(asked, Image.NBP):
+            return asked
+        return next(iter(self.candidates(BOOTP, mac, rules)), "")
+
     def script_file(self, boot_id: BootId, mac: str) -> str:
         """The URL of the client's script."""
         root = self._http_root() if self.http_scripts and self.http_port else self._root()
@@ -166,6 +179,11 @@ def applies(rule: LoaderRule, client: BootClient, mac: str) -> bool:
         and client.vendor_class.startswith(rule.vendor_class)
         and mac_token(mac).startswith(rule.model.lower().replace(":", "-"))
     )
+
+
+def boot_file_options(server: IPv4Address, file: str) -> list[tuple[int, bytes]]:
+    """Options 66 and 67. Some firmware reads but them, some but siaddr and file: both, and equal (FIELD section 4)."""
+    return [opt.TFTP_SERVER_NAME.encode(str(server)), opt.BOOT_FILE_NAME.encode(file)]
 
 
 def boot_options(request: DhcpPacket, client: BootClient) -> list[tuple[int, bytes]]:

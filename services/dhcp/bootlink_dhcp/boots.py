@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from bootlink_dhcp.bootfiles import BootClient, BootFiles, boot_options
+from bootlink_dhcp.bootfiles import BootClient, BootFiles, boot_file_options, boot_options
 from bootlink_dhcp.firmware import FirmwareMemory, LoaderChange
 from bootlink_dhcp.tracker import Ask, BootPass, BootTracker
 from bootlink_events import (
@@ -25,7 +25,6 @@ from bootlink_events import (
     EventData,
     LoaderRule,
 )
-from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket
 
 
@@ -84,6 +83,15 @@ class Boots:
     def begun(self, mac: str) -> bool:
         """Whether this PC has booted from us, as far as we remember."""
         return self._tracker.current(mac) is not None
+
+    @property
+    def file_server(self) -> IPv4Address:
+        """Where boot files come from."""
+        return self._files.server
+
+    def bootp_file(self, mac: str, asked: str) -> str:
+        """What a BOOTP client that asks for this file, or for none, is to load; empty: nothing."""
+        return self._files.bootp_file(mac, asked, self._book.loader_rules(mac))
 
     def discovered(self, ask: BootAsk, address: IPv4Address | None) -> BootAnswer:
         """A DISCOVER, answered with an offer of `address`; None where another server gives out addresses, or none."""
@@ -149,8 +157,7 @@ class Boots:
         file = self._file(ask, boot, candidates)
         pairs = boot_options(ask.packet, ask.client)
         if file:
-            # Some firmware reads only siaddr and file, some only 66 and 67: both, and equal (FIELD section 4).
-            pairs += [opt.TFTP_SERVER_NAME.encode(str(self._files.server)), opt.BOOT_FILE_NAME.encode(file)]
+            pairs += boot_file_options(self._files.server, file)
         return BootAnswer(boot, file, self._files.server if file else NO_ADDRESS, tuple(pairs))
 
     def _file(self, ask: BootAsk, boot: BootPass, candidates: tuple[str, ...]) -> str:

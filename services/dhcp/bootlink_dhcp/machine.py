@@ -36,7 +36,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any, Final, Literal, Protocol
 
-from bootlink_dhcp.bootfiles import boot_client, boot_options
+from bootlink_dhcp.bootfiles import boot_client, boot_file_options, boot_options
 from bootlink_dhcp.boots import BootAnswer, BootAsk, Boots
 from bootlink_dhcp.decision import LIMITED_BROADCAST, Decision, Promise, Reply, Via
 from bootlink_dhcp.leases import LeaseTable
@@ -229,7 +229,10 @@ class DhcpMachine:
         return Decision("inform", Reply(reply, Via.UNICAST, asked.packet.ciaddr))
 
     def _bootp(self, asked: _Asked) -> Decision:
-        """A packet without message type: BOOTP, RFC 951 and RFC 1534. One packet, one answer, and no lease time."""
+        """A packet without message type: BOOTP, RFC 951 and RFC 1534. One packet, one answer, and no lease time.
+
+        It never begins a boot: printers and switches ask in the same way. The boot begins when what was loaded asks.
+        """
         packet = asked.packet
         reserved = self._book.reserved(asked.mac)
         if self._bootp_for == "off" or (reserved is None and self._bootp_for == "reserved"):
@@ -240,12 +243,23 @@ class DhcpMachine:
         if address is None or (self._bootp_for == "reserved" and address != reserved):
             return Decision("pool_exhausted")
         lease = asked.leases.bind(asked.mac, address, asked.now, seconds=BOOTP_SECONDS)
-        reply = replace(
-            self._blank_reply(packet, [*asked.scope.options, *self._host_name(asked)]),
+        file = self._boots.bootp_file(asked.mac, packet.file.decode("ascii", "replace"))
+        server = self._boots.file_server if file else NO_ADDRESS
+        pairs = [*asked.scope.options, *self._host_name(asked)]
+        needed = boot_file_options(server, file) if file else []
+        reply = self._blank_reply(
+            packet,
+            [*pairs, *needed] if packet.cookie else [],  # who has no options cannot read any
+            cookie=packet.cookie,
             ciaddr=packet.ciaddr,
             yiaddr=address,
+            siaddr=server,
+            sname=str(server).encode() if file else b"",
+            file=file.encode(),
         )
-        reply = with_optional(reply, self._book.options(asked.mac), keep=(), most=size_limit(packet))
+        if packet.cookie:
+            optional = self._book.options(asked.mac)
+            reply = with_optional(reply, optional, keep=[code for code, _ in needed], most=size_limit(packet))
         promise = Promise(address, asked.mac, lease.expires)
         return Decision("bootp", self._to_client(asked, reply), durable=True, promised=promise)
 

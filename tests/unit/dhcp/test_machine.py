@@ -720,6 +720,41 @@ def test_bootp_clients_without_a_reservation_are_answered_where_that_is_wanted()
     assert Lab(bootp="off").handle(bootp(KNOWN)).count == "dropped_bootp"
 
 
+def test_a_bootp_client_is_told_a_loader_and_where_it_is_and_no_boot_begins() -> None:
+    """A printer asks in the same way. What the loader asks for afterwards begins the boot."""
+    lab = Lab(loaders=("undionly.kpxe", "ipxe.pxe"))
+    decision = lab.handle(bootp(KNOWN))
+    assert decision.reply is not None
+    packet = decision.reply.packet
+    assert (packet.file, packet.siaddr, packet.sname) == (b"undionly.kpxe", SERVER, b"10.77.0.1")
+    assert (packet.get(opt.BOOT_FILE_NAME), packet.get(opt.TFTP_SERVER_NAME)) == ("undionly.kpxe", "10.77.0.1")
+    assert decision.events == ()
+    assert lab.tracker.current(KNOWN) is None
+    for asked, file in ((b"ipxe.pxe", b"ipxe.pxe"), (b"unix", b"undionly.kpxe")):
+        named = lab.handle(bootp(KNOWN, file=asked)).reply
+        assert named is not None
+        assert named.packet.file == file
+    lab.rules[KNOWN] = (LoaderRule(arch="bios", loaders=("ipxe.pxe",)),)
+    ruled = lab.handle(bootp(KNOWN)).reply
+    assert ruled is not None
+    assert ruled.packet.file == b"ipxe.pxe"
+    for other in (Lab(loaders=()), Lab(port=6969)):  # nothing to send, and a port that no such client asks at
+        bare = other.handle(bootp(KNOWN)).reply
+        assert bare is not None
+        assert (bare.packet.file, bare.packet.siaddr, bare.packet.sname) == (b"", NO_ADDRESS, b"")
+        assert not {66, 67} & set(bare.packet.options)
+
+
+def test_a_bootp_client_of_before_options_is_answered_without_any() -> None:
+    lab = Lab()
+    lab.group_options = ((17, b"/root"),)
+    reply = lab.handle(bootp(KNOWN, cookie=False)).reply
+    assert reply is not None
+    assert (reply.packet.cookie, reply.packet.options) == (False, {})
+    assert (reply.packet.yiaddr, reply.packet.file) == (IPv4Address("10.77.0.20"), b"undionly.kpxe")
+    assert dhcp.decode(dhcp.encode(reply.packet)) == reply.packet
+
+
 def test_thousands_of_made_up_clients_take_nothing_from_those_we_know() -> None:
     lab = Lab(pool_size=50)
     known = [f"52:54:00:00:01:{n:02x}" for n in range(20)]

@@ -86,6 +86,18 @@ def test_a_packet_cut_short_anywhere_before_its_end_option_is_refused_or_loses_w
         assert all(complete.options[code] == value for code, value in part.options.items())
 
 
+def test_a_bootp_packet_without_the_cookie_has_no_options_and_is_answered_without() -> None:
+    """RFC 951: zeros, whatever stands behind them."""
+    plain = dhcp.decode(raw(b"").replace(dhcp.MAGIC, bytes(4)) + b"\x35\x01\x01\xff" + bytes(56))
+    assert (plain.cookie, plain.options, plain.message_type) == (False, {}, None)
+    encoded = dhcp.encode(plain)
+    assert len(encoded) == dhcp.MIN_REPLY
+    assert encoded[dhcp.HEADER.size :] == bytes(dhcp.MIN_REPLY - dhcp.HEADER.size)
+    assert dhcp.decode(encoded) == plain
+    with pytest.raises(ValueError, match="no options"):
+        dhcp.encode(replace(plain, options={1: b"\xff\xff\xff\0"}))
+
+
 def test_bytes_after_the_end_option_are_padding() -> None:
     whole = dhcp_capture("ovmf-x64-discover.hex")
     assert dhcp.decode(whole + b"\x35\xff\xff") == dhcp.decode(whole)
@@ -96,7 +108,7 @@ def test_bytes_after_the_end_option_are_padding() -> None:
     [
         (raw(b"")[:-1], "239 bytes"),
         (raw(b"") + bytes(dhcp.MAX_PACKET), "bytes, a packet has"),
-        (raw(b"").replace(dhcp.MAGIC, b"\0\0\0\0"), "magic cookie"),
+        (raw(b"").replace(dhcp.MAGIC, b"\0\0\0\1"), "magic cookie"),
         (b"\3" + raw(b"\xff")[1:], "op 3"),
         (raw(b"\xff")[:2] + b"\x11" + raw(b"\xff")[3:], "hardware address of 17 bytes"),
         (raw(b"\x35"), "option 53 has no length"),
