@@ -15,6 +15,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
+from bootlink import starts
 from bootlink.errors import CommandError
 from bootlink.settings import API_TIMEOUT, CommandSettings
 
@@ -184,7 +185,7 @@ def _problem(answer: Answer) -> CommandError:
 
 
 def _told(wrong: Mapping[str, str]) -> str:
-    name = wrong["field"].replace("_", " ")
+    name = starts.option(wrong["field"]) or wrong["field"].replace("_", " ")
     return f"{name}: {wrong['problem']}" if name else wrong["problem"]
 
 

@@ -17,6 +17,15 @@ class Boot(StrEnum):
     kernel = "kernel"
 
 
+OPTIONS: Final = {
+    "mode": "--boot",
+    "file": "--filename",
+    "keep_san": "--keep-san",
+    "kernel": "--kernel",
+    "initrds": "--initrd",
+    "arguments": "--arguments",
+}
+"""What a command's user writes for a field of `start`."""
 NO_DISK: Final = {"mode": "none"}  # as `start` of a request
 
 BootOption = Annotated[
@@ -61,6 +70,12 @@ def wish(
         "arguments": arguments,
     }
     return asked if boot is not Boot.disk or any(list(asked.values())[1:]) else None
+
+
+def option(field: str) -> str | None:
+    """The option that a field of a request (start.initrds.0) was written with; None where it is none of these."""
+    before, start, rest = field.rpartition("start.")
+    return OPTIONS.get(rest.split(".")[0]) if start and (not before or before.endswith(".")) else None
 
 
 def without_disk(start: dict[str, Any] | None) -> bool:

@@ -73,9 +73,18 @@ def test_what_does_not_go_together_is_told(room: Up) -> None:
         ("--boot", "local", "--filename", "EFI/a.efi"),
         ("--boot", "local", "--keep-san"),
         ("--boot", "kernel", "--kernel", "linux/vmlinuz", "--chap", "mutual"),
+        ("--boot", "kernel", "--kernel", "../vmlinuz"),
+        ("--boot", "kernel", "--kernel", "linux/vmlinuz", "--arguments", "a;b"),
     ):
         told = " ".join(error_of(room.bootlink("link", "set", "starter", *asked)))
         assert not re.search(r"\bmode\b|keep_san|initrds|\bstart\b", told), f"{told} (words of the API) for {asked}"
+    kernel = ("--boot", "kernel", "--kernel", "linux/vmlinuz")
+    problem, _ = error_of(room.bootlink("link", "set", "starter", *kernel, "--initrd", "ok", "--initrd", "a b"))
+    assert problem.startswith("--initrd: 'a b' is no boot file")
+    problem, _ = error_of(
+        room.bootlink("link", "menu", "add", "--client", "starter", "own", "--boot", "kernel", "--kernel", "$x")
+    )
+    assert problem.startswith("--kernel: '$x' is no boot file")
 
 
 def test_a_pc_without_a_disk_shows_nothing_of_targets(room: Up) -> None:

@@ -137,7 +137,7 @@ class BootFiles:
     def remedy(self, client: BootClient) -> str:
         """What to do where there are no candidates."""
         if client.http and not self.http_port:
-            return "serve boot files over HTTP (BOOTLINK_TFTP_HTTP_PORT), or choose PXE over IPv4 in the PC's setup"
+            return "set BOOTLINK_TFTP_HTTP_PORT=80 and start Bootlink anew, or choose PXE over IPv4 in the PC's setup"
         return client.arch.remedy
 
     def loader_file(self, boot_id: BootId, loader: str, client: BootClient) -> str:
