@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 from bootlink_events import BootId, target_iqn
-from bootlink_registry import homes, writebacks
+from bootlink_registry import homes, outbox, writebacks
 from bootlink_registry.database import Database
+from bootlink_registry.delivery import Delivery
 from bootlink_runtime import Chassis, logger
 from lab.blockstore import identity
 from lab.disks import digest, sparse_disk
@@ -271,3 +273,43 @@ async def test_who_is_at_home_where_is_asked_of_the_block_stores_where_the_regis
         await seated.boot()
         assert await seated.disk.read(at, PAGE) == data
         await seated.off()
+
+
+async def test_a_home_that_a_census_moves_is_in_its_plan_with_the_next_change_of_anybodys(
+    house: House, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round for one client takes the census in, and no full round comes after it for minutes."""
+    keeps, another = await house.pc(1), await house.pc(2)
+    await house.registry.link("client", keeps.name, "win11", policy="keep")
+    node = await house.home(keeps)
+    seated = house.seated(keeps, node)
+    await seated.boot()
+    await write(seated, random.Random(4))
+    await seated.off()
+    records = Database(database, logger("test"))
+    await records.open()
+    try:
+        async with records.transaction() as connection:
+            await connection.execute(
+                "UPDATE homes SET node = $1, held = false, boot_id = NULL, since = now() + interval '1 hour'",
+                other(node),
+            )
+            await outbox.recompile(connection, "client", keeps.mac)
+    finally:
+        await records.close()
+
+    async def astray() -> bool:
+        plan = await house.plan(keeps)
+        return bool(plan["home"] == other(node) and plan["delivered"])
+
+    await until(astray, "the home that it does not have")
+    monkeypatch.setattr(Delivery, "full_round", lambda self: None)
+    monkeypatch.setattr(homes, "CENSUS_SECONDS", 0.2)
+    policies = itertools.cycle(("keep", "discard"))
+
+    async def moved() -> bool:
+        await house.registry.link("client", another.name, "win11", policy=next(policies))
+        plan = await house.plan(keeps)
+        return bool(plan["home"] == node and plan["delivered"])
+
+    await until(moved, "the home that it had")

@@ -200,7 +200,7 @@ class Delivery:
         macs = work.macs | {mac for key in suspects if (mac := as_mac(key)) is not None}
         if not (everybody or macs or work.groups or suspects):
             return {}, set()
-        await self._homes.settle(connection, everybody=everybody, macs=macs, groups=work.groups)
+        macs |= await self._homes.settle(connection, everybody=everybody, macs=macs, groups=work.groups)
         shown = await plans.compile_all(connection, self.serving, everybody=everybody, macs=macs, groups=work.groups)
         asked = set(self._bucket.entries) if everybody else suspects | {mac_token(mac) for mac in macs}
         ownerless = asked - shown.keys()

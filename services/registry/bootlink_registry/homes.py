@@ -40,13 +40,17 @@ TRIES: Final = 2  # of one census; what does not answer then is given nobody whi
 PATIENCE_SECONDS: Final = 12.0  # that plans wait for a census: TRIES times an unanswered command
 MARGIN: Final = timedelta(minutes=1)  # by which clocks of nodes may differ; commands allow five seconds
 
-# What a census found. Moves a client's home only where it booted later, or where its home was never used.
+# What a census found. Moves a client's home only where it booted later, or where its home was never used; says whose.
 _TAKE_IN: Final = """
-    INSERT INTO homes (mac, node, boot_id, held)
-    SELECT mac, $1, boot_id, true FROM unnest($2::text[], $3::uuid[]) AS found (mac, boot_id)
-    ON CONFLICT (mac) DO UPDATE SET node = excluded.node, boot_id = excluded.boot_id, held = true
-    WHERE homes.node = excluded.node OR excluded.boot_id > homes.boot_id OR NOT homes.held AND NOT EXISTS (
-        SELECT FROM boots b WHERE b.mac = homes.mac AND b.started >= homes.since - $4::interval)
+    WITH taken AS (
+        INSERT INTO homes (mac, node, boot_id, held)
+        SELECT mac, $1, boot_id, true FROM unnest($2::text[], $3::uuid[]) AS found (mac, boot_id)
+        ON CONFLICT (mac) DO UPDATE SET node = excluded.node, boot_id = excluded.boot_id, held = true
+        WHERE homes.node = excluded.node OR excluded.boot_id > homes.boot_id OR NOT homes.held AND NOT EXISTS (
+            SELECT FROM boots b WHERE b.mac = homes.mac AND b.started >= homes.since - $4::interval)
+        RETURNING mac
+    )
+    SELECT mac FROM taken LEFT JOIN homes before USING (mac) WHERE before.node IS DISTINCT FROM $1
 """
 # Those clients, of the ones that are named, of which something lasts by their links, menus and branches. A link that
 # another one overrules counts, too: who has a home without need loses nothing.
@@ -110,16 +114,19 @@ class Homes:
 
     async def settle(
         self, connection: Connection, *, everybody: bool, macs: Collection[str], groups: Collection[str]
-    ) -> None:
-        """Take the censuses in, and give a home to those clients that need one, in the caller's transaction."""
+    ) -> set[str]:
+        """Take the censuses in, and give a home to those of the named clients that need one, in the caller's
+        transaction. Returns who has another home by a census, named or not: their plans are to be compiled too."""
         self._taking = dict(self._new)
+        moved: set[str] = set()
         for node, held in self._taking.items():
-            await connection.execute(_TAKE_IN, node, list(held), list(held.values()), MARGIN)
+            rows = await connection.fetch(_TAKE_IN, node, list(held), list(held.values()), MARGIN)
+            moved |= {row["mac"] for row in rows}
         live = sorted(info.node for info in self._nodes.nodes.all)
         able = [node for node in live if node in self._answered] or live
-        if not able:
-            return
-        await connection.execute(_GIVE, everybody, list(macs), list(groups), able, live, MARGIN)
+        if able:
+            await connection.execute(_GIVE, everybody, list(macs), list(groups), able, live, MARGIN)
+        return moved
 
     def taken_in(self) -> None:
         """What `settle` did is committed."""
