@@ -36,6 +36,7 @@ NOUNS: Final = {
     "boot": ("boots",),
     "job": ("jobs",),
     "token": ("tokens",),
+    "webhook": ("webhooks",),
 }
 
 

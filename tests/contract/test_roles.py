@@ -48,9 +48,9 @@ async def test_every_operation_has_a_role_and_every_role_an_operation(registry: 
     assert set(OPERATION_ROLES) - set(there) == set(), "roles for what is no more"
 
 
-async def test_reading_is_the_viewers_but_for_tokens_and_changing_never(registry: Registry) -> None:
+async def test_reading_is_the_viewers_but_for_tokens_and_webhooks_and_changing_never(registry: Registry) -> None:
     for name, (method, path) in operations(await registry.get("/openapi.json")).items():
-        if path.startswith("/v1/tokens"):
+        if path.startswith(("/v1/tokens", "/v1/webhooks")):
             assert OPERATION_ROLES[name] == "admin", name
         elif method == "GET":
             assert OPERATION_ROLES[name] == "viewer", name

@@ -359,6 +359,16 @@ class TokenChanged(EventData):
     at: datetime
 
 
+class WebhookChanged(EventData):
+    """A webhook was added, changed, switched on or off, or removed. Its URL and its secret are told in no event."""
+
+    name: str
+    change: Literal["added", "changed", "removed", "secret_replaced", "switched_on", "switched_off"]
+    problem: str = Field(default="", description="why it was switched off, where nobody did that")
+    author: str = Field(default="", description="who did it: the name of an API token")
+    at: AwareDatetime
+
+
 class JobChanged(EventData):
     """Long work was asked for, has begun, or is over."""
 

@@ -44,7 +44,7 @@ def _by_link(data: m.LinkChanged) -> str:
     return subject_token(f"{data.scope}-{data.name}" if data.name else data.scope)
 
 
-def _by_name(data: m.TokenChanged) -> str:
+def _by_name(data: m.TokenChanged | m.WebhookChanged) -> str:
     return subject_token(data.name)
 
 
@@ -101,6 +101,11 @@ def _everything_is_an_error(data: m.DhcpAddressTaken) -> Severity:
 def _full_is_an_error(data: m.WritebackPressure) -> Severity:
     """warning; error at 100 percent"""
     return Severity.ERROR if data.percent is not None and data.percent >= _FULL else Severity.WARN
+
+
+def _a_problem_warns(data: m.WebhookChanged) -> Severity:
+    """info; warning where it was switched off for a problem"""
+    return Severity.WARN if data.problem else Severity.INFO
 
 
 def _failed_is_an_error(data: m.JobChanged) -> Severity:
@@ -165,6 +170,7 @@ EVENTS: Final[tuple[EventKind, ...]] = (
     EventKind("image.changed", m.ImageChanged, ("registry",), (), _by_image),
     EventKind("image.removed", m.ImageRemoved, ("registry",), (), _by_image),
     EventKind("token.changed", m.TokenChanged, ("registry",), (), _by_name),
+    EventKind("webhook.changed", m.WebhookChanged, ("registry",), (), _by_name, severity=_a_problem_warns),
     EventKind("job.changed", m.JobChanged, ("registry",), (), _by_job, severity=_failed_is_an_error),
     EventKind("job.progress", m.JobProgress, ("registry",), (), _by_job),
     EventKind("spindle.shared", m.SpindleShared, ("registry",), (), _by_node, severity=_warn),

@@ -43,8 +43,18 @@ def redeliver_after(deliveries: int) -> float:
     return min(REDELIVER_LONGEST, REDELIVER_SECONDS * 2.0 ** (deliveries - 1))
 
 
-async def consume(bus: Bus, durable: str, handler: Handler, log: Logger, *, subject: str = ALL_EVENTS) -> None:
-    """Hand every event on `subject` to `handler`, for ever; each at least once, however often this service restarts."""
+async def consume(
+    bus: Bus,
+    durable: str,
+    handler: Handler,
+    log: Logger,
+    *,
+    subject: str = ALL_EVENTS,
+    since: Callable[[], datetime] | None = None,
+) -> None:
+    """Hand every event on `subject` to `handler`, for ever; each at least once, however often this service restarts.
+
+    A consumer that the server does not know yet begins with all that is stored, or with what was since then."""
 
     async def on_message(message: Msg) -> None:
         deliveries = message.metadata.num_delivered
@@ -60,17 +70,18 @@ async def consume(bus: Bus, durable: str, handler: Handler, log: Logger, *, subj
         else:
             await message.ack()
 
-    config = ConsumerConfig(
-        durable_name=durable,
-        deliver_subject=f"_deliver.{durable}",
-        ack_policy=AckPolicy.EXPLICIT,
-        ack_wait=ACK_WAIT_SECONDS,
-        max_deliver=MAX_DELIVER,
-        max_ack_pending=MAX_ACK_PENDING,
-        deliver_policy=DeliverPolicy.ALL,
-        filter_subject=subject,
-    )
     while True:
+        config = ConsumerConfig(
+            durable_name=durable,
+            deliver_subject=f"_deliver.{durable}",
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT_SECONDS,
+            max_deliver=MAX_DELIVER,
+            max_ack_pending=MAX_ACK_PENDING,
+            deliver_policy=DeliverPolicy.BY_START_TIME if since else DeliverPolicy.ALL,
+            opt_start_time=since().isoformat() if since else None,  # type: ignore[arg-type]
+            filter_subject=subject,
+        )
         epoch = await bus.epoch_after(0)
         subscription: Subscription | None = None
         try:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final, Protocol
 
 import asyncpg
 
 from bootlink_registry import schema
-from bootlink_runtime import Logger, StartupError
+from bootlink_runtime import Logger, StartupError, ended
 
 POOL_SIZE: Final = 10  # connections; the embedded PostgreSQL allows 40 for all
 CONNECT_SECONDS: Final = 5.0
@@ -105,6 +105,19 @@ class Database:
 
     async def until_away(self) -> None:
         await self._away.wait()
+
+    async def while_up(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do something without an end, for ever, except while the server is away."""
+        while True:
+            await self.until_up()
+            working = asyncio.create_task(work(), name="work while the database is up")
+            away = asyncio.create_task(self.until_away(), name="database away")
+            try:
+                await asyncio.wait({working, away}, return_when=asyncio.FIRST_COMPLETED)
+                if working.done():
+                    working.result()
+            finally:
+                await ended(working, away)
 
     def _is_away(self, error: BaseException) -> None:
         self.problem = f"PostgreSQL does not answer: {_reason(error)}"

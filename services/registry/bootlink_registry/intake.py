@@ -18,7 +18,7 @@ from bootlink_registry.database import Database, DatabaseAway
 from bootlink_registry.enrolment import Rule
 from bootlink_registry.metrics import Figures
 from bootlink_registry.steps import ARRIVED
-from bootlink_runtime import Bus, Health, Logger, Telemetry, consume, ended
+from bootlink_runtime import Bus, Health, Logger, Telemetry, consume
 
 DURABLE: Final = "registry"
 EVENT_ID_LIMIT: Final = 200  # characters; ours have 36
@@ -56,16 +56,7 @@ class Intake:
 
     async def run(self, bus: Bus) -> None:
         """Consume events for ever, except while the database is away."""
-        while True:
-            await self._database.until_up()
-            consumer = asyncio.create_task(consume(bus, DURABLE, self.handle, self._log), name="consume")
-            away = asyncio.create_task(self._database.until_away(), name="database away")
-            try:
-                await asyncio.wait({consumer, away}, return_when=asyncio.FIRST_COMPLETED)
-                if consumer.done():
-                    consumer.result()
-            finally:
-                await ended(consumer, away)
+        await self._database.while_up(lambda: consume(bus, DURABLE, self.handle, self._log))
 
     async def handle(self, event: CloudEvent) -> None:
         """Take one event in; a second time changes nothing. DatabaseAway if it could not be."""

@@ -25,6 +25,7 @@ class Whole(IntEnum):
     ENROLMENT = 0x626F_6F74_0003  # one enrolment at a time
     JOBS = 0x626F_6F74_0004  # held by the registry that runs jobs
     TOKENS = 0x626F_6F74_0010  # one addition at a time, or two could pass the limit together
+    WEBHOOKS = 0x626F_6F74_0011  # the same
 
 
 @unique

@@ -28,6 +28,8 @@ from bootlink_registry.spindles import Spindles
 from bootlink_registry.store import Sweeper
 from bootlink_registry.tokens import Tokens
 from bootlink_registry.traces import trace_change
+from bootlink_registry.webhooks.forwarder import Forwarder
+from bootlink_registry.webhooks.schedule import Schedule
 from bootlink_registry.writebacks import Reclaim
 from bootlink_runtime import Chassis, Service, ended, listen, serving
 
@@ -79,8 +81,16 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
     health.check("schema", database.check_schema)
     health.check("room", nodes.nodes.room, required=False)
     health.check("bus", provisioning.check, required=False)
+    forwarder = Forwarder(
+        database,
+        source=chassis.bus.source,
+        schedule=Schedule(first=settings.webhook_retry, hours=settings.webhook_hours),
+        networks=settings.networks,
+        health=health,
+        log=log,
+    )
     tokens = Tokens(database, settings.shared_admin_token(), log)
-    context = Context(database, layers, nodes, spindles, delivery, bus, health, settings, tokens)
+    context = Context(database, layers, nodes, spindles, delivery, bus, health, settings, tokens, forwarder)
     metrics.measure(chassis, figures, database, context.requests)
     sock = listen(settings.api_host, settings.api_port, what="the API", variable="BOOTLINK_REGISTRY_API_PORT")
     tasks: list[asyncio.Task[Any]] = []
@@ -96,6 +106,8 @@ async def run(chassis: Chassis, settings: RegistrySettings) -> None:
                     "census": homes.run(),
                     "tokens": tokens.watch(),
                     "intake": intake.run(bus),
+                    "webhooks": forwarder.run(),
+                    "webhook events": forwarder.take_in(bus),
                     "sweep": intake.sweep(),
                     "jobs": runner.run(),
                     "figures": figures.watch(database, bus),

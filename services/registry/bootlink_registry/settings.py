@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,8 @@ from pydantic_settings import SettingsConfigDict
 
 from bootlink_registry.names import check_pattern
 from bootlink_registry.stalls import SILENT_SECONDS
+from bootlink_registry.webhooks.schedule import FIRST_SECONDS, HOURS, LONGEST_SECONDS
+from bootlink_registry.webhooks.targets import Network
 from bootlink_runtime import Retention, StartupError
 from bootlink_runtime.settings import StoreSettings, secret, shared
 
@@ -69,7 +72,35 @@ class RegistrySettings(StoreSettings):
         default=None,
         description="servers of a NATS cluster that each hold events, plans and leases; unset: as NATS has it, or one",
     )
+    webhook_hours: float = Field(
+        default=HOURS, gt=0, le=24 * 30, description="that an event is tried in vain at a webhook before it is given up"
+    )
+    webhook_retry: float = Field(
+        default=FIRST_SECONDS,
+        gt=0,
+        le=LONGEST_SECONDS,
+        description="seconds before the second attempt at a webhook; twice as many before each further one, up to "
+        f"{LONGEST_SECONDS:.0f}",
+    )
+    webhook_networks: str = Field(
+        default="",
+        description="networks that webhooks may reach besides, with commas, such as 127.0.0.0/8: this machine, "
+        "link-local and multicast addresses are not reached otherwise",
+    )
     enrol_name: str = Field(default="pc-{n:03}", description="names of enrolled clients; {n} counts from 1")
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks of `webhook_networks`."""
+        return tuple(ip_network(one.strip()) for one in self.webhook_networks.split(",") if one.strip())
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _names_networks(cls, text: str) -> str:
+        for one in text.split(","):
+            if one.strip():
+                ip_network(one.strip())  # ValueError says what is wrong with it
+        return text
 
     @property
     def retention(self) -> Retention:

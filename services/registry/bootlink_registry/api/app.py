@@ -22,6 +22,7 @@ from bootlink_registry.api import (
     own_layers,
     roster,
     tokens,
+    webhooks,
 )
 from bootlink_registry.api.context import Context, Registry
 from bootlink_registry.api.guard import Guard
@@ -41,6 +42,7 @@ _COUNTS = """
 
 PARTS: Final = (
     *(images, image_files, clients, enrolment, groups, roster, branches, own_layers, links, menus, boots, jobs, tokens),
+    webhooks,
 )
 
 about = APIRouter(tags=["about"])

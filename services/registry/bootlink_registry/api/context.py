@@ -20,6 +20,7 @@ from bootlink_registry.nodes import NodeWatch
 from bootlink_registry.settings import RegistrySettings
 from bootlink_registry.spindles import Spindles
 from bootlink_registry.tokens import Tokens
+from bootlink_registry.webhooks.forwarder import Forwarder
 from bootlink_runtime import Bus, Health
 
 T = TypeVar("T", bound=Tagged)
@@ -41,6 +42,7 @@ class Context:
     health: Health
     settings: RegistrySettings
     tokens: Tokens
+    forwarder: Forwarder
     requests: Requests = field(default_factory=Requests)
     author: str = ""  # whose token a request came with
     if_match: str | None = None

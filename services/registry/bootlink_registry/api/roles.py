@@ -5,7 +5,7 @@ is the administrator's alone, and fails a test until somebody has decided (tests
 
 viewer    reads
 operator  also acts on clients, links and boots, and moves channels between versions that there are
-admin     also adds, changes and removes images; tokens; settings
+admin     also adds, changes and removes images; tokens; webhooks; settings
 """
 
 from __future__ import annotations
@@ -93,6 +93,15 @@ OPERATION_ROLES: Final[Mapping[str, Role]] = {
     # boots
     "list_boots": "viewer",
     "show_boot": "viewer",
+    # webhooks: whoever knows the URL of a receiver may often speak to it, and a filter tells who is watched
+    "list_webhooks": "admin",
+    "show_webhook": "admin",
+    "add_webhook": "admin",
+    "change_webhook": "admin",
+    "remove_webhook": "admin",
+    "replace_secret": "admin",
+    "list_dead_events": "admin",
+    "resend_dead_events": "admin",
     # tokens: who may list them could tell which one is worth stealing
     "list_tokens": "admin",
     "show_token": "admin",
