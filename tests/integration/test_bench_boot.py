@@ -41,6 +41,7 @@ def test_either_server_sends_one_client_and_a_room_what_they_ask_for(
         rate, used = tftp.fetched(server, tmp_path / "fetched")
         assert rate > 0
         assert used >= 0
+        assert 0 < tftp.fetched_from_away(server, 20) < tftp.BLOCK / tftp.AWAY
         assert len(tftp.room_fetched(server, 5)) == 5
         monkeypatch.setitem(boot_servers.LOADERS, "large.img", 2 << 20)
         with pytest.raises(RuntimeError, match="something else than the file"):

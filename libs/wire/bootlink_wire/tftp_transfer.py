@@ -18,9 +18,10 @@ to 16 bits, so 65535 rolls over to 0. At most one window (RFC 7440; one block wh
   answered each time.
 
 What a client waits for is cut and numbered before it asks: `prepare`, which the caller calls once it has sent what
-there was to send, makes the next window ready, and with it the one ACK that a client sends who has got all of the
-window before. `receive` compares what comes with that ACK first, octet by octet: of a large file nearly every datagram
-is the one that was waited for, and a client in lock-step waits for each block as long as we take to decide.
+there was to send, makes the next window `ready`, and with it the one ACK that a client sends who has got all of the
+window before: `awaited`. What comes is compared with that ACK first, octet by octet: of a large file nearly every
+datagram is the one that was waited for, and a client in lock-step waits for each block as long as we take to decide.
+The caller may compare for itself, send `ready` before all else, and then call `proceed`.
 
 It ends in one of these ways: *complete*; *unconfirmed*: all was sent and all but the last window acknowledged, then
 silence (firmware that jumps into the loader at once does not send its last ACK); *probe*: the client wanted to know
@@ -80,9 +81,9 @@ class ReadTransfer:
         self._resends = 0
         self._repeats = 0
         self._offered = bool(terms.granted)
-        self._ready: list[bytes] = []  # the window that begins with block number `_ready_from`, counted from 0
+        self.ready: list[bytes] = []  # the window that begins with block number `_ready_from`, counted from 0
         self._ready_from = -1
-        self._ready_for: bytes | None = None  # the ACK that asks for it and says that all that was sent has come
+        self.awaited: bytes | None = None  # the ACK that asks for it and says that all that was sent has come
         self._block_size, self._window_size, self._resend_after = terms.block_size, terms.window, terms.resend_after
         self.answered = False  # the client has acknowledged something, so it exists
         self.deadline = 0.0
@@ -103,8 +104,9 @@ class ReadTransfer:
 
     def receive(self, datagram: bytes, now: float) -> list[bytes]:
         """A datagram from the client. Raises TftpMalformed; the transfer then goes on as if it had not come."""
-        if datagram == self._ready_for:
-            return self._next(now)
+        if datagram == self.awaited:
+            self.proceed(now)
+            return self.ready
         block = tftp.acknowledged(datagram)
         if block is not None:
             return self._acknowledged(block, now) if self.outcome is None else []
@@ -166,26 +168,25 @@ class ReadTransfer:
     def prepare(self) -> None:
         """Make ready what the next ACK will ask for. Nothing depends on it but how soon that is answered."""
         at = self._sent
-        if at < self._blocks and self._ready_for is None and self.outcome is None:
-            self._ready, self._ready_from = self._datagrams(at), at
+        if at < self._blocks and self.awaited is None and self.outcome is None:
+            self.ready, self._ready_from = self._datagrams(at), at
             if not self._offered:  # the ACK of an offer means something else: see `_acknowledged`
-                self._ready_for = tftp.ack(at & 0xFFFF)
+                self.awaited = tftp.ack(at & 0xFFFF)
 
-    def _next(self, now: float) -> list[bytes]:
-        """All that was sent has come, and what follows is ready: as `_acknowledged` does it, without its questions."""
+    def proceed(self, now: float) -> None:
+        """`awaited` has come, and `ready` is sent: as `_acknowledged` does it, without its questions."""
         self._acked = at = self._sent
-        self._sent = at + len(self._ready)
-        self._ready_for = None
+        self._sent = at + len(self.ready)
+        self.awaited = None
         self._resends = 0
         self.answered = True
         self.deadline = now + self._resend_after
-        return self._ready
 
     def _window(self) -> list[bytes]:
         at = self._acked
-        packets = self._ready if self._ready_from == at else self._datagrams(at)
+        packets = self.ready if self._ready_from == at else self._datagrams(at)
         self._sent = at + len(packets)
-        self._ready_for = None
+        self.awaited = None
         return packets
 
     def _datagrams(self, first: int) -> list[bytes]:
@@ -211,4 +212,4 @@ class ReadTransfer:
 
     def _end(self, outcome: Outcome) -> None:
         self.outcome = outcome
-        self._ready_for = None
+        self.awaited = None

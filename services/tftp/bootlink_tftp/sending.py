@@ -100,13 +100,18 @@ class Transfer:
     def hear(self, datagram: bytes) -> None:
         """The client has sent this."""
         machine = self.machine
-        self._heard = now = self._now()
-        try:
-            packets = machine.receive(datagram, now)
-        except TftpMalformed:
-            self._health.count("tftp_malformed")
-            return
-        self._send(packets)
+        if datagram == machine.awaited:
+            self._send(machine.ready)  # before anything is written down: the client waits for it
+            self._heard = now = self._now()
+            machine.proceed(now)
+        else:
+            self._heard = now = self._now()
+            try:
+                packets = machine.receive(datagram, now)
+            except TftpMalformed:
+                self._health.count("tftp_malformed")
+                return
+            self._send(packets)
         if machine.outcome is None:
             machine.prepare()
         else:

@@ -324,23 +324,30 @@ heard = st.one_of(
 def test_what_is_made_ready_changes_no_answer(
     terms: Terms, steps: list[tuple[Callable[[int], bytes], bool, float]]
 ) -> None:
-    """Two machines hear the same; one makes ready what comes next, now and then, the other never does."""
+    """Three machines hear the same. Two make ready what comes next, now and then, and what is sent by one of them is
+    what it has ready; the third never does."""
     payload = bytes(index % 251 for index in range(terms.block_size * 12 + 3))
-    ready, plain = ReadTransfer(payload, terms), ReadTransfer(payload, terms)
-    sent = ready.start(0.0)
-    assert sent == plain.start(0.0)
+    machines = short, ready, plain = [ReadTransfer(payload, terms) for _ in range(3)]
+    sent = plain.start(0.0)
+    assert sent == short.start(0.0) == ready.start(0.0)
     now, last = 0.0, 1 if terms.granted == () else 0
     for datagram, prepare, later in steps:
         now += later
         answers = []
-        for machine in (ready, plain):
+        for machine in machines:
             try:
-                answers.append(machine.receive(datagram(last), now) + machine.expire(now))
+                if machine is short and datagram(last) == machine.awaited:
+                    answers.append([*machine.ready])
+                    machine.proceed(now)
+                    answers[-1] += machine.expire(now)
+                else:
+                    answers.append(machine.receive(datagram(last), now) + machine.expire(now))
             except TftpMalformed:
                 answers.append([b"malformed"])
-        assert answers[0] == answers[1]
+        assert answers[0] == answers[1] == answers[2]
         if prepare:
+            short.prepare()
             ready.prepare()
-        seen = [(one.answered, one.deadline, one.outcome, one.resent, one.bytes_acknowledged) for one in (ready, plain)]
-        assert seen[0] == seen[1]
+        seen = [(one.answered, one.deadline, one.outcome, one.resent, one.bytes_acknowledged) for one in machines]
+        assert seen[0] == seen[1] == seen[2]
         last = ([*blocks([packet for packet in answers[0] if packet[:2] == b"\0\3"]), last])[0]
