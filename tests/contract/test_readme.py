@@ -1,4 +1,4 @@
-"""What the README tells people to type is what the command understands. Nothing is run."""
+"""What the README and docs/integrations.md tell people to type is what the command understands. Nothing is run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import typer.main
 from bootlink.app import application
 
 WrongUsage: Final = typer.BadParameter.__mro__[1]  # as typer's own click calls all that it does not understand
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "docs" / "integrations.md")
 
 
-def commands() -> list[str]:
-    """The `bootlink` commands of the README, in blocks and in lines, without what is optional in them."""
-    text = README.read_text()
+def commands(page: Path) -> list[str]:
+    """The `bootlink` commands of a page, in blocks and in lines, without what is optional in them."""
+    text = page.read_text()
     blocks = re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
     inline = [
@@ -40,11 +42,11 @@ def parse(line: str) -> None:
 
 
 def test_the_readme_has_commands() -> None:
-    assert len(commands()) > 20
+    assert len(commands(README)) > 20
 
 
-@pytest.mark.parametrize("line", commands())
-def test_a_command_of_the_readme_is_understood(line: str) -> None:
+@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page)}))
+def test_a_command_of_these_pages_is_understood(line: str) -> None:
     parse(line)
 
 

@@ -86,6 +86,31 @@ def test_followed_events_come_as_they_happen_and_only_new_ones(up: Up, tmp_path:
             follower.stdout.close()
 
 
+def test_a_webhook_is_made_looked_at_changed_and_removed_and_its_secret_is_shown_once(up: Up) -> None:
+    made = up.query("webhook", "add", "helpdesk", "http://127.0.0.1:9/hook", "--filter", "type=client.changed")
+    assert made["secret"].startswith("whsec_")
+    up.query("client", "add", "52:54:00:12:34:99", "--name", "pc-99")
+    deadline = time.monotonic() + 20
+    while not (shown := up.query("webhook", "show", "helpdesk"))["problem"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "BOOTLINK_REGISTRY_WEBHOOK_NETWORKS" in shown["problem"]
+    assert (shown["waiting"], shown["dead"]) == (1, 0)
+    listed = up.bootlink("webhook", "list").stdout
+    assert "failing" in listed
+    assert "type=client.changed" in listed
+    assert up.bootlink("webhook", "dead", "helpdesk").stdout == "no event was given up for helpdesk\n"
+    assert up.bootlink("webhook", "resend", "helpdesk").stdout == "nothing was given up for helpdesk\n"
+    changed = up.query("webhook", "change", "helpdesk", "--off", "--every")
+    assert (changed["enabled"], changed["filters"]) == (False, [])
+    said = up.bootlink("webhook", "secret", "helpdesk").stdout
+    assert "shown this once" in said
+    assert made["secret"] not in said + listed + str(shown)
+    assert up.bootlink("webhook", "remove", "helpdesk").returncode == 0
+    assert (
+        error_of(up.bootlink("webhook", "show", "helpdesk"))[1] == "bootlink webhook list shows the webhooks there are"
+    )
+
+
 def test_what_was_added_is_there_after_a_stop_and_a_new_start_and_all_is_below_the_data_folder(tmp_path: Path) -> None:
     with Up() as up:
         up.query("image", "add", "debian", str(sparse_disk(tmp_path / "disk.img", MIB)))
