@@ -7,34 +7,70 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bootlink_events import BootId
 from guest.demo import CACHE
 from guest.disk import build_disk
 from guest.lan import Lan
 from guest.pc import PC
 from guest.system import System
+from lab.otlp import Collector
 
 pytestmark = pytest.mark.timeout(400)  # each boot takes about 20 s of emulation, on a busy machine several times that
 
 MAC = "52:54:00:b0:07:11"
+SILENT = "5"  # seconds until a boot that went no further counts as done
+SERVICES = {f"bootlink-{name}" for name in ("dhcp", "tftp", "blockstore", "registry")}
+FIRST_TRACE = {"boot", "dhcp.discover", "dhcp.request", "tftp.loader", "tftp.script", "iscsi.login"}
+WHOLE_TRACE = FIRST_TRACE | {"iscsi.first_read", "iscsi.reads_until_idle", "guest.hello"}
+STEPS = ["address", "loader", "ipxe_address", "script", "login", "first_read", "system", "idle", "hello", "whole"]
+HELLO = (  # as docs/traces.md has it, with busybox's wget
+    'wget -q -O- --post-data "initiator=$(cat /sys/firmware/ibft/initiator/initiator-name)&system=Demo'
+    "&uptime=$(cut -d' ' -f1 /proc/uptime)\" http://$(cat /sys/firmware/ibft/target0/ip-addr)/hello"
+)
 TESTS = Path(__file__).parents[1]
 WAIT = 60.0
 STAGES = {"started", "addressed", "loader_sent", "script_served", "disk_attached"}
 
 
 @pytest.fixture
-async def system(tmp_path: Path) -> AsyncIterator[System]:
+def protocol() -> str:
+    """How spans are sent."""
+    return "http/protobuf"
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    with Lan() as lan:
+        yield lan
+
+
+@pytest.fixture
+def collector(lan: Lan) -> Iterator[Collector]:
+    """Whom the services send their spans to."""
+    with Collector(namespace=lan.namespace) as collector:
+        yield collector
+
+
+@pytest.fixture
+async def system(tmp_path: Path, lan: Lan, collector: Collector, protocol: str) -> AsyncIterator[System]:
     """Bootlink on a LAN of its own, with the demo's image added and linked to nobody."""
     disk = await asyncio.to_thread(build_disk, CACHE)
-    with Lan() as lan:
-        async with System(lan, tmp_path / "data") as running:
-            await running.command("image", "add", "demo", str(disk))
-            yield running
+    settings = {
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.grpc if protocol == "grpc" else collector.http,
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+        "BOOTLINK_REGISTRY_SILENT_SECONDS": SILENT,
+        "BOOTLINK_TFTP_HTTP_PORT": "80",
+    }
+    async with System(lan, tmp_path / "data", settings=settings) as running:
+        await running.command("image", "add", "demo", str(disk))
+        yield running
 
 
 async def until_grub(pc: PC) -> None:
@@ -65,8 +101,9 @@ async def test_the_demo_boots_two_pcs_twice_and_exits_with_0() -> None:
     assert words.count("to the operating system's login") == 2, "two waterfalls"
 
 
+@pytest.mark.parametrize("protocol", ["grpc"])
 async def test_an_unlinked_pc_is_told_so_on_its_screen_and_boots_by_itself_once_it_is_linked(
-    system: System, tmp_path: Path
+    system: System, collector: Collector, tmp_path: Path
 ) -> None:
     """Its link asks for CHAP both ways: firmware and operating system log in with the secrets that came in its script,
     the latter by way of the iBFT."""
@@ -81,6 +118,7 @@ async def test_an_unlinked_pc_is_told_so_on_its_screen_and_boots_by_itself_once_
         await pc.console.expect(r"^\S+ login: ", stage="login prompt", timeout=2 * WAIT)
         await pc.console.login()
         assert (await pc.console.run("echo before >/root/before && sync")).status == 0
+        assert (await pc.console.run(HELLO)).status == 0
         # A block store that is restarted asks Linux to log out; its root disk must come back, by CHAP again.
         os.kill(system.pids["blockstore"], signal.SIGTERM)
         after = await pc.console.run("sleep 1; echo after >/root/after && sync && cat /root/*", timeout=2 * WAIT)
@@ -102,9 +140,24 @@ async def test_an_unlinked_pc_is_told_so_on_its_screen_and_boots_by_itself_once_
         *kinds
     }
     assert {event["source"].split("/")[1] for event in of_boot} == {"dhcp", "tftp", "blockstore"}
+    spans = await asyncio.to_thread(collector.one_trace, BootId.parse(boot), SERVICES, WHOLE_TRACE)
+    assert {span.attributes["bootlink.initiator"] for span in spans if span.name == "iscsi.login"} == {"firmware", "os"}
+    (root,) = [span for span in spans if span.parent is None]
+    (hello,) = [span for span in spans if span.name == "guest.hello"]
+    assert hello.attributes["os.description"] == "Demo"
+    assert root.start < hello.start < hello.end
+    assert "no image link" in str(root.error), "its root was written when it failed, and it went on all the same"
+    assert collector.protocols == {"grpc"}
+    shown = await system.query("boot", "show", boot)
+    assert [step["step"] for step in shown["steps"]] == STEPS
+    drawn = await system.command("boot", "show", boot)
+    assert "hello from Demo" in drawn
 
 
-async def test_a_boot_needs_neither_nats_nor_postgresql_nor_the_registry(system: System, tmp_path: Path) -> None:
+async def test_a_boot_needs_neither_nats_nor_postgresql_nor_the_registry(
+    system: System, collector: Collector, tmp_path: Path
+) -> None:
+    """And is one trace all the same."""
     await system.command("client", "add", MAC, "--name", "pc-07")
     await system.command("link", "set", "--default", "demo")
     async with PC(system.lan, MAC, tmp_path, name="pc") as pc:
@@ -127,3 +180,5 @@ async def test_a_boot_needs_neither_nats_nor_postgresql_nor_the_registry(system:
             shown = await system.query("boot", "show", boots[0]["id"])
             stages = {stage["kind"].removeprefix("boot.") for stage in shown["stages"]}
             await asyncio.sleep(0.5)
+    await asyncio.to_thread(collector.one_trace, BootId.parse(boots[0]["id"]), SERVICES, FIRST_TRACE)
+    assert collector.protocols == {"http"}

@@ -7,7 +7,10 @@ and never answer them.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import importlib
+import pkgutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -23,9 +26,27 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_rpc
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.semconv import attributes as stable
+from opentelemetry.semconv._incubating import attributes as incubating
+
+from bootlink_events import BootId
+from lab.netns import entered
 
 KINDS = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
+HOST = "127.0.0.1"
 STATUS_ERROR = 2  # opentelemetry.proto.trace.v1.Status.StatusCode
+
+
+def _conventions() -> frozenset[str]:
+    """Every attribute name of OpenTelemetry's semantic conventions, stable or not, as its own package lists them."""
+    found: set[str] = set()
+    for package in (stable, incubating):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            found |= {value for value in vars(importlib.import_module(module.name)).values() if isinstance(value, str)}
+    return frozenset(found)
+
+
+CONVENTIONS = _conventions()
 
 
 @dataclass(frozen=True)
@@ -62,7 +83,7 @@ class Collector:
     headers: list[Mapping[str, str]] = field(default_factory=list)  # of each request
     protocols: set[str] = field(default_factory=set)
     hang: bool = False
-    host: str = "127.0.0.1"
+    namespace: str = ""  # the network namespace whose loopback it listens on; empty: this one's
     grpc: str = ""
     http: str = ""
     _more: threading.Condition = field(default_factory=threading.Condition)
@@ -70,18 +91,22 @@ class Collector:
     _stops: list[Callable[[], object]] = field(default_factory=list)
 
     def __enter__(self) -> Collector:
+        with entered(self.namespace) if self.namespace else contextlib.nullcontext():
+            self._start()
+        return self
+
+    def _start(self) -> None:
         server = grpc.server(ThreadPoolExecutor(4))
         trace_rpc.add_TraceServiceServicer_to_server(_Traces(self), server)
         metrics_rpc.add_MetricsServiceServicer_to_server(_Metrics(self), server)
-        self.grpc = f"http://{self.host}:{server.add_insecure_port(f'{self.host}:0')}"
+        self.grpc = f"http://{HOST}:{server.add_insecure_port(f'{HOST}:0')}"
         server.start()
-        web = ThreadingHTTPServer((self.host, 0), type("Handler", (_Handler,), {"collector": self}))
+        web = ThreadingHTTPServer((HOST, 0), type("Handler", (_Handler,), {"collector": self}))
         web.daemon_threads = True
-        self.http = f"http://{self.host}:{web.server_address[1]}"
+        self.http = f"http://{HOST}:{web.server_address[1]}"
         serving = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         serving.start()
         self._stops = [self._released.set, lambda: server.stop(0).wait(), web.shutdown, web.server_close, serving.join]
-        return self
 
     def __exit__(self, *_: object) -> None:
         for stop in self._stops:
@@ -104,6 +129,26 @@ class Collector:
         with self._more:
             while not holds(self):
                 assert self._more.wait(deadline - time.monotonic()), sorted((s.service, s.name) for s in self.spans)
+
+    def one_trace(self, boot_id: BootId, services: set[str], names: set[str]) -> list[Span]:
+        """The spans of this boot, once these services have sent theirs and these names are among them, and the root.
+
+        AssertionError unless they are one trace: one root, with the id that the boot id gives it, every other span is
+        its child, and every attribute is OpenTelemetry's or ours.
+        """
+        self.until(lambda it: services <= {span.service for span in it.trace(boot_id)})
+        self.until(lambda it: names <= {span.name for span in it.trace(boot_id)})
+        spans = self.trace(boot_id)
+        (root,) = [span for span in spans if span.parent is None]
+        assert root.span_id == boot_id.root_span_id
+        assert {span.service for span in spans} == services
+        assert {span.parent for span in spans} == {None, root.span_id}, "each is the root's child, and none an orphan"
+        assert len({span.span_id for span in spans}) == len(spans)
+        assert all(span.start <= span.end for span in spans)
+        assert min(span.start for span in spans) == root.start
+        used = {name for span in spans for name in span.attributes}
+        assert not [name for name in used if not name.startswith("bootlink.") and name not in CONVENTIONS]
+        return spans
 
     def trace(self, boot_id: UUID) -> list[Span]:
         """The spans of one boot, in the order of their beginnings."""

@@ -13,7 +13,7 @@ from rich.text import Text
 from bootlink import api
 from bootlink.errors import CommandError
 from bootlink.output import AsJson, console, moment, print_json, print_table, shown
-from bootlink.waterfall import lay_out, stages_of, styled
+from bootlink.waterfall import beside, lay_out, stages_of, styled
 
 SHOWN: Final = 20  # boots in a list, unless told otherwise
 WIDTH_MOST: Final = 160  # columns; wider, the eye loses the row between its words and its bar
@@ -59,7 +59,10 @@ def show(
     client: OfClient = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one boot as a waterfall: its stages, how long each took, and the idle gaps between them."""
+    """Show one boot as a waterfall: its stages, how long each took, and the idle gaps between them.
+
+    Below it its steps, beside those of the client's boot before and of other PCs' from the same version.
+    """
     if boot is not None and client is not None:
         raise typer.BadParameter("name a boot or a --client, not both")
     registry = api.from_environment()
@@ -73,6 +76,9 @@ def show(
     stages = [replace(stage, what=shown(stage.what), note=shown(stage.note)) for stage in stages_of(found["stages"])]
     for line in styled(lay_out(stages), width=width):
         out.print(line)
+    compared = beside(found["steps"], last=found["last"] is not None, peers=found["peers"], version=_image(found) or "")
+    for line in compared:
+        out.print(line if line is not compared[0] else Text("\n") + line)
     if failure := found.get("failure"):
         out.print(Text(shown(f"failed ({failure['stage']}): {failure['cause']}"), style="bold red"))
         out.print(shown(f"  what to do: {failure['remedy']}"), markup=False)

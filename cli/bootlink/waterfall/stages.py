@@ -108,7 +108,7 @@ def _loader(stage: Stage, data: Mapping[str, Any]) -> Stage:
 def _script(stage: Stage, data: Mapping[str, Any]) -> Stage:
     if data.get("kind") == "screen":
         return replace(stage, what=f"screen: {data.get('cause') or 'no cause given'}")
-    return replace(stage, what="script: boot the disk")
+    return replace(stage, what=f"script: {_STARTS.get(str(data.get('kind')), 'boot the disk')}")
 
 
 def _attached(stage: Stage, data: Mapping[str, Any]) -> Stage:
@@ -137,12 +137,20 @@ def _io(stage: Stage, data: Mapping[str, Any]) -> Stage:
     return replace(stage, busy=busy, note="; ".join(parts))
 
 
+def _hello(stage: Stage, data: Mapping[str, Any]) -> Stage:
+    """A moment: what the system did from its kernel's begin to its hello is told by its disk's rows."""
+    took = (stage.ended - stage.started).total_seconds()
+    note = f"its kernel began {took:.3f} s before" if took else ""
+    return replace(stage, what=f"hello from {data.get('system') or 'the system'}", started=stage.ended, note=note)
+
+
 def _failed(stage: Stage, data: Mapping[str, Any]) -> Stage:
     what = f"FAILED ({data.get('stage')})"
     note = f"{data.get('cause', '')}; what to do: {data.get('remedy', '')}"
     return replace(stage, what=what, kind="failure", note=note)
 
 
+_STARTS: Final = {"local": "boot its own disk", "shell": "show iPXE's shell", "kernel": "boot a kernel"}
 _KINDS: Final[dict[str, Callable[[Stage, Mapping[str, Any]], Stage]]] = {
     "boot.started": _started,
     "boot.addressed": _addressed,
@@ -150,5 +158,6 @@ _KINDS: Final[dict[str, Callable[[Stage, Mapping[str, Any]], Stage]]] = {
     "boot.script_served": _script,
     "boot.disk_attached": _attached,
     "boot.disk_detached": _detached,
+    "boot.hello": _hello,
     "boot.failed": _failed,
 }

@@ -17,7 +17,7 @@ after a network fault keeps its boot id.
 
 A boot *arrives* when its operating system has read what it needed to come up, or says that it is up (see `steps`). Its
 trace is done then: the root span is written a moment later, once, and ends there, however long the PC goes on running.
-One that never arrives has its root span when it is over.
+One that never arrives has its root span when it is over, or when it fell silent (see `stalls`).
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class Summary:
     end_reason: str | None = None
     failure: Failure | None = None
     stages: int = 0
+    heard_until: datetime | None = None  # the end of its last stage
     milestones: dict[str, float] = field(default_factory=dict)  # see `steps`
 
     @property
@@ -109,6 +110,7 @@ def summarise(stages: Iterable[Stage], *, newer: datetime | None = None) -> Summ
         end_reason=reason,
         failure=Failure(failure.stage, failure.cause, failure.remedy) if failure else None,
         stages=len(told),
+        heard_until=max(stage.ended for stage in told),
         milestones=milestones(told),
     )
 

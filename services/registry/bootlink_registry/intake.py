@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -149,8 +149,8 @@ class Intake:
             known["error.type"] = failure["stage"]
         reached = boot.summary.get("milestones", {})
         arrived = [boot.started + timedelta(seconds=reached[name]) for name in ARRIVED if name in reached]
-        ended = max(arrived, default=boot.ended)
-        assert ended is not None, "it arrived or ended"
+        silent = datetime.fromisoformat(boot.summary["heard_until"]) if "heard_until" in boot.summary else boot.started
+        ended = max(arrived, default=boot.ended or silent)
         self._telemetry.root_span(
             BootId(int=boot.boot_id.int),
             "boot",

@@ -133,8 +133,9 @@ def _facts(summary: Summary) -> dict[str, Any]:
     facts = dataclasses.asdict(summary)
     for column in ("state", "started", "ended", "client"):
         del facts[column]
-    if summary.os_attached is not None:
-        facts["os_attached"] = summary.os_attached.isoformat()
+    for moment in ("os_attached", "heard_until"):
+        if facts[moment] is not None:
+            facts[moment] = facts[moment].isoformat()
     return facts
 
 
@@ -265,6 +266,11 @@ async def examine(connection: Connection, mac: str, boot_id: UUID, *, source: st
         *(boot_id, timedelta(seconds=silence)),
     )
     failure = diagnose(await _stages(connection, str(boot_id)), now=datetime.now(UTC)) if still else None
+    if still and failure is None:
+        # Nothing more may come of it (its kernel has no disk of ours), so its trace is done.
+        await connection.execute(
+            "UPDATE boots SET over_since = coalesce(over_since, now()) WHERE boot_id = $1", boot_id
+        )
     if failure is not None:
         # Recorded here and now, so that the listing says it; the same event comes back by its id, and is known.
         await record(connection, await outbox.record(connection, failure, source=source), failure)

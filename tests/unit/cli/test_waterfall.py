@@ -110,8 +110,8 @@ def test_a_failed_boot_names_stage_cause_and_remedy() -> None:
 
 
 def test_an_event_that_this_version_does_not_know_is_shown_by_its_name() -> None:
-    stage = stage_of(record("boot.hello", "agent", 20, 20.5, anything=1))
-    assert (stage.who, stage.what, stage.kind) == ("agent", "boot.hello", "stage")
+    stage = stage_of(record("boot.greeting", "agent", 20, 20.5, anything=1))
+    assert (stage.who, stage.what, stage.kind) == ("agent", "boot.greeting", "stage")
 
 
 def test_a_session_that_was_never_seen_to_end_is_shown_as_open_to_the_end_of_the_axis() -> None:
@@ -189,3 +189,18 @@ def test_the_order_in_which_stages_arrive_does_not_matter(stages: list[Stage], r
     first, second = lay_out(stages), lay_out(shuffled)
     assert (first.axis, first.total, first.idle) == (second.axis, second.total, second.idle)
     assert sorted(map(repr, first.rows)) == sorted(map(repr, second.rows))
+
+
+def test_a_hello_is_a_moment_and_fills_no_gap() -> None:
+    hello = record("boot.hello", "tftp", 12, 18, system="Debian GNU/Linux 12")
+    rows = lay_out(stages_of([*BOOT[:7], hello])).rows
+    (row,) = [row for row in rows if row.what == "hello from Debian GNU/Linux 12"]
+    assert (row.span.start, row.span.seconds, row.note) == (18, 0, "its kernel began 6.000 s before")
+    assert [(round(gap.span.start, 3), round(gap.span.end, 3)) for gap in rows if gap.kind == "gap"][-1] == (9.3, 18.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("sanboot", "boot the disk"), ("local", "boot its own disk"), ("kernel", "boot a kernel")]
+)
+def test_a_script_says_what_it_starts(kind: str, words: str) -> None:
+    assert stage_of(record("boot.script_served", "tftp", 1, 1, kind=kind)).what == f"script: {words}"
