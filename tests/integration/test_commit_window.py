@@ -109,13 +109,18 @@ async def chain(room: Room, *versions: int) -> bytes:
     return bytes(read_chain(*(Path(found[number]["path"]) for number in versions)))
 
 
-async def committed(room: Room, pc: Pc, plans: Held, rng: random.Random, model: bytearray) -> bytes:
-    """A super client that was committed, and started upon its former branch; what version 2 shows."""
+async def written(room: Room, pc: Pc, plans: Held, rng: random.Random, model: bytearray) -> None:
+    """A super client that wrote upon its branch and was switched off; from now on no plan arrives."""
     await room.make_super(pc, "win11")
     await pc.boot()
     await write(pc, rng, model)
     await pc.off()
     plans.close()
+
+
+async def committed(room: Room, pc: Pc, plans: Held, rng: random.Random, model: bytearray) -> bytes:
+    """A super client that was committed, and started upon its former branch; what version 2 shows."""
+    await written(room, pc, plans, rng, model)
     assert (await room.commit(pc))["branch"] == "ended"
     first = bytes(model)
     await pc.boot(at_once=True)
@@ -165,11 +170,7 @@ async def test_a_pc_that_is_started_then_and_writes_nothing_leaves_nothing(
 ) -> None:
     rng, pc = random.Random(2), await room.pc(1)
     model = bytearray((tmp_path / "golden.img").read_bytes())
-    await room.make_super(pc, "win11")
-    await pc.boot()
-    await write(pc, rng, model)
-    await pc.off()
-    plans.close()
+    await written(room, pc, plans, rng, model)
     await room.commit(pc)
     await pc.boot(at_once=True)
     assert await whole(pc) == model
@@ -197,11 +198,7 @@ async def test_a_branch_that_goes_on_upon_its_version_leaves_what_was_written_up
 ) -> None:
     rng, pc = random.Random(4), await room.pc(1)
     model = bytearray((tmp_path / "golden.img").read_bytes())
-    await room.make_super(pc, "win11")
-    await pc.boot()
-    await write(pc, rng, model)
-    await pc.off()
-    plans.close()
+    await written(room, pc, plans, rng, model)
     assert (await room.commit(pc, stay=True))["branch"] == "moved"
     first = bytes(model)
     await pc.boot(at_once=True)

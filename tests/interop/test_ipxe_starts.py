@@ -3,7 +3,11 @@ kernel with initrds and its command line (over HTTP), the PC's own disk, the she
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from pathlib import Path
+
+import pytest
 
 from bootlink.engines.nats import free_port
 from bootlink_events import (
@@ -17,6 +21,10 @@ from bootlink_events import (
     mac_token,
 )
 from bootlink_runtime import Bus
+from guest.demo import CACHE
+from guest.kernel import unpack_kernel
+from guest.stage import make_directories
+from guest.toolbox import run
 from lab.blockstore import plan as disk_plan
 from lab.blockstore import serving as blockstore_serving
 from lab.boot_plans import MAC, plan
@@ -33,6 +41,30 @@ LINUX = Start(
     initrds=("linux/initrd.img", "tiny"),
     arguments="console=ttyS0 host={client} boot={mac}",
 )
+
+
+PROMPT_ARGUMENTS = "console=ttyS0 quiet host={client}"
+PROMPT = "kernel-link#"
+KERNEL_SECONDS = 200.0  # a kernel starts in ten seconds of emulation, on a busy machine in many times that
+INIT = f"""#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+cat /proc/cmdline
+PS1='{PROMPT}' exec sh -i
+"""
+
+
+def shell_initrd(folder: Path) -> bytes:
+    """An initramfs of BusyBox, whose init says what the kernel was told and is a shell."""
+    folder.mkdir()
+    make_directories(folder)
+    shutil.copy("/bin/busybox", folder / "bin" / "busybox")
+    (folder / "init").write_text(INIT)
+    (folder / "init").chmod(0o755)
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    archive = folder.with_suffix(".cpio")
+    run("cpio", "-o", "-H", "newc", "-O", archive, cwd=folder, stdin="\n".join(names).encode())
+    return archive.read_bytes()
 
 
 async def put(bus: Bus, of: BootPlan) -> None:
@@ -74,6 +106,24 @@ async def test_a_kernel_is_started_with_its_command_line_and_its_initrds_or_says
             )
         assert chassis.health.counters["http_requests"] >= 5
         assert chassis.health.counters["http_internal_errors"] == chassis.health.counters["tftp_broken_off"] == 0
+
+
+@pytest.mark.timeout(400)
+async def test_a_kernel_link_boots_linux_to_a_prompt(nats: NatsServer, tmp_path: Path) -> None:
+    """Debian's kernel, which the demo's PCs boot from their disk, with an initrd of a shell: over HTTP, and no disk."""
+    kernel = await asyncio.to_thread(unpack_kernel, CACHE, print)
+    (linux := loaders(tmp_path) / "linux").mkdir()
+    shutil.copy(kernel.image, linux / "vmlinuz")
+    (linux / "initrd.img").write_bytes(shell_initrd(tmp_path / "initrd"))
+    start = Start(mode="kernel", kernel="linux/vmlinuz", initrds=("linux/initrd.img",), arguments=PROMPT_ARGUMENTS)
+    over_http = {"http_port": free_port("127.0.0.1"), "script_urls": "http"}
+    async with bus_on(nats.url) as bus, serving(tmp_path, nats_url=nats.url, advertise=GATEWAY, **over_http) as chassis:
+        await put(bus, starting(start))
+        async with pc(f"tftp://{GATEWAY}:{address_of(chassis)[1]}/autoexec.ipxe") as screen:
+            await screen.shows("Bootlink: pc-07 boots the kernel linux/vmlinuz", "/linux/initrd.img")
+            await screen.shows("initrd=initrd0 console=ttyS0 quiet host=pc-07", PROMPT, seconds=KERNEL_SECONDS)
+            await screen.press(b"echo up $((40 + 2)) on $(uname -r)\r")
+            await screen.shows(f"up 42 on {kernel.release}")
 
 
 async def test_a_menu_leads_to_the_shell_and_to_the_own_disk(nats: NatsServer, tmp_path: Path) -> None:

@@ -40,10 +40,10 @@ class Screen:
     def words(self) -> str:
         return " ".join(self._text.split())
 
-    async def shows(self, *expected: str) -> None:
+    async def shows(self, *expected: str, seconds: float = START_SECONDS) -> None:
         """Wait until all of these were printed. Then forget what was printed so far."""
         try:
-            async with asyncio.timeout(START_SECONDS):
+            async with asyncio.timeout(seconds):
                 while not all(words in self.words for words in expected):
                     await asyncio.sleep(0.1)
         except TimeoutError:

@@ -22,6 +22,7 @@ from bootlink_events import subject_token
 from bootlink_runtime.bus import Bus
 from bootlink_runtime.health import Health
 from bootlink_runtime.logs import Logger
+from bootlink_runtime.standing import on_each_client
 from bootlink_runtime.version import __version__
 
 STATUS: Final = "Status"  # header of what the server itself answers
@@ -31,14 +32,10 @@ PAGE_TOKEN: Final = 2  # of the subject
 SURVEY_SECONDS: Final = 1.0  # the longest wait for answers
 SURVEY_QUIET: Final = 0.25  # no answer for so long: all have answered
 SURVEY_LIMIT: Final = 1_000  # answers taken from one survey
-RETRY_SECONDS: Final = 0.5  # after the connection broke while registering
 
 
 async def register(bus: Bus, health: Health, log: Logger) -> None:
-    """Answer surveys for as long as this task runs.
-
-    The subscriptions outlive server restarts, but not a client that nats-py gave up.
-    """
+    """Answer surveys for as long as this task runs."""
 
     async def told(request: Request) -> None:
         page = health.pages.get(request.subject.split(".")[PAGE_TOKEN])
@@ -55,24 +52,15 @@ async def register(bus: Bus, health: Health, log: Logger) -> None:
         stats_handler=lambda _: health.report(),
     )
     subject = _subject("*", health.service, health.node)
-    client: Client | None = None
     service: Service | None = None
-    epoch = 0
+
+    async def registered(client: Client) -> None:
+        nonlocal service
+        service = await nats.micro.add_service(client, config)
+        await service.add_endpoint(EndpointConfig(name="status", subject=subject, handler=told))
+
     try:
-        while True:
-            epoch = await bus.epoch_after(epoch)
-            if bus.client is client:
-                continue
-            try:
-                service = await nats.micro.add_service(bus.client, config)
-                await service.add_endpoint(EndpointConfig(name="status", subject=subject, handler=told))
-            except (NatsError, OSError, TimeoutError) as error:
-                log.debug("not registered", error=str(error))
-                epoch = 0
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            client = bus.client
-            log.debug("registered", name=name)
+        await on_each_client(bus, registered, log, what=name)
     finally:
         if service is not None:
             with contextlib.suppress(NatsError, OSError, TimeoutError):

@@ -28,6 +28,7 @@ from bootlink_runtime.bus import Bus
 from bootlink_runtime.discovery import survey
 from bootlink_runtime.errors import BusUnavailable, CommandError
 from bootlink_runtime.logs import Logger
+from bootlink_runtime.standing import on_each_client
 
 A = TypeVar("A", bound=Answer)
 Handler = Callable[[Any], Awaitable[Answer]]
@@ -36,7 +37,6 @@ Handlers = Mapping[type[Command[Any]], Handler]
 CALL_SECONDS: Final = 5.0  # until an asker gives up
 COMMANDS_AT_ONCE: Final = 16  # per node; long work is begun by a command and runs on beside it
 WAITING_LIMIT: Final = 1_000  # commands that wait for their turn; NATS drops what goes beyond
-RETRY_SECONDS: Final = 0.5  # after the connection broke while subscribing
 
 
 async def call(bus: Bus, service: str, node: str, command: Command[A], *, seconds: float = CALL_SECONDS) -> A:
@@ -102,10 +102,7 @@ async def call_all(
 
 
 async def serve(bus: Bus, service: str, node: str, handlers: Handlers, log: Logger) -> None:
-    """Carry out commands for as long as this task runs. A handler that cannot, raises CommandError.
-
-    The subscription outlives server restarts, but not a client that nats-py gave up.
-    """
+    """Carry out commands for as long as this task runs. A handler that cannot, raises CommandError."""
     commands = {command.verb: (command, handler) for command, handler in handlers.items()}
     turns = asyncio.Semaphore(COMMANDS_AT_ONCE)
     running: set[asyncio.Task[None]] = set()
@@ -125,21 +122,11 @@ async def serve(bus: Bus, service: str, node: str, handlers: Handlers, log: Logg
         running.add(task)
         task.add_done_callback(running.discard)
 
-    client: Client | None = None
-    epoch = 0
+    async def subscribe(client: Client) -> None:
+        await client.subscribe(_subject(service, node, "*"), cb=received, pending_msgs_limit=WAITING_LIMIT)
+
     try:
-        while True:
-            epoch = await bus.epoch_after(epoch)
-            if bus.client is client:
-                continue
-            try:
-                await bus.client.subscribe(_subject(service, node, "*"), cb=received, pending_msgs_limit=WAITING_LIMIT)
-            except (NatsError, OSError, TimeoutError) as error:
-                log.debug("commands not subscribed", error=str(error))
-                epoch = 0
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            client = bus.client
+        await on_each_client(bus, subscribe, log, what="commands")
     finally:
         for task in running:
             task.cancel()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
 from bootlink_registry import adding, images, removal, versions
-from bootlink_registry.api.context import PAGE, After, Changing, Limit, Registry
+from bootlink_registry.api.context import PAGE, After, Changing, Context, Limit, Registry
 from bootlink_registry.api.models.base import Page
 from bootlink_registry.api.models.images import (
     ImageAnswer,
@@ -160,32 +162,22 @@ async def remove_version(name: str, number: Number, registry: Changing) -> None:
 @router.put("/{name}/channels/{channel}", responses={404: {}, 409: {}})
 async def publish(name: str, channel: Name, body: Publication, registry: Changing) -> ImageAnswer:
     """Point a channel at a version. Who is linked to it boots that version at the next boot; what runs, runs on."""
-    await registry.layers.glance(name)
-    async with registry.change(lambda c: _image(c, name)) as connection:
-        await versions.publish(
-            connection,
-            image=name,
-            channel=channel,
-            version=body.version,
-            author=registry.author,
-            source=registry.source,
-        )
-        return registry.shown(ImageAnswer.of(await images.get_image(connection, name)))
+    move = partial(versions.publish, image=name, channel=channel, version=body.version)
+    return await _moved(name, registry, partial(move, author=registry.author, source=registry.source))
 
 
 @router.post("/{name}/channels/{channel}/rollback", responses={404: {}, 409: {}})
 async def roll_back(name: str, channel: str, body: Rollback, registry: Changing) -> ImageAnswer:
     """Point a channel at the version that it pointed at before; done twice, it undoes itself."""
+    move = partial(versions.rollback, image=name, channel=channel, version=body.version)
+    return await _moved(name, registry, partial(move, author=registry.author, source=registry.source))
+
+
+async def _moved(name: str, registry: Context, move: Callable[[Connection], Awaitable[object]]) -> ImageAnswer:
+    """The image, with a channel moved to a version whose layers were looked at."""
     await registry.layers.glance(name)
     async with registry.change(lambda c: _image(c, name)) as connection:
-        await versions.rollback(
-            connection,
-            image=name,
-            channel=channel,
-            version=body.version,
-            author=registry.author,
-            source=registry.source,
-        )
+        await move(connection)
         return registry.shown(ImageAnswer.of(await images.get_image(connection, name)))
 
 
