@@ -224,6 +224,9 @@ async def test_loaders_that_rules_ask_for_in_vain_are_told_and_in_the_status_and
                 await asyncio.sleep(0.02)
         with RawPc(cable, PC) as pc:
             assert (await pc.boot_pass("ovmf")).file.endswith(b"/snponly.efi")
+            assert chassis.health.report()["checks"]["HTTP boot"]["ok"]
+            assert not (await pc.boot_pass("http")).file, "it is off"
+        http = chassis.health.report()["checks"]["HTTP boot"]
         check = chassis.health.report()["checks"]["loaders"]
         told = [event for event in await _events(bus, count=4) if event.type.endswith("loader_missing")]
     first, second = (DhcpLoaderMissing.model_validate(event.data) for event in told)
@@ -231,6 +234,8 @@ async def test_loaders_that_rules_ask_for_in_vain_are_told_and_in_the_status_and
     assert (second.loader, second.group, second.arch) == ("nothere.efi", "teachers", "")
     assert first.reason == second.reason == "is in none of the loader folders"
     assert (check["ok"], check["required"]) == (False, False)
+    assert (http["ok"], http["required"]) == (False, False)
+    assert http["detail"].startswith(f"{PC} is set to HTTP boot, and that is off: set BOOTLINK_TFTP_HTTP_PORT=80")
     assert "group teachers asks for nothere.efi, which is in none of the loader folders" in check["detail"]
     assert "BOOTLINK_DHCP_LOADER_RULES asks for own.efi, which is in none of the loader folders" in check["detail"]
 

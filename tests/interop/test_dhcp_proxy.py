@@ -19,7 +19,7 @@ from bootlink_dhcp.settings import DEBIAN_LOADERS
 from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
-from guest.firmware import UEFI
+from guest.firmware import UEFI, UEFI_HTTP
 from guest.lan import Lan
 from guest.pc import PC
 from lab.address_server import FIRST, LAST, Host, dnsmasq, kea
@@ -29,7 +29,7 @@ from lab.loaders import put_loaders
 from lab.netns import entered
 from lab.process import Process
 from lab.raw_pc import RawPc
-from lab.sniffer import Sniffer
+from lab.sniffer import Sniffer, http_request
 
 MAC = "52:54:00:12:34:56"
 SHIM = Path("/usr/lib/shim/shimx64.efi")
@@ -192,3 +192,28 @@ async def test_ovmf_takes_the_other_shape_too_asks_port_4011_and_starts_a_shim_a
     assert (offers[0].file, offers[0].get(opt.VENDOR_SPECIFIC)) == (b"", None)
     assert {(str(one.source), one.source_port) for one in questions} == {(str(asked.source), 4011)}
     assert '"boot failed"' not in tftp.log.read_text(), "what a shim only looks for is not missed"
+
+
+@pytest.mark.timeout(300)  # 15 s of emulation, on a busy machine several times that
+async def test_ovmf_that_boots_over_http_takes_its_url_from_us_and_its_address_from_the_other(
+    lan: Lan, tmp_path: Path
+) -> None:
+    with Host(lan, OTHER) as other, dnsmasq(other, tmp_path / "other"), contextlib.ExitStack() as stack:
+        stack.enter_context(BootService(lan, tmp_path, mode="proxy", tftp_http_port="80"))
+        stack.enter_context(BootService(lan, tmp_path, "tftp", http_port="80"))
+        pc = PC(lan, MAC, tmp_path, firmware=UEFI_HTTP)
+        sniffer = stack.enter_context(Sniffer(lan.namespace, pc.tap))
+        async with pc:
+            await pc.power_on()
+            script = await sniffer.hears(lambda one: bool(one.file and one.file.endswith(".ipxe")), seconds=120)
+        heads = [head for frame in sniffer.frames if (head := http_request(frame)) is not None]
+        files = {one.file for one in sniffer.datagrams if one.file}
+        asked, *_ = [one for one in sniffer.said(MessageType.REQUEST) if one.dhcp]
+    assert script.file is not None
+    loader = script.file.rpartition("/")[0] + "/snponly.efi"
+    assert [head.split(b"\r\n")[0].decode() for head in heads] == [
+        f"{verb} /{loader} HTTP/1.1" for verb in ("HEAD", "GET")
+    ]
+    assert files == {script.file}, "what the firmware loads comes over HTTP"
+    assert asked.dhcp is not None
+    assert asked.dhcp.get(opt.SERVER_ID) == other.address, "and its address from the other"

@@ -23,7 +23,7 @@ class BootService:
             "BOOTLINK_NATS_URL": "nats://127.0.0.1:9",
             "BOOTLINK_DHCP_INTERFACE": Lan.BRIDGE,
             "BOOTLINK_LOG_FORMAT": "json",
-            **{f"BOOTLINK_DHCP_{key.upper()}": value for key, value in settings.items()},
+            **{f"BOOTLINK_{name.upper()}_{key.upper()}": value for key, value in settings.items()},
         }
         self._process = Process(lan.command(sys.executable, "-m", f"bootlink_{name}"), log=self.log, env=environment)
 

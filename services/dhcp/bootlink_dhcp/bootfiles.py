@@ -21,6 +21,8 @@ LOADER_NAME: Final = re.compile(r"(?=.{1,48}\Z)[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-
 """A file in the loaders' folder, or in a folder there. As a URL, with its boot id, it must fit DHCP's `file` field."""
 PROBE_PREFIX: Final = b"\x02\x62\x6c"
 """How the MAC address begins under which we look for other servers: locally administered, and no PC's."""
+NO_HTTP: Final = "set BOOTLINK_TFTP_HTTP_PORT=80 and start Bootlink anew, or choose PXE over IPv4 in the PC's setup"
+"""What to do where a PC is set to HTTP boot, and no port is served (ADR 22 says why none is by itself)."""
 VENDOR_CLASS_KEPT: Final = 255  # characters: one option's worth. RFC 3396 lets a packet carry one of nine kilobytes
 
 
@@ -137,7 +139,7 @@ class BootFiles:
     def remedy(self, client: BootClient) -> str:
         """What to do where there are no candidates."""
         if client.http and not self.http_port:
-            return "set BOOTLINK_TFTP_HTTP_PORT=80 and start Bootlink anew, or choose PXE over IPv4 in the PC's setup"
+            return NO_HTTP
         return client.arch.remedy
 
     def loader_file(self, boot_id: BootId, loader: str, client: BootClient) -> str:

@@ -79,6 +79,8 @@ class Boots:
         self.firmware = firmware
         self._book = book
         self._chain_rom_ipxe = chain_rom_ipxe
+        self.http_in_vain: tuple[str, float] | None = None
+        """The PC that last wanted to boot over HTTP, where there is none, and when."""
 
     def begun(self, mac: str) -> bool:
         """Whether this PC has booted from us, as far as we remember."""
@@ -102,6 +104,8 @@ class Boots:
         answer = self._answer(ask, boot, candidates)
         if boot.minted and not answer.file:
             events.append(self.failed(ask, boot, *self._no_loader(ask.client)))
+            if ask.client.http and not self._files.http_port:
+                self.http_in_vain = ask.mac, ask.now
         return replace(answer, events=tuple(events))
 
     def acknowledged(self, ask: BootAsk, address: IPv4Address) -> BootAnswer:

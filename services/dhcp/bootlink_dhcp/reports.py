@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from bootlink_dhcp.asked_loaders import Unfulfilled
+from bootlink_dhcp.bootfiles import NO_HTTP
 from bootlink_dhcp.leases import KEPT_SHARE, LeaseTable
 from bootlink_dhcp.probing import Answering
 
 TOLD: Final = 3  # reservations, and loaders that rules ask for, that are named; the log names them all
+HTTP_TOLD_SECONDS: Final = 86_400.0  # a PC that is set to HTTP boot is told of until it has been off for a night
 REPLACE: Final = "put the right file there, or take it away"
 _WIDEN: Final = "widen the pool (BOOTLINK_DHCP_POOL) or shorten the lease (BOOTLINK_DHCP_LEASE_SECONDS)"
 _RESERVE: Final = "reserve another one, or none: bootlink client set NAME --address ADDRESS, or --no-address"
@@ -55,6 +57,13 @@ def reservation_report(wrong: Mapping[str, str]) -> tuple[bool, str]:
     if not wrong:
         return True, "all are honoured"
     return False, f"{_some([f'{client}: {problem}' for client, problem in wrong.items()])}: {_RESERVE}"
+
+
+def http_report(port: int, in_vain: tuple[str, float] | None, now: float) -> tuple[bool, str]:
+    """Whether every PC that wants to boot over HTTP can. `in_vain`: who last could not, and when."""
+    if in_vain is None or now - in_vain[1] > HTTP_TOLD_SECONDS:
+        return True, f"on port {port}" if port else "off, and no PC has asked for it"
+    return False, f"{in_vain[0]} is set to HTTP boot, and that is off: {NO_HTTP}"
 
 
 def taken_report(hosts: Sequence[Answering]) -> tuple[bool, str]:

@@ -30,7 +30,7 @@ from bootlink_dhcp.machine import DhcpMachine
 from bootlink_dhcp.prober import Prober
 from bootlink_dhcp.probing import Probing
 from bootlink_dhcp.proxy import ProxyMachine
-from bootlink_dhcp.reports import REPLACE, lease_report, loader_report, reservation_report
+from bootlink_dhcp.reports import REPLACE, http_report, lease_report, loader_report, reservation_report
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.server import DhcpServer
 from bootlink_dhcp.settings import DhcpSettings
@@ -242,6 +242,9 @@ def _machine(
         http_scripts=settings.script_urls == "http",
     )
     boots = Boots(tracker, files, firmware, book, chain_rom_ipxe=settings.chain_rom_ipxe)
+    chassis.health.check(
+        "HTTP boot", lambda: http_report(settings.http_port, boots.http_in_vain, time.time()), required=False
+    )
     if proxy:
         return ProxyMachine(subnets[0].server, boots, book), (), None
     own, *relayed = (Scope(table.subnet, table) for table in leases)

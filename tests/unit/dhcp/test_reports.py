@@ -10,7 +10,15 @@ from typing import Any
 from bootlink_dhcp.asked_loaders import Unfulfilled, Wish
 from bootlink_dhcp.leases import LeaseTable
 from bootlink_dhcp.probing import EVERYTHING, Answering
-from bootlink_dhcp.reports import TOLD, lease_report, loader_report, reservation_report, taken_report
+from bootlink_dhcp.reports import (
+    HTTP_TOLD_SECONDS,
+    TOLD,
+    http_report,
+    lease_report,
+    loader_report,
+    reservation_report,
+    taken_report,
+)
 from bootlink_dhcp.reservations import Reservations
 from bootlink_dhcp.subnet import Pool, Subnet
 
@@ -88,6 +96,15 @@ def test_who_answers_for_addresses_of_the_pool_is_told_with_what_to_do() -> None
     assert text.startswith("52:54:00:00:00:09 answers ARP for whatever is asked, so new PCs get no address: ")
     assert "BOOTLINK_DHCP_PROBE_ADDRESSES=false" in text
     assert "BOOTLINK_DHCP_POOL" not in text
+
+
+def test_a_pc_that_is_set_to_http_boot_where_that_is_off_is_told_for_a_day() -> None:
+    assert http_report(0, None, T0) == (True, "off, and no PC has asked for it")
+    assert http_report(80, None, T0) == (True, "on port 80")
+    fine, text = http_report(0, ("52:54:00:00:00:09", T0), T0 + 3600)
+    assert not fine
+    assert text.startswith("52:54:00:00:00:09 is set to HTTP boot, and that is off: set BOOTLINK_TFTP_HTTP_PORT=80")
+    assert http_report(0, ("52:54:00:00:00:09", T0), T0 + HTTP_TOLD_SECONDS + 1)[0]
 
 
 def test_reservations_that_are_not_honoured_are_told_until_they_are() -> None:
