@@ -38,9 +38,11 @@ def main() -> None:
     began = time.monotonic()
     sections = []
     for name in only or MEASURES:
-        print(f"{name} ...", file=sys.stderr, flush=True)
+        print(f"{name} ... ", end="", file=sys.stderr, flush=True)
+        before = time.monotonic()
         with tempfile.TemporaryDirectory(dir=machine.CACHE) as folder:
             sections.append(MEASURES[name](Path(folder)))
+        print(f"{time.monotonic() - before:.0f} s", file=sys.stderr)
     page = report.page(sections, load, time.monotonic() - began)
     if only:
         print(page)

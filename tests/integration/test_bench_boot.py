@@ -27,6 +27,14 @@ def test_perfdhcp_gets_leases_from_either_server_and_its_report_is_understood(se
     assert run.server_cpu >= 0
 
 
+def test_a_server_that_answers_nothing_serves_no_rate() -> None:
+    said = "sent packets: 10\nreceived packets: 4\n***Timestamps for packets: REQUEST-ACK***\n"
+    run = dhcp.read(said + "sent packets: 4\nreceived packets: 0\n", 1.0)
+    assert run.rate == 0
+    assert run.drops == 1 - 4 / 14
+    assert dhcp.p99(run) == float("inf")
+
+
 def test_a_report_that_is_not_understood_is_none() -> None:
     with pytest.raises(RuntimeError, match="nothing that is understood"):
         dhcp.read("sent packets: 10\n", 0.0)

@@ -21,8 +21,10 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 
+WRAPPED_KEPT: Final = 64  # texts; the screens have half as many that are the same for each PC
 COLUMNS: Final = 79  # of an 80-column console: the last one would wrap on some firmware
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._:/\-]{1,512}")
@@ -103,5 +105,10 @@ def say(label: str, value: str, *, rows: int) -> list[str]:
     # iPXE's echo takes options until its first word, so a row must not begin with a dash: no break before one, and
     # what is too long for a row of its own is cut where it falls.
     words = Text(f"{label}: {value}").replace(" -", f"{_UNBREAKABLE}-")
-    wrapped = textwrap.wrap(words, COLUMNS, max_lines=rows, placeholder=" ...", break_on_hyphens=False)
+    wrapped = (words,) if len(words) <= COLUMNS else _wrapped(words, rows)
     return [f"echo {row.replace(_UNBREAKABLE, ' ').lstrip('- ')}" for row in wrapped]
+
+
+@lru_cache(WRAPPED_KEPT)
+def _wrapped(words: str, rows: int) -> tuple[str, ...]:
+    return tuple(textwrap.wrap(words, COLUMNS, max_lines=rows, placeholder=" ...", break_on_hyphens=False))

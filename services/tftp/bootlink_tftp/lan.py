@@ -71,9 +71,12 @@ def _connected(lines: Iterable[str]) -> Iterable[IPv4Network]:
 
 def neighbour(table: str, address: str) -> str | None:
     """The MAC address of `address` in /proc/net/arp's text."""
-    for line in table.splitlines()[1:]:
-        fields = line.split()
-        if len(fields) < 4 or fields[0] != address or not re.fullmatch(r"0x[0-9a-f]+", fields[2]):
+    # Looked for before lines are made of it all: a room of PCs makes the table long, and each of them has us ask.
+    at, begins = 0, f"\n{address} "
+    while (at := table.find(begins, at)) >= 0:  # one that two cards have seen is there twice
+        at += 1
+        fields = table[at:].partition("\n")[0].split()
+        if len(fields) < 4 or not re.fullmatch(r"0x[0-9a-f]+", fields[2]):
             continue
         if int(fields[2], 16) & _COMPLETE:
             try:

@@ -22,6 +22,8 @@ IP address       HW type     Flags       HW address            Mask     Device
 10.77.0.50       0x1         0x2         52:54:00:12:34:56     *        br0
 10.77.0.51       0x1         0x0         00:00:00:00:00:00     *        br0
 10.77.0.52       0x1         0x2         ff:ff:ff:ff:ff:ff     *        br0
+10.77.0.53       0x1         0x0         00:00:00:00:00:00     *        br0
+10.77.0.53       0x1         0x2         52:54:00:12:34:57     *        br1
 """
 
 
@@ -42,4 +44,5 @@ def test_a_neighbours_mac_address_is_known_once_it_has_answered() -> None:
     assert neighbour(NEIGHBOURS, "10.77.0.50") == "52:54:00:12:34:56"
     assert neighbour(NEIGHBOURS, "10.77.0.51") is None
     assert neighbour(NEIGHBOURS, "10.77.0.52") is None
+    assert neighbour(NEIGHBOURS, "10.77.0.53") == "52:54:00:12:34:57"
     assert neighbour(NEIGHBOURS, "10.77.0.5") is None
