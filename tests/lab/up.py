@@ -124,7 +124,7 @@ class Up:
         """Run the command against this system."""
         facts = self.facts
         env = {"BOOTLINK_API": facts["api"], "BOOTLINK_NATS_URL": facts["nats"], "BOOTLINK_DATA": facts["data"]}
-        return bootlink(*arguments, env=env)
+        return bootlink(*arguments, env=env, prefix=self.prefix)
 
     def on_terminal(self, columns: int, *arguments: str) -> list[str]:
         """The lines that the command writes to a terminal of so many columns, without colours. It must succeed."""

@@ -3,10 +3,15 @@
 `sync_interval: always` is not the default, and must be: JetStream otherwise acknowledges a message up to two minutes
 before it is safe from a power cut (nats-server issue 7564, Jepsen's report on 2.12.1). It bounds what one folder may
 take, and listens on one address only.
+
+A stream whose disk was full once takes nothing any more, however much space there is later, until the server is started
+anew (nats-server 2.15.1: "critical write error"; publishers wait in vain). The server tells of it on its monitoring
+port, which listens on this machine alone: so it is asked, and started anew once there is room.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import signal
@@ -15,10 +20,14 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from bootlink.supervisor.program import Ailment
 from bootlink_runtime import StartupError
 
 STORE_LIMIT: Final = 8 * 1024**3  # bytes on disk for streams and buckets
 MEMORY_LIMIT: Final = 256 * 1024**2  # bytes; nothing of ours lives in memory streams
+ROOM_AGAIN: Final = 64 * 1024**2  # bytes that must be free before a new start is worth it: hours of events
+MONITOR_HOST: Final = "127.0.0.1"
+MONITOR_SECONDS: Final = 2.0  # to answer on its monitoring port
 PAYLOAD_LIMIT: Final = 1024**2  # bytes of one message; events and plans are a few kilobytes
 
 
@@ -32,6 +41,7 @@ class NatsEngine:
         self.folder = folder
         self.host = host
         self.port = port or free_port(host)
+        self._monitor_port = free_port(MONITOR_HOST)
 
     @property
     def url(self) -> str:
@@ -44,6 +54,7 @@ class NatsEngine:
         config = {
             "server_name": "bootlink",
             "listen": f"{self.host}:{self.port}",
+            "http": f"{MONITOR_HOST}:{self._monitor_port}",
             "max_payload": PAYLOAD_LIMIT,
             "jetstream": {
                 "store_dir": str(self.folder / "store"),
@@ -70,6 +81,30 @@ class NatsEngine:
                 return connection.recv(4) == b"INFO"
         except OSError:
             return False
+
+    def ails(self) -> Ailment | None:
+        """Whether it has stopped storing what it is sent: what to do, and whether a new start heals it by now."""
+        why = self._unwell()
+        if "write error" not in why:
+            return None
+        problem = f"nats stores nothing: {why}"
+        if shutil.disk_usage(self.folder).free < ROOM_AGAIN:
+            remedy = f"free {ROOM_AGAIN >> 20} MiB on the disk of {self.folder}; it then goes on by itself"
+            return Ailment(problem, remedy, restart=False)
+        return Ailment(problem, "there is room again; it is started anew", restart=True)
+
+    def _unwell(self) -> str:
+        """What the server says is wrong with it; empty if all is well, or nothing is to be heard."""
+        connection = http.client.HTTPConnection(MONITOR_HOST, self._monitor_port, timeout=MONITOR_SECONDS)
+        try:
+            connection.request("GET", "/healthz")
+            answer = connection.getresponse()
+            said = json.loads(answer.read(PAYLOAD_LIMIT))
+            return str(said.get("error", "")) if answer.status != http.HTTPStatus.OK else ""
+        except (OSError, http.client.HTTPException, ValueError, AttributeError):
+            return ""
+        finally:
+            connection.close()
 
 
 def _binary() -> Path:

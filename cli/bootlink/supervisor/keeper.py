@@ -6,7 +6,8 @@
                                            └──stop──> stopping ──> stopped
 
 The child's output is one pipe that is read to its end. Its death before it was ever ready is a failure to start and
-ends the keeper with `FailedToStart`; every later death is followed by a pause (`backoff`) and a new start, for ever.
+ends the keeper with `FailedToStart`; every later death is followed by a pause (`backoff`) and a new start, for ever. A
+child may also be asked whether something ails it; where a new start heals that, it is stopped, which is such a death.
 
 Children get `setpriv --pdeathsig`: the kernel tells them to stop when `up` is gone, however it went. They are also
 leaders of a session of their own, so that Ctrl-C in the terminal reaches `up` alone, which stops them in order.
@@ -29,6 +30,7 @@ from bootlink.supervisor.lines import LineSplitter, LogLine, parse
 from bootlink.supervisor.program import Program
 
 ASK_SECONDS: Final = 0.1  # between questions to an engine that is starting
+AILS_SECONDS: Final = 5.0  # between questions to a child that runs whether something ails it
 SLOW_SECONDS: Final = 15.0  # then people are told that it is still starting
 KILL_SECONDS: Final = 5.0  # the kernel needs no longer to end what was killed
 READ_BYTES: Final = 64 * 1024
@@ -104,8 +106,10 @@ class Keeper:
         """Tell it to stop; kill it when it has not after its grace."""
         self._stopping.set()
         process = self._process
-        if process is None or process.returncode is not None:
-            return
+        if process is not None and process.returncode is None:
+            await self._end(process, grace)
+
+    async def _end(self, process: asyncio.subprocess.Process, grace: float | None = None) -> None:
         _signal(process, self.program.stop_signal)
         try:
             await asyncio.wait_for(process.wait(), self.program.grace if grace is None else grace)
@@ -134,7 +138,7 @@ class Keeper:
         self._tell(Happening("started", self.program.name, pid=process.pid))
         if self._stopping.is_set():  # told to stop while it was being started
             _signal(process, self.program.stop_signal)
-        watch = asyncio.create_task(self._until_it_answers())
+        watch = asyncio.create_task(self._watch(process))
         try:
             await self._read(process, read_end)
             return await process.wait()
@@ -198,6 +202,24 @@ class Keeper:
         variable = self.program.keeps.get(what)
         if variable is not None and self._environment.get(variable) == "0":
             self._environment[variable] = address.rpartition(":")[2]
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """See it come up, and then whether it stays well."""
+        await self._until_it_answers()
+        if self.program.ails is None:
+            return
+        told = ""
+        while True:
+            await asyncio.sleep(AILS_SECONDS)
+            ailment = await asyncio.to_thread(self.program.ails)
+            problem = ailment.problem if ailment else ""
+            if ailment and problem != told:
+                fields = {"remedy": ailment.remedy}
+                self._tell(Happening("log", self.program.name, line=LogLine(problem, "error", fields)))
+            told = problem
+            if ailment and ailment.restart:
+                await self._end(process)
+                return
 
     async def _until_it_answers(self) -> None:
         began = time.monotonic()

@@ -105,6 +105,7 @@ def _engine(engine: NatsEngine | PostgresEngine, tier: int, environment: Mapping
         tier=tier,
         prepare=engine.prepare,
         answers=engine.answers,
+        ails=engine.ails if isinstance(engine, NatsEngine) else None,
         stop_signal=engine.stop_signal,
         grace=ENGINE_GRACE,
         shown_level="warning",

@@ -11,6 +11,15 @@ SERVICE_GRACE: Final = 10.0  # seconds; a service drains its bus (2 s), its HTTP
 ENGINE_GRACE: Final = 30.0  # seconds; PostgreSQL writes a checkpoint when it stops
 
 
+@dataclass(frozen=True, slots=True)
+class Ailment:
+    """What is wrong with a child that runs: it is told to people, and where a new start heals it, it gets one."""
+
+    problem: str
+    remedy: str
+    restart: bool
+
+
 @dataclass(frozen=True)
 class Program:
     """A child process: how it is run, how it shows that it is ready, and how it is told to stop.
@@ -26,6 +35,8 @@ class Program:
     """Higher tiers stop first. Engines come up tier by tier; services come up together, for none needs another."""
     prepare: Callable[[], None] | None = None
     answers: Callable[[], bool] | None = None
+    ails: Callable[[], Ailment | None] | None = None
+    """Asked now and then while it runs; may block and runs in a thread."""
     stop_signal: signal.Signals = signal.SIGTERM
     grace: float = SERVICE_GRACE
     keeps: Mapping[str, str] = field(default_factory=dict)

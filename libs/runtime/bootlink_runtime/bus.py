@@ -46,6 +46,7 @@ PING_INTERVAL: Final = 5  # seconds; nats-py's default of 120 leaves a dead peer
 PINGS_OUTSTANDING: Final = 2
 CLOSED_LOOK: Final = 1.0  # seconds between looks whether nats-py has given up without a word
 PUBLISH_TIMEOUT: Final = 2.0  # seconds until a publish counts as unknown and is repeated
+STORED_SECONDS: Final = 10.0  # a server that stores answers within milliseconds, a slow disk within a second or two
 RETRY_LONGEST: Final = 5.0  # seconds between repeats of one publish
 WRONG_LAST_SEQUENCE: Final = 10071  # JSStreamWrongLastSequenceErrF of nats-server's errors.json
 DRAIN_SECONDS: Final = 2.0  # given to the backlog when the service stops
@@ -81,9 +82,12 @@ class Bus:
         health.check("nats", self._check, required=False)
 
     def _check(self) -> tuple[bool, str]:
-        if self.connected:
-            return True, f"connected to {self.url}"
-        return False, f"no connection to {self.url}; {len(self._backlog)} events are waiting"
+        if not self.connected:
+            return False, f"no connection to {self.url}; {len(self._backlog)} events are waiting"
+        if (lag := self.lag()) > STORED_SECONDS:
+            waiting = f"{len(self._backlog)} events are waiting, the oldest for {lag:.0f} s"
+            return False, f"{self.url} stores nothing; {waiting}. Is its disk full? Free space, then restart it"
+        return True, f"connected to {self.url}"
 
     @property
     def connected(self) -> bool:
