@@ -218,7 +218,7 @@ async def test_a_full_disk_under_nats_keeps_events_waiting_and_boots_nobody_less
 
 
 async def test_a_clock_that_jumps_back_by_an_hour_keeps_no_pc_from_its_disk(
-    lan: Cable, tmp_path: Path, empty_database: str
+    tmp_path: Path, empty_database: str
 ) -> None:
     """The clock of the four services. NATS and PostgreSQL keep the true time, and are told by nobody."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -232,7 +232,7 @@ async def test_a_clock_that_jumps_back_by_an_hour_keeps_no_pc_from_its_disk(
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "BOOTLINK_DATABASE_URL": empty_database,
     }
-    with running(lan, tmp_path, **fake) as system:
+    with Cable(client_address=f"{PC_ADDRESS}/24") as lan, running(lan, tmp_path, **fake) as system:
         mac = next(system.macs)
         before = await boot(lan, mac, source=PC_ADDRESS)
         async with system.pc() as pc, WorkingPc(lan, before):

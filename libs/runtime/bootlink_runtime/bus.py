@@ -84,7 +84,7 @@ class Bus:
     def _check(self) -> tuple[bool, str]:
         if not self.connected:
             return False, f"no connection to {self.url}; {len(self._backlog)} events are waiting"
-        if (lag := self.lag()) > STORED_SECONDS:
+        if (lag := self.lag) > STORED_SECONDS:
             waiting = f"{len(self._backlog)} events are waiting, the oldest for {lag:.0f} s"
             return False, f"{self.url} stores nothing; {waiting}. Is its disk full? Free space, then restart it"
         return True, f"connected to {self.url}"
