@@ -67,7 +67,8 @@ def exchanges(folder: Path) -> Section:
     ]
     ours, kea = best["Bootlink"].rate, best["Kea, memfile"].rate
     text = (
-        f"perfdhcp on one core, the server on another; {CLIENTS:,} clients behind a relay agent. The highest rate of "
+        "perfdhcp and nats-server on one core, the DHCP server on another; "
+        f"{CLIENTS:,} clients behind a relay agent. The highest rate of "
         f"{', '.join(map(str, (STEADY, *RATES)))} per second that is served with less than {DROPS_LIMIT:.0%} of drops, "
         f"and the time until an answer at {STEADY} per second, each in up to {TRIES} tries. Bootlink has each lease on "
         "disk before its ACK leaves (fdatasync); Kea writes its lease file without waiting for the disk. Kea does not "

@@ -44,9 +44,9 @@ def room(folder: Path) -> Section:
     late = sum(wait > IPXE_PATIENCE for wait in waits)
     text = (
         f"{PCS} simulated PCs ask at one moment: two DHCP exchanges each, a loader in blocks one at a time, a script. "
-        f"dhcp and tftp share one core and used {used[0]:.1f} s and {used[1]:.1f} s of it; the PCs have the other. "
-        f"{len(there)} PCs got their script, {late} waited for longer than {IPXE_PATIENCE:.0f} s for some answer, and "
-        f"{again} times one asked again, as firmware does after {FIRMWARE_PATIENCE:.0f} s.\n\n"
+        f"dhcp and tftp share one core and used {used[0]:.1f} s and {used[1]:.1f} s of it; nats-server and the PCs "
+        f"have the other. {len(there)} PCs got their script, {late} waited for longer than {IPXE_PATIENCE:.0f} s for "
+        f"some answer, and {again} times one asked again, as firmware does after {FIRMWARE_PATIENCE:.0f} s.\n\n"
     )
     return Section(
         "A room that is switched on",
