@@ -121,6 +121,7 @@ class Told:
         links: Sequence[BootId] = (),
     ) -> None:
         self.spans.append((name, boot_id, error))
+        self.linked += [(name, link) for link in links]
 
     def linked_span(
         self,

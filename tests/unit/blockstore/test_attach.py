@@ -93,7 +93,8 @@ async def test_a_newer_boot_starts_fresh_and_ends_the_older_sessions(tmp_path: P
         seat, older = Someone(), boot_id(2)
         first = await home.login(identity(older), seat=seat)
         await write(first, b"f" * 512)
-        second = await home.login(identity(boot_id(1)))
+        newer = boot_id(1)
+        second = await home.login(identity(newer))
         assert seat.evicted
         assert await read(second) == (tmp_path / "base.img").read_bytes()[:512]
         with pytest.raises(DiskFault):
@@ -101,6 +102,8 @@ async def test_a_newer_boot_starts_fresh_and_ends_the_older_sessions(tmp_path: P
         (told,) = home.told.of(WritebackDiscarded)
         assert isinstance(told, WritebackDiscarded)
         assert (told.boot_id, told.lun, told.bytes) == (older, 0, 4096)
+        assert home.told.spans == [("writeback.discard", newer, None)], "it is a part of the new boot's trace"
+        assert home.told.linked == [("writeback.discard", older)]
 
 
 async def test_an_older_boot_is_refused(tmp_path: Path) -> None:
