@@ -41,6 +41,7 @@ COMMAND: Final = (
     ),
     ("BOOTLINK_TOKEN", "none", "the token that is shown to the API"),
     ("BOOTLINK_TOKEN_FILE", "none", "a file that holds it; BOOTLINK_TOKEN comes before it"),
+    ("BOOTLINK_WEBHOOK_SECRET", "none", "a secret of your own, for `bootlink webhook add` and `secret`"),
     ("BOOTLINK_DATA", "`/var/lib/bootlink`", "where `admin.token` is looked for, to show it to an API on this machine"),
 )
 

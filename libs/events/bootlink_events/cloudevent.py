@@ -19,6 +19,8 @@ from bootlink_events.severity import HIGHEST, LOWEST, Severity
 from bootlink_events.subjects import kind_named, kind_of
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
+ID_LIMIT: Final = 200  # characters; ours have 36
+ID_PATTERN: Final = r"^[!-~]+$"  # what can be a key of a row, and a header of a request
 _SAMPLED: Final = "01"  # trace flags, W3C Trace Context, section 3.2.2.5
 
 
@@ -32,7 +34,9 @@ class CloudEvent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     specversion: Literal["1.0"] = "1.0"
-    id: str = Field(description="unique; a repeat of the same event has the same id")
+    id: str = Field(
+        description="unique; a repeat of the same event has the same id", max_length=ID_LIMIT, pattern=ID_PATTERN
+    )
     source: str = Field(description="the service and node that saw it, such as /dhcp/server-1")
     type: str
     subject: str = Field(description="the key: the client's token, or the image's or link's name")

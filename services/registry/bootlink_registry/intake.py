@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from bootlink_events import BootId, ClientSeen, CloudEvent, Stage, UnreadableEvent
+from bootlink_events import BootId, ClientSeen, CloudEvent, Stage
 from bootlink_registry import enrolment, journal
 from bootlink_registry.database import Database, DatabaseAway
 from bootlink_registry.enrolment import Rule
@@ -21,7 +21,6 @@ from bootlink_registry.steps import ARRIVED
 from bootlink_runtime import Bus, Health, Logger, Telemetry, consume
 
 DURABLE: Final = "registry"
-EVENT_ID_LIMIT: Final = 200  # characters; ours have 36
 SWEEP_SECONDS: Final = 1.0  # between looks for boots that are over
 AHEAD_SECONDS: Final = 24 * 3600.0
 """How far ahead of our clock a boot may have begun. Of a client's boots the latest are kept, and a boot ends where a
@@ -60,8 +59,6 @@ class Intake:
 
     async def handle(self, event: CloudEvent) -> None:
         """Take one event in; a second time changes nothing. DatabaseAway if it could not be."""
-        if len(event.id) > EVENT_ID_LIMIT or "\0" in event.id:
-            raise UnreadableEvent(f"its id is longer than {EVENT_ID_LIMIT} characters, or none")
         match event.decode():
             case Stage(boot_id=boot_id, mac=mac) if boot_id.timestamp_ms > (time.time() + AHEAD_SECONDS) * 1000:
                 self._health.count("stages_ahead_of_time")

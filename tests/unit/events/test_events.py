@@ -101,6 +101,13 @@ def test_a_message_that_is_no_event_is_called_unreadable(payload: bytes) -> None
         CloudEvent.parse(payload)
 
 
+@pytest.mark.parametrize("name", ["", " ", "a\r\nhost: b", "a\0", "\xe9", "x" * 201])
+def test_an_id_that_could_be_no_key_of_a_row_and_no_header_makes_an_event_unreadable(name: str) -> None:
+    event = CloudEvent.of(ClientSeen(mac=MAC, boot_id=BootId.mint()), source="/x")
+    with pytest.raises(UnreadableEvent):
+        CloudEvent.parse(event.model_copy(update={"id": name}).payload())
+
+
 def test_an_event_whose_data_is_wrong_is_called_unreadable() -> None:
     event = CloudEvent.of(ClientSeen(mac=MAC, boot_id=BootId.mint()), source="/x")
     with pytest.raises(UnreadableEvent):

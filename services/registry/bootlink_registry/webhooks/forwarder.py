@@ -23,6 +23,7 @@ DURABLE: Final = "webhooks"
 REFRESH_SECONDS: Final = 5.0  # between looks for what another registry has changed
 PRUNE_REFRESHES: Final = 60
 POLL_SECONDS: Final = 5.0  # longest wait for work that nobody told of; another registry may have queued it
+SHORTEST_SECONDS: Final = 0.01  # between two looks for what is due
 FAILING_SECONDS: Final = 60.0  # that a webhook takes nothing before the status says so
 
 
@@ -101,6 +102,7 @@ class Forwarder:
                     wanting.remove(name)
                     problem = f"{WAITING_LIMIT} events wait for it; what came since is not among them"
                     await rows.switch_off(connection, name, problem, source=self._source)
+                    self._log.warning("webhook switched off", webhook=name, problem=problem)
                     self._changed.set()
             queued = await deliveries.enqueue(connection, wanting, event)
         self._health.count("webhook_events_queued", queued)
@@ -169,9 +171,10 @@ class Forwarder:
             while True:
                 wake.clear()
                 try:
-                    taken = await self._take(hook, pace, pace.room(clock(), len(under_way)))
-                    under_way |= {asyncio.create_task(self._one(hook, sender, delivery)) for delivery in taken}
-                    idle = await self._idle(hook, rest=pace.rest(clock())) if not taken else POLL_SECONDS
+                    idle = pace.rest(clock()) or POLL_SECONDS
+                    if room := pace.room(clock(), len(under_way)):
+                        taken, idle = await self._take(hook, room, whatever_due=pace.failing)
+                        under_way |= {asyncio.create_task(self._one(hook, sender, delivery)) for delivery in taken}
                     done = await _first(under_way, wake, idle)
                     under_way -= done
                     for attempt in [task.result() for task in done]:
@@ -188,17 +191,14 @@ class Forwarder:
             await ended(*under_way)
             await sender.close()
 
-    async def _take(self, hook: Webhook, pace: Pace, room: int) -> list[Delivery]:
-        if not room:
-            return []
+    async def _take(self, hook: Webhook, room: int, *, whatever_due: bool) -> tuple[list[Delivery], float]:
+        """What to send now, and seconds until there may be more to send that nobody tells of."""
         async with self._database.transaction() as connection:
-            return await deliveries.take(connection, hook.name, room, whatever_due=pace.failing)
-
-    async def _idle(self, hook: Webhook, *, rest: float) -> float:
-        """Seconds until there may be something to begin that nobody tells of."""
-        async with self._database.transaction() as connection:
+            taken = await deliveries.take(connection, hook.name, room, whatever_due=whatever_due)
+            if taken:
+                return taken, POLL_SECONDS
             due = await deliveries.next_due(connection, hook.name)
-        return max(rest, min(POLL_SECONDS, POLL_SECONDS if due is None else due))
+        return [], POLL_SECONDS if due is None else min(POLL_SECONDS, max(due, SHORTEST_SECONDS))
 
     async def _one(self, hook: Webhook, sender: Sender, delivery: Delivery) -> Attempt:
         attempt = await sender.attempt(delivery)

@@ -56,8 +56,8 @@ class Sender:
                 return await self._post(delivery, address)
         except TimeoutError:
             return Attempt(Verdict.AWAY, f"no answer within {ATTEMPT_SECONDS:.0f} s")
-        except (httpx.HTTPError, OSError, ssl.SSLError) as error:
-            return Attempt(Verdict.AWAY, f"{type(error).__name__}: {error}".rstrip(": "))
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            return Attempt(Verdict.AWAY, _plain(f"{type(error).__name__}: {error}").rstrip(": "))
 
     async def _address(self) -> str | Attempt:
         """The first address of the host that may be connected to."""
@@ -98,7 +98,7 @@ class Sender:
             said = await _beginning(answer)
         finally:
             await answer.aclose()
-        problem = f"it answers {answer.status_code} {answer.reason_phrase}".strip()
+        problem = _plain(f"it answers {answer.status_code} {answer.reason_phrase}").strip()
         if answer.is_redirect:
             problem += ", and redirects are not followed: give the webhook the URL that it leads to"
         elif said:
@@ -114,4 +114,9 @@ async def _beginning(answer: httpx.Response) -> str:
         if len(data) >= ANSWER_LIMIT:
             break
     lines = data[:ANSWER_LIMIT].decode(errors="replace").splitlines()
-    return "".join(c for c in (lines[0] if lines else "") if c.isprintable()).strip()
+    return _plain(lines[0]).strip() if lines else ""
+
+
+def _plain(text: str) -> str:
+    """What of a text can be kept and shown."""
+    return "".join(c for c in text if c.isprintable())

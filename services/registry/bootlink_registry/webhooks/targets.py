@@ -14,6 +14,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 from urllib.parse import urlsplit
 
+import httpx
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -37,6 +39,10 @@ def check_url(text: str) -> str:
         raise ValueError("it is no URL of a web server; write it like https://events.example/bootlink")
     if "@" in parts.netloc:
         raise ValueError("a user or password in a URL is shown to whoever reads it; check the signature instead")
+    try:
+        httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"it is no URL of a web server: {error}") from error
     if "#" in text or not _URL.fullmatch(text):
         raise ValueError("it has characters that no URL of a request has; quote them with %")
     return text

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 
 from bootlink_events import parse_filter
+from bootlink_events.cloudevent import ID_LIMIT
 from bootlink_events.filters import FILTER_LIMIT
 from bootlink_registry.api.etags import Tagged
 from bootlink_registry.api.models.base import SOME_FIELD, Answer, Wish
@@ -18,7 +19,6 @@ from bootlink_registry.webhooks.signing import SECRET_PATTERN, check_secret
 from bootlink_registry.webhooks.targets import URL_LIMIT, URL_PATTERN, check_url
 
 FILTERS_LIMIT: Final = 20  # of one webhook; each is asked at every event
-EVENT_ID_LIMIT: Final = 200  # characters; ours have 36
 
 
 def _check_filter(text: str) -> str:
@@ -137,7 +137,7 @@ class DeadEvent(Answer):
 
 
 class Resend(Wish):
-    event_id: Annotated[str, Field(max_length=EVENT_ID_LIMIT, pattern=WITHOUT_NUL)] | None = Field(
+    event_id: Annotated[str, Field(max_length=ID_LIMIT, pattern=WITHOUT_NUL)] | None = Field(
         default=None, description="one event; unset: all that were given up"
     )
 

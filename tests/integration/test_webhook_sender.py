@@ -1,0 +1,113 @@
+"""One request to a webhook over real TLS: whose certificate is believed, and what of an answer is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+import trustme
+
+from bootlink_registry.webhooks.deliveries import Delivery
+from bootlink_registry.webhooks.rows import Webhook
+from bootlink_registry.webhooks.schedule import Attempt, Verdict
+from bootlink_registry.webhooks.sender import ANSWER_LIMIT, Sender
+from bootlink_registry.webhooks.signing import new_secret
+
+HERE = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+NOW = datetime.now(UTC)
+DELIVERY = Delivery(1, "an-id", "{}", 1, 0, "", NOW, NOW, 0.0)
+
+
+def webhook(url: str) -> Webhook:
+    return Webhook("a", url, (), "", True, "", None, None, "", NOW, new_secret(), None, None)
+
+
+@contextlib.asynccontextmanager
+async def server(answer: bytes, authority: trustme.CA | None = None, name: str = "localhost") -> AsyncIterator[int]:
+    """Answers every request with these bytes; over TLS with a certificate of this authority for this name."""
+    context = None
+    if authority is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert(name).configure_cert(context)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n{}")
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+        await listening.wait_closed()
+
+
+async def attempt(url: str, *, allowed: bool = True) -> Attempt:
+    sender = Sender(webhook(url), HERE if allowed else ())
+    try:
+        return await sender.attempt(DELIVERY)
+    finally:
+        await sender.close()
+
+
+TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+async def test_the_certificate_must_be_of_an_authority_that_is_known_and_of_the_name_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, other = trustme.CA(), trustme.CA()
+    ours.cert_pem.write_to_path(str(tmp_path / "ours.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ours.pem"))
+    async with server(TAKEN, ours) as port:
+        assert (await attempt(f"https://localhost:{port}/")).verdict is Verdict.DELIVERED
+        refused = await attempt(f"https://localhost:{port}/", allowed=False)
+        assert "BOOTLINK_REGISTRY_WEBHOOK_NETWORKS" in refused.problem
+        assert "CERTIFICATE_VERIFY_FAILED" in (await attempt(f"https://127.0.0.1:{port}/")).problem
+    for authority, name in ((other, "localhost"), (ours, "elsewhere.example")):
+        async with server(TAKEN, authority, name) as port:
+            found = await attempt(f"https://localhost:{port}/")
+            assert found.verdict is Verdict.AWAY
+            assert "CERTIFICATE_VERIFY_FAILED" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "said"),
+    [
+        (b"HTTP/1.1 400 Bad\r\n\r\n" + b"x" * 100_000, Verdict.REFUSED, "it answers 400 Bad: " + "x" * ANSWER_LIMIT),
+        (
+            b"HTTP/1.1 400 Bad\r\n\r\n\x1b[31mno\0\xff\nmore",
+            Verdict.REFUSED,
+            "it answers 400 Bad: [31mno\N{REPLACEMENT CHARACTER}",
+        ),
+        (b"HTTP/1.1 503 Away\r\nretry-after: 7\r\n\r\n", Verdict.AWAY, "it answers 503 Away"),
+        (b"SSH-2.0-OpenSSH\r\n", Verdict.AWAY, "RemoteProtocolError: "),
+        (b"", Verdict.AWAY, "RemoteProtocolError: "),
+    ],
+    ids=["long", "unprintable", "busy", "no http", "nothing"],
+)
+async def test_of_an_answer_its_beginning_is_kept_as_plain_text(answer: bytes, verdict: Verdict, said: str) -> None:
+    async with server(answer) as port:
+        found = await attempt(f"http://127.0.0.1:{port}/")
+    assert found.verdict is verdict
+    assert found.problem.startswith(said)
+    assert len(found.problem) < 300
+    assert found.retry_after == (7 if b"503" in answer else 0)
+
+
+async def test_a_port_that_nobody_listens_on_and_a_name_that_nobody_has_are_away() -> None:
+    async with server(TAKEN) as port:
+        pass
+    assert (await attempt(f"http://127.0.0.1:{port}/")).verdict is Verdict.AWAY
+    unknown = await attempt("http://no-such-host.invalid/")
+    assert unknown.verdict is Verdict.AWAY
+    assert "the name no-such-host.invalid is not known" in unknown.problem
