@@ -43,9 +43,10 @@ conformance: setup ## run libiscsi's tests against Bootlink and tgt, and write d
 asyncapi: setup ## compare docs/asyncapi.yaml with AsyncAPI's official JSON schema, which npm fetches
 	@PYTHONPATH=tests $(VENV)/python -m conformance.asyncapi
 
-docs: setup ## write docs/events.md, docs/commands.md, docs/asyncapi.yaml and docs/settings.md anew
+docs: setup ## write docs/events.md, commands.md, asyncapi.yaml, settings.md and metrics.md anew
 	@$(VENV)/python -m bootlink_events.docs docs
 	@PYTHONPATH=tests $(VENV)/python -m lab.settings_page
+	@PYTHONPATH=tests $(VENV)/python -m lab.metrics_page
 
 lock: setup ## resolve requirements/*.in into hash-pinned requirements/*.txt
 	@cd requirements && for name in runtime build chassis registry command dev; do \

@@ -58,8 +58,8 @@ def page() -> str:
         "",
         "## Every service",
         *_table(_rows(_shared(), ServiceSettings, StoreSettings, ClusterSettings)),
-        "| `BOOTLINK_<SERVICE>_HEALTH_HOST` | `127.0.0.1` | address of /healthz and /readyz |",
-        "| `BOOTLINK_<SERVICE>_HEALTH_PORT` | `0` | port of /healthz and /readyz; 0: any free one |",
+        "| `BOOTLINK_<SERVICE>_HEALTH_HOST` | `127.0.0.1` | address of /healthz, /readyz and /metrics |",
+        "| `BOOTLINK_<SERVICE>_HEALTH_PORT` | `0` | port of /healthz, /readyz and /metrics; 0: any free one |",
     ]
     for service, settings in SERVICES.items():
         own = set(settings.model_fields) - _shared() - set(OF_EACH)

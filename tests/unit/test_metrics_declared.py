@@ -17,6 +17,7 @@ import bootlink_registry.metrics
 import bootlink_tftp.metrics
 from bootlink_blockstore import usage
 from bootlink_registry.api.measured import Requests
+from bootlink_registry.webhooks.schedule import Verdict
 from bootlink_runtime import Metric, Tally, planbook, vitals
 from bootlink_runtime.metering import LEFT_OUT
 from bootlink_wire.iscsi_codes import RejectReason
@@ -32,7 +33,8 @@ NAMING = {"count", "_on_error", "Decision"}  # what takes the name that somethin
 DECIDED = re.compile(r"(dropped|ignored)_\w+")
 COMPUTED = {
     "blockstore": {f"pdu_{reason.name.lower()}" for reason in RejectReason},
-    "registry": {f"clients_{outcome}" for outcome in ("enrolled", "known", "unknown", "full")},
+    "registry": {f"clients_{outcome}" for outcome in ("enrolled", "known", "unknown", "full")}
+    | {f"webhook_attempts_{verdict.value}" for verdict in Verdict},
 }
 SERIES_LIMIT = 5_000  # of one service: what a small Prometheus scrapes without a thought
 

@@ -162,8 +162,10 @@ class ServiceSettings(BaseSettings):
         validation_alias=shared("OTEL_SDK_DISABLED", "otel_disabled"),
         description="true: neither spans nor metrics are sent",
     )
-    health_host: str = Field(default="127.0.0.1", description="address of /healthz and /readyz")
-    health_port: int = Field(default=0, ge=0, le=65535, description="port of /healthz and /readyz; 0: any free one")
+    health_host: str = Field(default="127.0.0.1", description="address of /healthz, /readyz and /metrics")
+    health_port: int = Field(
+        default=0, ge=0, le=65535, description="port of /healthz, /readyz and /metrics; 0: any free one"
+    )
 
     def nats_access(self, name: str) -> NatsAccess:
         """How the service of this name shows itself to NATS. StartupError if a file of it cannot be used."""

@@ -25,6 +25,7 @@ from bootlink_registry.api.measured import METHODS, STATUSES, Requests
 from bootlink_registry.database import Database, DatabaseAway
 from bootlink_registry.jobs.kinds import KINDS
 from bootlink_registry.jobs.queue import State as JobState
+from bootlink_registry.webhooks.schedule import Verdict
 from bootlink_runtime import LONG_SECONDS, Bus, BusUnavailable, Chassis, Distribution, Metric, tally
 from bootlink_runtime.backlog import CONSUMERS_LIMIT, Backlog, look
 from bootlink_runtime.metering import Labels
@@ -73,8 +74,22 @@ PLANS: Final = tally(
 SILENT: Final = tally(
     "bootlink.boots.silent", "{boot}", "boots that fell silent on the way", "state", {"boots_fell_silent": "booting"}
 )
+ATTEMPTS: Final = tally(
+    "bootlink.webhook.attempts",
+    "{attempt}",
+    "attempts to hand events to webhooks, by what came of them",
+    "outcome",
+    {f"webhook_attempts_{verdict.value}": verdict.value for verdict in Verdict},
+)
+WEBHOOKS: Final = tally(
+    "bootlink.webhook.events",
+    "{event}",
+    "events for webhooks: queued, and given up",
+    "outcome",
+    {"webhook_events_queued": "queued", "webhook_events_dead": "dead"},
+)
 COUNTED: Final = frozenset({"boots_traced"})  # the sum of DONE
-TALLIES: Final = (INTAKE, SEEN, PLANS, SILENT)
+TALLIES: Final = (INTAKE, SEEN, PLANS, SILENT, ATTEMPTS, WEBHOOKS)
 DONE: Final = Metric(
     *("bootlink.boots.done", "counter", "{boot}", "boots that arrived (running) or are over, by their state then"),
     *(("state",), len(BOOT_ENDS)),
@@ -96,16 +111,25 @@ HELD: Final = Metric(
 OUTBOX: Final = Metric("bootlink.outbox.waiting", "gauge", "{event}", "events of changes that are not published yet")
 OUTBOX_AGE: Final = Metric("bootlink.outbox.lag", "gauge", "s", "how long the oldest of them has waited; 0 without one")
 RECOMPILES: Final = Metric("bootlink.recompiles.waiting", "gauge", "{change}", "changes whose plans are not made yet")
+DELIVERIES: Final = Metric(
+    *(
+        "bootlink.webhook.deliveries",
+        "gauge",
+        "{event}",
+        "events that wait for webhooks, or were given up and are kept",
+    ),
+    *(("state",), 2),
+)
 JOBS: Final = Metric(
     *("bootlink.jobs", "gauge", "{job}", "jobs that are kept, by kind and state"),
     *(("kind", "state"), len(KINDS) * len(JOB_STATES)),
 )
 PROGRESS: Final = Metric(
-    *("bootlink.job.progress", "gauge", "1", "share that is done of a running job; of several of a kind, the least"),
+    *("bootlink.job.progress", "gauge", "1", "share that is done of the running jobs of a kind, the least; 1 without"),
     *(("kind",), len(KINDS)),
 )
 STANDSTILL: Final = Metric(
-    *("bootlink.job.standstill", "gauge", "s", "how long a running job has not moved; of several of a kind, the most"),
+    *("bootlink.job.standstill", "gauge", "s", "how long a running job of a kind has not moved, the most; 0 without"),
     *(("kind",), len(KINDS)),
 )
 STREAM: Final = Metric("bootlink.nats.events", "gauge", "{event}", "events that the stream holds")
@@ -120,7 +144,7 @@ REQUESTS: Final = Metric(
 )
 METRICS: Final = (
     *(one.metric for one in TALLIES),
-    *(DONE, FAILURES, DELAY, INTAKE_DELAY, DATABASE, HELD, OUTBOX, OUTBOX_AGE, RECOMPILES),
+    *(DONE, FAILURES, DELAY, INTAKE_DELAY, DATABASE, HELD, OUTBOX, OUTBOX_AGE, RECOMPILES, DELIVERIES),
     *(JOBS, PROGRESS, STANDSTILL, STREAM, STREAM_SIZE, PENDING, REQUESTS),
 )
 
@@ -128,6 +152,8 @@ _OBJECTS: Final = ("images", "versions", "clients", "links", "boots")
 _COUNTS: Final = f"""
     SELECT {", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in _OBJECTS)},
         (SELECT count(*) FROM outbox) AS outbox, (SELECT count(*) FROM recompiles) AS recompiles,
+        (SELECT count(*) FROM deliveries WHERE state = 'waiting') AS waiting,
+        (SELECT count(*) FROM deliveries WHERE state = 'dead') AS dead,
         (SELECT coalesce(extract(epoch FROM now() - min(created)), 0)::float8 FROM outbox) AS outbox_age
 """  # noqa: S608 - names of our tables
 _JOBS: Final = """
@@ -198,18 +224,22 @@ def measure(chassis: Chassis, figures: Figures, database: Database, requests: Re
         counts = figures.counts
         return [] if counts is None else [(counts[kind], {"kind": kind}) for kind in _OBJECTS]
 
+    def deliveries() -> Iterable[tuple[int, Labels]]:
+        counts = figures.counts
+        return [] if counts is None else [(counts[state], {"state": state}) for state in ("waiting", "dead")]
+
     def jobs() -> Iterable[tuple[int, Labels]]:
         if figures.jobs is None:
             return []
         found = {(one["kind"], one["state"]): one["jobs"] for one in figures.jobs}
         return [(found.get((kind, state), 0), {"kind": kind, "state": state}) for kind in KINDS for state in JOB_STATES]
 
-    def running(what: str) -> Iterable[tuple[float, Labels]]:
-        return [
-            (one[what], {"kind": one["kind"]})
-            for one in figures.jobs or ()
-            if one["kind"] in KINDS and one[what] is not None
-        ]
+    def running(what: str, otherwise: float) -> Iterable[tuple[float, Labels]]:
+        if figures.jobs is None:
+            return []
+        found = {one["kind"]: one[what] for one in figures.jobs if one["state"] == "running"}
+        # A job that cannot tell how much there is has done none of it, as far as is known.
+        return [(found.get(kind, otherwise) or 0.0, {"kind": kind}) for kind in KINDS]
 
     def stream(what: str) -> Iterable[tuple[int, Labels]]:
         return [] if figures.backlog is None else [(getattr(figures.backlog, what), {})]
@@ -231,9 +261,10 @@ def measure(chassis: Chassis, figures: Figures, database: Database, requests: Re
     meter.observe(OUTBOX, lambda: count("outbox"))
     meter.observe(OUTBOX_AGE, lambda: count("outbox_age"))
     meter.observe(RECOMPILES, lambda: count("recompiles"))
+    meter.observe(DELIVERIES, deliveries)
     meter.observe(JOBS, jobs)
-    meter.observe(PROGRESS, lambda: running("progress"))
-    meter.observe(STANDSTILL, lambda: running("standstill"))
+    meter.observe(PROGRESS, lambda: running("progress", 1.0))
+    meter.observe(STANDSTILL, lambda: running("standstill", 0.0))
     meter.observe(STREAM, lambda: stream("events"))
     meter.observe(STREAM_SIZE, lambda: stream("size"))
     meter.observe(PENDING, pending)
