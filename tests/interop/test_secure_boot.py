@@ -53,18 +53,18 @@ async def test_a_signed_shim_starts_the_signed_ipxe_beside_it_which_asks_for_its
     ]
 
 
-async def test_what_nobody_signed_is_refused_by_the_firmware_on_the_pcs_own_screen(lan: Lan, tmp_path: Path) -> None:
-    with BootService(lan, tmp_path), BootService(lan, tmp_path, "tftp"):
-        async with PC(lan, MAC, tmp_path, firmware=UEFI_SECURE) as pc:
-            await pc.power_on()
-            await pc.console.expect("failed to load Boot0001 .*: Access Denied", stage="refusal", timeout=120)
-
-
-async def test_what_nobody_signed_is_refused_by_a_signed_shim_too(lan: Lan, tmp_path: Path) -> None:
+async def test_what_nobody_signed_is_refused_by_the_firmware_and_by_a_signed_shim(lan: Lan, tmp_path: Path) -> None:
+    """One power-on: PXE brings an unsigned iPXE; then the firmware tries HTTP boot, which brings a signed shim with an
+    unsigned iPXE beside it."""
     own = tmp_path / "data" / "tftp" / "loaders"
     put_signed_shim(own, SHIM, DEBIAN_LOADERS / "snponly.efi")
     shutil.copy(DEBIAN_LOADERS / "snponly.efi", own / "grubx64.efi")
-    with BootService(lan, tmp_path, loader_rules=SHIM_RULES), BootService(lan, tmp_path, "tftp"):
+    rules = json.dumps([{"arch": "http-x64", "loaders": ["shimx64.efi"]}])
+    with (
+        BootService(lan, tmp_path, loader_rules=rules, tftp_http_port="80"),
+        BootService(lan, tmp_path, "tftp", http_port="80"),
+    ):
         async with PC(lan, MAC, tmp_path, firmware=UEFI_SECURE) as pc:
             await pc.power_on()
-            await pc.console.expect("Verification failed.*|.*Security Violation", stage="refusal", timeout=120)
+            await pc.console.expect("failed to load Boot0001 .*: Access Denied", stage="refusal", timeout=120)
+            await pc.console.expect("Verification failed.*|.*Security Violation", stage="shim's refusal", timeout=120)

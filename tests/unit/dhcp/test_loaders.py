@@ -203,3 +203,14 @@ def test_every_architecture_says_what_to_do_where_there_is_no_loader() -> None:
 
 def test_the_registry_knows_the_names_of_all_architectures() -> None:
     assert {row.name for row in ARCHITECTURES.values()} == bootlink_events.ARCHITECTURES
+
+
+def test_debians_package_has_loaders_for_bios_and_x64_and_for_nothing_else() -> None:
+    """As docs/dhcp.md says: what IA32 and ARM firmware is to start must come from elsewhere."""
+    shelf = LoaderShelf((DEBIAN,))
+    shelf.look()
+    files = BootFiles(IPv4Address("10.0.0.1"), 69, shelf, http_port=80)
+    served = {
+        row.name for row in ARCHITECTURES.values() if files.candidates(BootClient(row, "", ipxe=False, http=False), MAC)
+    }
+    assert served == {"bios", "uefi-x64", "http-x64"}
