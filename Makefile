@@ -6,10 +6,10 @@ SOURCES := libs services cli tests
 WORKERS ?= 2
 export PYTHON
 
-.PHONY: help setup demo run check test soak bench conformance asyncapi lock docs clean
+.PHONY: help setup demo run check test soak bench compose-test conformance asyncapi lock docs clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 setup: ## install what is missing and make .venv
 	@tools/setup
@@ -36,6 +36,9 @@ soak: setup ## the full counts of every rig (about 20 minutes); writes figures a
 
 bench: setup ## measure the speed beside tgt, Kea and tftpd-hpa and write docs/performance.md; ONLY=reads,writes measures those and prints
 	@PYTHONPATH=tests $(VENV)/python -m bench $(ONLY)
+
+compose-test: setup ## boot a PC from compose.yaml on a Docker engine of the test's own, and kill each container
+	@PYTHONPATH=tests $(VENV)/python -m containers
 
 conformance: setup ## run libiscsi's tests against Bootlink and tgt, and write docs/conformance.md
 	@PYTHONPATH=tests $(VENV)/python -m conformance

@@ -37,7 +37,7 @@ from bootlink_runtime import Chassis, Service, ended, listen, serving
 async def run(chassis: Chassis, settings: RegistrySettings) -> None:
     """Serve until the chassis stops."""
     log, health, bus = chassis.log, chassis.health, chassis.bus
-    database = Database(settings.database_url, log)
+    database = Database(settings.database(), log)
     layers = Layers(database, log)
     nodes = NodeWatch(
         bus, chassis.data / "nodes.json", lambda: delivery.full_round(), log, reserve=int(settings.boot_reserve)

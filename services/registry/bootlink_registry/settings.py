@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import ByteSize, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -26,6 +27,11 @@ class RegistrySettings(StoreSettings):
         default="postgresql:///bootlink",
         validation_alias=shared("BOOTLINK_DATABASE_URL", "database_url"),
         description="the PostgreSQL database that holds the truth",
+    )
+    database_password_file: Path | None = Field(
+        default=None,
+        validation_alias=shared("BOOTLINK_DATABASE_PASSWORD_FILE", "database_password_file"),
+        description="a file that holds the password of the database's user, where the URL names none",
     )
     retired_days: float = Field(
         default=7,
@@ -106,6 +112,25 @@ class RegistrySettings(StoreSettings):
     def retention(self) -> Retention:
         """What is kept in NATS."""
         return Retention(seconds=self.events_days * 86400, bytes=int(self.events_size), replicas=self.nats_replicas)
+
+    def database(self) -> str:
+        """The database's URL, with the password in it. StartupError if the password's file cannot be used."""
+        _, password = secret(
+            SecretStr(""), self.database_password_file, what="the database's password", name="DATABASE_PASSWORD"
+        )
+        if self.database_password_file is None:
+            return self.database_url
+        parts = urlsplit(self.database_url)
+        if not password:
+            raise StartupError(
+                f"{self.database_password_file} is empty", "put the password of the database's user into it"
+            )
+        if not parts.username or parts.password is not None:
+            raise StartupError(
+                "BOOTLINK_DATABASE_URL must name a user, and no password beside BOOTLINK_DATABASE_PASSWORD_FILE",
+                "write it like postgresql://USER@HOST/DATABASE",
+            )
+        return urlunsplit(parts._replace(netloc=parts.netloc.replace("@", f":{quote(password, safe='')}@", 1)))
 
     def shared_admin_token(self) -> str:
         """The administrator's token; empty where none was given. StartupError if its file is empty, or no file."""

@@ -1,0 +1,98 @@
+"""deploy/kubernetes against Kubernetes' own schemas, and what a schema cannot say: names that must agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
+VERSIONS = ("1.28", "1.37")  # the oldest that is meant, and the newest whose schemas there are
+WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
+ON_THE_LAN = {"dhcp", "tftp", "blockstore"}
+ADDED = {"dhcp": {"NET_BIND_SERVICE", "NET_RAW"}, "tftp": {"NET_BIND_SERVICE"}}
+
+
+def resources() -> list[Any]:
+    """What kustomization.yaml names, in its order."""
+    listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
+    assert {path.name for path in FOLDER.glob("*.yaml")} == {*listed, "kustomization.yaml"}
+    return [one for name in listed for one in yaml.safe_load_all((FOLDER / name).read_text())]
+
+
+def workloads() -> dict[str, Any]:
+    return {one["metadata"]["name"]: one for one in resources() if one["kind"] in WORKLOADS}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_resource_holds_by_kubernetes_own_schema(version: str) -> None:
+    for resource in resources():
+        kubernetes_validate.validate(resource, version, strict=True)
+
+
+def test_the_validator_refuses_what_is_wrong() -> None:
+    wrong = workloads()["dhcp"]
+    wrong["spec"]["template"]["spec"]["hostNetwerk"] = True
+    with pytest.raises(kubernetes_validate.ValidationError, match="hostNetwerk"):
+        kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
+
+
+def test_nothing_runs_as_root_or_writes_to_its_root_file_system_and_capabilities_are_named() -> None:
+    for name, workload in workloads().items():
+        pod = workload["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        security = container["securityContext"]
+        assert (pod["securityContext"]["runAsNonRoot"], security["readOnlyRootFilesystem"]) == (True, True), name
+        assert security["capabilities"]["drop"] == ["ALL"], name
+        assert set(security["capabilities"].get("add", [])) == ADDED.get(name, set())
+        # A file's capabilities are granted to a process that may gain privileges alone.
+        assert security["allowPrivilegeEscalation"] == (name in ADDED)
+        assert pod.get("hostNetwork", False) == (name in ON_THE_LAN)
+        assert container["resources"]["limits"]["memory"]
+        assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys(), name
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        claimed = {claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])}
+        assert mounted == {volume["name"] for volume in pod["volumes"]} | claimed, name
+
+
+def test_what_lasts_is_on_disks_of_the_node() -> None:
+    volumes = {
+        name: {volume["name"] for volume in one["spec"]["template"]["spec"]["volumes"] if "hostPath" in volume}
+        for name, one in workloads().items()
+    }
+    assert volumes["blockstore"] == {"writebacks", "store", "images"}
+    assert volumes["registry"] == {"store", "images"}
+    assert "data" in volumes["dhcp"]
+
+
+def test_selectors_find_the_pods_they_mean() -> None:
+    labels = {name: one["spec"]["template"]["metadata"]["labels"] for name, one in workloads().items()}
+    budgets = set()
+    for resource in resources():
+        spec = resource.get("spec", {})
+        if resource["kind"] in WORKLOADS | {"PodDisruptionBudget"}:
+            selector = spec["selector"]["matchLabels"]
+        elif resource["kind"] == "NetworkPolicy":
+            selector = spec["podSelector"]["matchLabels"]
+        elif resource["kind"] == "Service":
+            selector = spec["selector"]
+        else:
+            continue
+        name = resource["metadata"]["name"]
+        assert selector.items() <= labels[name].items(), (resource["kind"], name)
+        if resource["kind"] == "PodDisruptionBudget":
+            budgets.add(name)
+    assert budgets == {"nats", *ON_THE_LAN}, "with one for its only pod, the registry's node could not be drained"
+
+
+def test_ports_are_those_of_the_images() -> None:
+    image = (FOLDER.parents[1] / "Dockerfile").read_text()
+    for name in (*ON_THE_LAN, "registry"):
+        (container,) = workloads()[name]["spec"]["template"]["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            port = container[probe]["httpGet"]["port"]
+            assert f"BOOTLINK_{name.upper()}_HEALTH_PORT={ports.get(port, port)}" in image
