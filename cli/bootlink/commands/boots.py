@@ -72,7 +72,8 @@ def show(
         return
     out = console()
     width = min(shutil.get_terminal_size((WIDTH_PLAIN, 0)).columns, WIDTH_MOST)
-    out.print(Text(shown(_title(found)), style="bold"))
+    for title in _title(found):
+        out.print(Text(shown(title), style="bold"))
     stages = [replace(stage, what=shown(stage.what), note=shown(stage.note)) for stage in stages_of(found["stages"])]
     for line in styled(lay_out(stages), width=width):
         out.print(line)
@@ -92,10 +93,10 @@ def _newest(registry: api.Api, client: str | None) -> str:
     return str(boots[0]["id"])
 
 
-def _title(boot: dict[str, Any]) -> str:
+def _title(boot: dict[str, Any]) -> tuple[str, str]:
     name = f"{boot['client']} ({boot['mac']})" if boot["client"] else str(boot["mac"])
     disk = f", {_image(boot)}, {boot['policy']}" if boot["image"] else ""
-    return f"{name}, {moment(boot['started'])}{disk}: {boot['state']}\nboot {boot['id']}"
+    return f"{name}, {moment(boot['started'])}{disk}: {boot['state']}", f"boot {boot['id']}"
 
 
 def _image(boot: dict[str, Any]) -> str | None:

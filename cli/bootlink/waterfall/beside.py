@@ -35,9 +35,7 @@ def beside(steps: Sequence[Mapping[str, Any]], *, last: bool, peers: int, versio
     if not steps or not (last or peers):
         return []
     heads = ["this boot"] + (["last boot"] if last else []) + ([_of(peers)] if peers else [])
-    note = (
-        f"peers: the latest boots of {_counted(peers)} from {version}" if peers else "no other PC booted this version"
-    )
+    note = f"peers: {_counted(peers)} from {version}" if peers else "no other PC booted this version"
     lines = [Text(f"{'step':<{_STEP}}" + "".join(head.rjust(_CELL) for head in heads), style="bold")]
     for step in steps:
         cells = [f"{step['took']:.3f} s"]
@@ -63,7 +61,7 @@ def _of(peers: int) -> str:
 
 
 def _counted(peers: int) -> str:
-    return "1 other PC" if peers == 1 else f"{peers} other PCs, their median,"
+    return "the latest boot of another PC" if peers == 1 else f"the median of {peers} other PCs' latest boots"
 
 
 def _difference(took: float, other: float | None) -> str:

@@ -140,8 +140,8 @@ def _io(stage: Stage, data: Mapping[str, Any]) -> Stage:
 def _hello(stage: Stage, data: Mapping[str, Any]) -> Stage:
     """A moment: what the system did from its kernel's begin to its hello is told by its disk's rows."""
     took = (stage.ended - stage.started).total_seconds()
-    note = f"its kernel began {took:.3f} s before" if took else ""
-    return replace(stage, what=f"hello from {data.get('system') or 'the system'}", started=stage.ended, note=note)
+    parts = [str(data.get("system") or ""), f"its kernel began {took:.3f} s before" if took else ""]
+    return replace(stage, what="the system says hello", started=stage.ended, note="; ".join(filter(None, parts)))
 
 
 def _failed(stage: Stage, data: Mapping[str, Any]) -> Stage:

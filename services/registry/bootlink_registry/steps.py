@@ -25,6 +25,7 @@ from typing import Final
 from bootlink_events import (
     BootAddressed,
     BootDiskAttached,
+    BootDiskUsed,
     BootHello,
     BootLoaderSent,
     BootScriptServed,
@@ -62,7 +63,8 @@ def milestones(stages: Iterable[Stage]) -> dict[str, float]:
         "login": _first(s.ended for s in told if isinstance(s, BootDiskAttached) and s.initiator == "firmware"),
         "first_read": _first(s.first_read for s in told if isinstance(s, DiskIo) and s.initiator == "firmware"),
         "system": _first(s.ended for s in told if isinstance(s, BootDiskAttached) and s.initiator == "os"),
-        "idle": _first(s.last_io for s in told if isinstance(s, DiskIo) and s.initiator == "os"),
+        # A session that ended before it fell silent tells nothing: an initial RAM disk's gives way to the system's.
+        "idle": _first(s.last_io for s in told if isinstance(s, BootDiskUsed) and s.initiator == "os"),
         "hello": _first(s.ended for s in told if isinstance(s, BootHello)),
     }
     # Loaders may load others; a kernel and what else the script names come after it, and are no step of their own.

@@ -34,7 +34,7 @@ def test_each_step_tells_how_much_longer_it_took_than_elsewhere() -> None:
         "system has read what it needed      20.000 s    +0.400 s    +0.200 s",
         "system says hello                    1.500 s",
         "first packet to system's disk       26.950 s    +4.950 s    +3.450 s",
-        "peers: the latest boots of 23 other PCs, their median, from win11 v3",
+        "peers: the median of 23 other PCs' latest boots from win11 v3",
     ]
 
 
