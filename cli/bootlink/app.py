@@ -37,6 +37,7 @@ NOUNS: Final = {
     "job": ("jobs",),
     "token": ("tokens",),
     "webhook": ("webhooks",),
+    "nats": ("nats",),
 }
 
 

@@ -19,10 +19,10 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from bench.machine import CLIENT_CORE, SERVER_CORE, pinned
-from bootlink.engines import NatsEngine
 from bootlink_events import PLANS_BUCKET, BootPlan, mac_token
 from lab.chassis import bus_on
 from lab.loaders import NBP
+from lab.nats import LabEngine
 from lab.netns import Cable, entered, tool
 from lab.process import Process
 
@@ -53,7 +53,7 @@ def nats(folder: Path, cable: Cable, plans: Iterable[BootPlan] = ()) -> Iterator
     """A nats-server on the loopback of the server's namespace, with the registry's streams and these plans. It has the
     load client's core: it is no part of what is measured, and must not slow it down."""
     with entered(cable.server):
-        engine = NatsEngine(folder / "nats", host="127.0.0.1", port=0)
+        engine = LabEngine(folder / "nats")
         engine.prepare()
     process = Process(cable.inside(cable.server, *pinned(CLIENT_CORE, *engine.command)), log=folder / "nats.log")
 

@@ -21,6 +21,8 @@ from bootlink_events import (
     BootStarted,
     EventData,
 )
+from bootlink_events.access import SERVICES
+from bootlink_events.subjects import kind_of
 from lab.chassis import bus_on
 from lab.disks import MIB, sparse_disk
 from lab.up import Up, bootlink, error_of
@@ -70,9 +72,12 @@ def boot_events(boot_id: BootId) -> list[EventData]:
 
 
 async def tell(up: Up, events: list[EventData]) -> None:
-    async with bus_on(up.facts["nats"], service="lab", make=False) as bus:
-        for event in events:
-            bus.emit(event)
+    """As the services do, each with its own key."""
+    for service in SERVICES:
+        theirs = [event for event in events if kind_of(event).publishers[0] == service]
+        async with bus_on(up.facts["nats"], service=service, access=up.access(service), make=False) as bus:
+            for event in theirs:
+                bus.emit(event)
 
 
 def stages_seen(up: Up, boot_id: BootId, count: int) -> dict[str, Any]:

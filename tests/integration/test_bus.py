@@ -432,7 +432,7 @@ async def test_a_connection_that_the_server_ended_for_good_is_made_anew(nats: Na
         task = asyncio.create_task(consume(bus, "test", handle, logger("test")))
         await put(bus, plan())
         await until_revision(book, MAC, 1)
-        nats.reload(authorization={"user": "someone", "password": "else"})
+        nats.lock_out()
         async with asyncio.timeout(WAIT):
             while bus.connected:
                 await asyncio.sleep(0.02)

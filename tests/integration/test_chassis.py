@@ -221,7 +221,7 @@ async def test_a_service_is_found_again_after_the_server_ended_its_connection_fo
 ) -> None:
     async with running(Service("probe", ProbeSettings, serve), settings(tmp_path, nats.url)) as chassis:
         await chassis.bus.epoch_after(0)
-        nats.reload(authorization={"user": "someone", "password": "else"})
+        nats.lock_out()
         async with asyncio.timeout(WAIT):
             while chassis.bus.connected:
                 await asyncio.sleep(0.02)

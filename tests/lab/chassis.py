@@ -9,15 +9,18 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from bootlink_events import BootPlan, DiskPlan, LayerPlan, Policy, mac_token, target_iqn
-from bootlink_runtime import Bus, Health, PlanBook, logger, provision
+from bootlink_runtime import Bus, Health, NatsAccess, PlanBook, logger, provision
+from bootlink_runtime.access import ANYBODY
 
 MAC = "52:54:00:12:34:56"
 
 
 @contextlib.asynccontextmanager
-async def bus_on(url: str, *, service: str = "test", make: bool = True) -> AsyncIterator[Bus]:
+async def bus_on(
+    url: str, *, service: str = "test", make: bool = True, access: NatsAccess = ANYBODY
+) -> AsyncIterator[Bus]:
     """A connected bus; with `make`, the stream and the buckets exist."""
-    bus = Bus(url, service=service, node="lab", log=logger(service), health=Health(service, "lab"))
+    bus = Bus(url, access=access, service=service, node="lab", log=logger(service), health=Health(service, "lab"))
     bus.start()
     try:
         await bus.epoch_after(0)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from bootlink.engines import NatsEngine
 from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import DhcpPacket, MessageType
@@ -22,6 +21,7 @@ from bootlink_wire.dhcp_frame import udp_datagram
 from lab.chassis import bus_on
 from lab.dhcp_client import discover, message, request
 from lab.dhcp_process import DhcpProcess
+from lab.nats import LabEngine
 from lab.netns import Cable, entered
 from lab.process import Process
 
@@ -59,7 +59,7 @@ class Pair:
 
     def __init__(self, cable: PairCable, folder: Path, *, pool: str, **settings: str) -> None:
         self.cable = cable
-        self._engine = NatsEngine(folder / "nats", host="127.0.0.1", port=0)
+        self._engine = LabEngine(folder / "nats")
         self._engine.prepare()
         self._nats = Process(Cable.inside(cable.server, *self._engine.command), log=folder / "nats.log")
         self.servers = []

@@ -19,6 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bootlink.settings import NATS_KEYS
+from bootlink_runtime.access import NatsAccess, access
+
 START_SECONDS = 60.0  # a first start makes a PostgreSQL cluster
 STOP_SECONDS = 40.0
 COMMAND_SECONDS = 30.0
@@ -119,6 +122,10 @@ class Up:
         if self._reader is not None:
             self._reader.join(5)
         return status
+
+    def access(self, role: str) -> NatsAccess:
+        """What one of its services shows to its NATS."""
+        return access(url=self.facts["nats"], credentials=(self.data / NATS_KEYS / f"{role}.nk").read_text())
 
     def bootlink(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command against this system."""

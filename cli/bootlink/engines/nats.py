@@ -2,6 +2,7 @@
 
 `sync_interval: always` is not the default, and must be: JetStream otherwise acknowledges a message up to two minutes
 before it is safe from a power cut (nats-server issue 7564, Jepsen's report on 2.12.1). It bounds what one folder may
+take, listens on one address only, and lets in nobody without one of the keys beside it (`nats_keys`).
 take, and listens on one address only.
 
 A stream whose disk was full once takes nothing any more, however much space there is later, until the server is started
@@ -13,13 +14,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from bootlink.engines.nats_keys import ACCOUNT, NatsKeys
+from bootlink.settings import NATS_KEYS
 from bootlink.supervisor.program import Ailment
 from bootlink_runtime import StartupError
 
@@ -31,39 +37,79 @@ MONITOR_SECONDS: Final = 2.0  # to answer on its monitoring port
 PAYLOAD_LIMIT: Final = 1024**2  # bytes of one message; events and plans are a few kilobytes
 
 
+GLOBAL_ACCOUNT: Final = "$G"  # where a server without accounts keeps its streams
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """The certificate of a NATS server and the key of it, each in a PEM file."""
+
+    cert: Path
+    key: Path
+
+    def require_readable(self) -> None:
+        """StartupError if one of them is not there, or not for us to read."""
+        for file, variable in ((self.cert, "CERT"), (self.key, "KEY")):
+            if not os.access(file, os.R_OK):
+                raise StartupError(
+                    f"the NATS server's {variable.lower()} file {file} cannot be read",
+                    f"correct BOOTLINK_NATS_SERVER_{variable}_FILE",
+                )
+
+
+def configuration(
+    *, listen: str, store: Path, accounts: Mapping[str, Any], tls: ServerTls | None = None
+) -> dict[str, Any]:
+    """The configuration of a nats-server for Bootlink. Its language is a superset of JSON."""
+    told: dict[str, Any] = {
+        "server_name": "bootlink",
+        "listen": listen,
+        "max_payload": PAYLOAD_LIMIT,
+        "jetstream": {
+            "store_dir": str(store),
+            "max_file_store": STORE_LIMIT,
+            "max_memory_store": MEMORY_LIMIT,
+            "sync_interval": "always",
+        },
+        "accounts": accounts,
+    }
+    if tls is not None:
+        told["tls"] = {"cert_file": str(tls.cert), "key_file": str(tls.key)}
+    return told
+
+
 class NatsEngine:
     """One embedded nats-server."""
 
     name = "nats"
     stop_signal = signal.SIGTERM
 
-    def __init__(self, folder: Path, *, host: str, port: int) -> None:
+    def __init__(self, folder: Path, *, host: str, port: int, tls: ServerTls | None = None) -> None:
         self.folder = folder
+        self.keys = NatsKeys(folder / NATS_KEYS.name)
+        self.tls = tls
         self.host = host
         self.port = port or free_port(host)
         self._monitor_port = free_port(MONITOR_HOST)
 
     @property
     def url(self) -> str:
-        return f"nats://{self.host}:{self.port}"
+        return f"{'tls' if self.tls else 'nats'}://{self.host}:{self.port}"
 
     def prepare(self) -> None:
-        """Make the folder and its configuration. StartupError if the address is not to be had."""
+        """Make the folder, the keys and its configuration. StartupError if the address is not to be had."""
         require_free(self.host, self.port, "the embedded nats-server", "BOOTLINK_NATS_PORT")
+        if self.tls is not None:
+            self.tls.require_readable()
         self.folder.mkdir(parents=True, exist_ok=True)
-        config = {
-            "server_name": "bootlink",
-            "listen": f"{self.host}:{self.port}",
-            "http": f"{MONITOR_HOST}:{self._monitor_port}",
-            "max_payload": PAYLOAD_LIMIT,
-            "jetstream": {
-                "store_dir": str(self.folder / "store"),
-                "max_file_store": STORE_LIMIT,
-                "max_memory_store": MEMORY_LIMIT,
-                "sync_interval": "always",
-            },
-        }
-        # nats-server's configuration language is a superset of JSON.
+        self.keys.make()
+        _take_over(self.folder / "store" / "jetstream")
+        config = {"http": f"{MONITOR_HOST}:{self._monitor_port}"} | configuration(
+            listen=f"{self.host}:{self.port}",
+            store=self.folder / "store",
+            accounts=self.keys.accounts(),
+            tls=self.tls,
+        )
         self._config.write_text(json.dumps(config, indent=2) + "\n")
 
     @property
@@ -105,6 +151,12 @@ class NatsEngine:
             return ""
         finally:
             connection.close()
+
+
+def _take_over(streams: Path) -> None:
+    """Give our account the streams of an `up` that had no accounts yet."""
+    if (streams / GLOBAL_ACCOUNT).is_dir() and not (streams / ACCOUNT).exists():
+        (streams / GLOBAL_ACCOUNT).rename(streams / ACCOUNT)
 
 
 def _binary() -> Path:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from bootlink.engines import NatsEngine, PostgresEngine
-from bootlink.settings import ADMIN_TOKEN
+from bootlink.engines.nats_keys import NatsKeys
+from bootlink.settings import ADMIN_TOKEN, NATS_KEYS
 from bootlink.supervisor import machine
 from bootlink.supervisor.program import ENGINE_GRACE, Program
 from bootlink.supervisor.settings import UpSettings
@@ -37,6 +38,7 @@ _SECRETS: Final = {
     "BOOTLINK_CLUSTER_KEY": ("cluster.key", {"blockstore", "tftp"}),
     "BOOTLINK_ADMIN_TOKEN": (ADMIN_TOKEN, {"registry"}),
 }
+_NATS_SECRETS: Final = {"BOOTLINK_NATS_CREDENTIALS", "BOOTLINK_NATS_CREDENTIALS_FILE"}
 _COMMAND_SECRETS: Final = {"BOOTLINK_TOKEN", "BOOTLINK_TOKEN_FILE"}  # the command's alone
 
 
@@ -67,8 +69,12 @@ def make_plan(settings: UpSettings, services: Sequence[str], environment: Mappin
     if settings.dhcp_interface:
         inherited["BOOTLINK_DHCP_INTERFACE"] = settings.dhcp_interface
     nats_url = settings.nats_url
+    keys: NatsKeys | None = None  # those of the embedded server, for whom the user has given none of his own
     if nats_url is None:
-        nats = NatsEngine(data / "nats", host=settings.nats_host, port=settings.nats_port)
+        nats = NatsEngine(
+            data / NATS_KEYS.parent, host=settings.nats_host, port=settings.nats_port, tls=settings.nats_server_tls
+        )
+        keys = nats.keys
         nats_url = nats.url
         programs.append(_engine(nats, _NATS_TIER, environment))
     inherited["BOOTLINK_NATS_URL"] = nats_url
@@ -87,6 +93,8 @@ def make_plan(settings: UpSettings, services: Sequence[str], environment: Mappin
         own.pop("BOOTLINK_DATABASE_URL", None)
         if name == "registry" and database_url is not None:
             own["BOOTLINK_DATABASE_URL"] = database_url  # the registry's alone: it holds a password
+        if keys is not None and not _NATS_SECRETS & environment.keys():
+            own["BOOTLINK_NATS_CREDENTIALS_FILE"] = str(keys.file(name))
         for variable, (_, holders) in _SECRETS.items():
             if name not in holders:
                 own.pop(variable, None)

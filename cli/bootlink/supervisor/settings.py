@@ -8,6 +8,7 @@ from typing import Final
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bootlink.engines.nats import ServerTls
 from bootlink.settings import DEFAULT_DATA
 from bootlink_runtime import StartupError
 
@@ -33,6 +34,12 @@ class UpSettings(BaseSettings):
     )
     database_url: str | None = Field(default=None, description="a PostgreSQL to use; unset: an embedded one is started")
     dhcp_interface: str | None = Field(default=None, description="the network card that serves the PCs")
+
+    @property
+    def nats_server_tls(self) -> ServerTls | None:
+        """With what the embedded NATS server speaks TLS; None: in clear."""
+        cert = self.nats_server_cert_file
+        return ServerTls(cert.absolute(), (self.nats_server_key_file or cert).absolute()) if cert else None
 
 
 def load() -> UpSettings:

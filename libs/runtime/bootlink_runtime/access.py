@@ -13,6 +13,7 @@ would speak to a server in clear that asks for no TLS (seen in 2.16), whoever th
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from bootlink_runtime.errors import StartupError
 INBOX: Final = "_INBOX"
 CREDENTIALS_LIMIT: Final = 64 * 1024  # bytes; a JWT with many permissions has some thousands
 _SEED: Final = re.compile(r"\bSU[A-Z2-7]{56}\b")
+_SEED_BYTES: Final = 32  # an Ed25519 seed, RFC 8032, section 5.1.5
 _JWT_MARK: Final = "BEGIN NATS USER JWT"
 _TLS_SCHEMES: Final = ("tls", "wss")
 
@@ -100,6 +102,11 @@ def access(
         public_key = public_key_of(found[0])
         seed, creds = ("", text) if _JWT_MARK in text else (found[0], "")
     return NatsAccess(seed=seed, creds=creds, public_key=public_key, tls=_tls(url, ca, cert, key))
+
+
+def new_key() -> str:
+    """The seed of a new key of a user."""
+    return str(nkeys.encode_seed(os.urandom(_SEED_BYTES), nkeys.PREFIX_BYTE_USER).decode())
 
 
 def public_key_of(seed: str) -> str:

@@ -365,6 +365,8 @@ async def connect_once(url: str, name: str, access: NatsAccess = ANYBODY) -> Cli
             reconnect_time_wait=0.1,  # type: ignore[arg-type]  # nats-py sleeps it; a float is fine
         )
     except (NatsError, OSError, TimeoutError) as error:
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            await client.close()  # nats-py leaves the socket open that was refused
         if isinstance(error, (NoServersError, ConnectionError, TimeoutError)) or not str(error):
             raise BusUnavailable(f"no NATS server at {without_password(url)}") from error
         raise BusUnavailable(f"NATS at {without_password(url)}: {error}", refusal(error)) from error

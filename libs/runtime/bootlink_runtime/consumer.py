@@ -5,13 +5,16 @@ time-out after an empty fetch (measured), which would hold back the enrolment of
 server restart acknowledged messages may come again, so handlers are idempotent by event id.
 
 The follower is an ordered consumer. It falls silent when the server restarts (measured), so it is made anew at each
-new connection, after the last sequence it delivered.
+new connection, after the last sequence it delivered. It has a name, as whoever may only read is let make no other
+(`bootlink_events.access`); nats-py cannot make such a one anew itself after a gap, so that is looked for here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Final
@@ -133,21 +136,24 @@ async def follow_numbered(
             state = (await bus.jetstream.stream_info(EVENTS_STREAM)).state
             if state.last_seq < last:
                 last = 0  # the store was lost, and its numbers began anew: all that it holds now is new
+        name = f"follow-{uuid.uuid4().hex}"
         if last:
-            start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=last + 1)
+            start = ConsumerConfig(name=name, deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=last + 1)
         elif since is not None:
             start = ConsumerConfig(
+                name=name,
                 deliver_policy=DeliverPolicy.BY_START_TIME,
                 opt_start_time=since.isoformat(),  # type: ignore[arg-type]
             )
         else:
-            start = ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
+            start = ConsumerConfig(name=name, deliver_policy=DeliverPolicy.ALL)
         try:
             subscription = await bus.jetstream.subscribe(
                 subject, stream=EVENTS_STREAM, config=start, ordered_consumer=True
             )  # flow control, which ordered consumers ask for, bounds what waits between server and reader
             info = await subscription.consumer_info()
             pending = (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
+            delivered, silent_since = 0, time.monotonic()
             try:
                 while bus.epoch == epoch:
                     heed_cancellation()
@@ -156,7 +162,16 @@ async def follow_numbered(
                     try:
                         message = await subscription.next_msg(timeout=RETRY_SECONDS)
                     except TimeoutError:
+                        if time.monotonic() - silent_since > WATCHDOG_SECONDS:
+                            silent_since = time.monotonic()
+                            told = (await subscription.consumer_info()).delivered
+                            if told is None or told.consumer_seq > delivered:
+                                break  # and it has not come since
                         continue
+                    silent_since = time.monotonic()
+                    if message.metadata.sequence.consumer != delivered + 1:
+                        break
+                    delivered += 1
                     pending = message.metadata.num_pending
                     last = message.metadata.sequence.stream
                     with contextlib.suppress(UnreadableEvent):
