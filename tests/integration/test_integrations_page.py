@@ -72,7 +72,7 @@ async def test_the_python_subscriber_has_twenty_lines_and_misses_nothing_while_i
     assert len([line for line in text.splitlines() if line.strip()]) <= 20
     async with bus_on(nats.url) as bus:
         await emit(bus, 1)
-        async with running(text, NATS_URL=nats.url) as process:
+        async with running(text, **nats.as_integration()) as process:
             assert "cause 1" in await line(process)
             nats.kill()
             bus.emit(failed(2))
@@ -81,15 +81,16 @@ async def test_the_python_subscriber_has_twenty_lines_and_misses_nothing_while_i
             assert told.startswith("bootlink.v1.boot.failed pc-07")
             assert "cause 2" in told
         await emit(bus, 3)
-        async with running(text, NATS_URL=nats.url) as process:
+        async with running(text, **nats.as_integration()) as process:
             assert "cause 3" in await line(process)
 
 
 async def test_the_subject_of_the_nats_command_finds_the_stream_and_replays_from_a_time(nats: NatsServer) -> None:
     """What the command does with these options, done by nats-py: it is in no package registry that tests may use."""
     words = shlex.split(program("sh", "nats --server").strip())
-    assert words[:4] == ["nats", "--server", "$NATS_URL", "subscribe"]
-    assert words[4:6] == ["--since", "1h"]
+    assert words[:3] == ["nats", "--server", "$NATS_URL"]
+    assert words[3:7] == ["--nkey", "$NATS_KEY", "--inbox-prefix", "$NATS_INBOX"]
+    assert words[7:10] == ["subscribe", "--since", "1h"]
     subject = words[-1]
     async with bus_on(nats.url) as bus:
         await emit(bus, 1)

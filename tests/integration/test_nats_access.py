@@ -203,7 +203,7 @@ async def test_who_only_reads_can_change_nothing(nats: NatsServer) -> None:
 
 
 async def test_who_has_no_key_or_another_one_is_let_in_nowhere(nats: NatsServer) -> None:
-    bare = nats.url.replace("tester:tester@", "")
+    bare = nats.engine.bare_url
     for shown in (NatsAccess(), access(url=bare, credentials=new_key())):
         with pytest.raises(BusUnavailable, match="Authorization Violation") as told:
             await connect_once(bare, "stranger", shown)

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from bootlink.engines import NatsEngine
 from bootlink.engines.nats import ServerTls, free_port
-from bootlink.engines.nats_keys import ACCOUNT, NatsKeys
-from bootlink_runtime.access import new_key, public_key_of
+from bootlink.engines.nats_keys import ACCOUNT, FIRST_INTEGRATION, NatsKeys
+from bootlink_runtime.access import access, new_key, public_key_of
 from lab.process import Process
 
 TESTER: Final = "tester"
@@ -40,6 +40,11 @@ class LabEngine(NatsEngine):
     def __init__(self, folder: Path, *, tls: ServerTls | None = None) -> None:
         super().__init__(folder, host="127.0.0.1", port=0, tls=tls)
         self.keys = NatsKeys(_FOLDER)
+
+    @property
+    def bare_url(self) -> str:
+        """Without the user who may do everything."""
+        return super().url
 
     @property
     def url(self) -> str:
@@ -86,6 +91,12 @@ class NatsServer:
         file = self.engine.folder / "nats-server.conf"
         file.write_text(json.dumps(self._configuration | settings))
         os.kill(self._process.pid, signal.SIGHUP)
+
+    def as_integration(self) -> dict[str, str]:
+        """The environment in which programs on docs/integrations.md find it, with a key that may read events."""
+        key = self.engine.keys.integration_file(FIRST_INTEGRATION)
+        inbox = access(url=self.url, credentials=key.read_text()).inbox
+        return {"NATS_URL": self.engine.bare_url, "NATS_KEY": str(key), "NATS_INBOX": inbox}
 
     def lock_out(self) -> None:
         """Have it know none of its users any more, until it is told to `reload`."""
