@@ -21,8 +21,9 @@ own and some clients rely on it; the contents of 43, 77, 82 and 175 are left alo
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any, Final, TypeVar
 
@@ -46,15 +47,22 @@ MAX_PACKET: Final = 9216  # a jumbo frame; whatever is longer does not come from
 MIN_REPLY: Final = 300  # RFC 1542 section 2.1: BOOTP clients and relays may ignore anything shorter
 SNAME_SIZE: Final = 64
 FILE_SIZE: Final = 128
+OPTIONS_KEPT: Final = 1024
+"""Options that are kept as they were last encoded: what all clients of a subnet or a group are told, some ten each."""
 OVERLOAD_FILE: Final = 1  # option 52, RFC 2132 section 9.3
 OVERLOAD_SNAME: Final = 2
 
+_END: Final = bytes((opt.END,))
 NO_ADDRESS: Final = IPv4Address(0)
+"""0.0.0.0. In a packet that `decode` made, a field of zeros is this very object."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DhcpPacket:
-    """One DHCP packet. `options` maps code to value, in wire order; treat it as immutable."""
+    """One DHCP packet. `options` maps code to value, in wire order. Treat all of it as immutable.
+
+    Not `frozen`: with its sixteen fields a frozen packet takes as long to make as its bytes to read (measured).
+    """
 
     op: int
     xid: int
@@ -78,12 +86,13 @@ class DhcpPacket:
     def get(self, option: Option[T]) -> T | None:
         """The option's value, or None. A packet made by `decode` never raises here."""
         code = option.code
-        if code not in self.options:
+        value = self.options.get(code)
+        if value is None:
             return None
         if code not in self._read:
-            self._read[code] = option.decode(self.options[code])
-        value: T = self._read[code]
-        return value
+            self._read[code] = option.decode(value)
+        read: T = self._read[code]
+        return read
 
     def asks_for(self, option: Option[Any]) -> bool:
         """The client's parameter request list (RFC 2132 section 9.8) names this option."""
@@ -135,31 +144,30 @@ def decode(data: bytes) -> DhcpPacket:
         if opt.OVERLOAD.code in found:
             raise DhcpMalformed("option 52 inside an overloaded field")
     packet = DhcpPacket(
-        op=op,
-        xid=xid,
-        chaddr=chaddr[:hlen],
-        htype=htype,
-        hops=hops,
-        secs=secs,
-        flags=flags,
-        ciaddr=_address(ci),
-        yiaddr=_address(yi),
-        siaddr=_address(si),
-        giaddr=_address(gi),
-        sname=sname.partition(b"\0")[0],
-        file=file.partition(b"\0")[0],
-        options=found,
-        cookie=cookie,
+        op,
+        xid,
+        chaddr[:hlen],
+        htype,
+        hops,
+        secs,
+        flags,
+        _address(ci),
+        _address(yi),
+        _address(si),
+        _address(gi),
+        sname.partition(b"\0")[0],
+        file.partition(b"\0")[0],
+        found,
+        cookie,
     )
-    for code in found:
-        row: Option[Any] | None = opt.CHECKED.get(code)
-        if row is not None:
-            packet.get(row)
+    read, checked = packet._read, opt.CHECKED
+    for code in checked.keys() & found.keys():
+        read[code] = checked[code].decode(found[code])
     return packet
 
 
+@lru_cache(opt.ADDRESSES_KEPT)
 def _address(field: bytes) -> IPv4Address:
-    # Three of a packet's four addresses are 0 as a rule, and to make one costs as much as to read an option.
     return NO_ADDRESS if field == b"\0\0\0\0" else IPv4Address(field)
 
 
@@ -211,30 +219,27 @@ def encode(packet: DhcpPacket) -> bytes:
         if packet.options:
             raise ValueError("a packet without the cookie has no options")
         return head.ljust(MIN_REPLY, b"\0")
-    out = bytearray(head + MAGIC)
-    for code, value in _wire_order(packet.options):
-        if not opt.PAD < code < opt.END:
-            raise ValueError(f"{code} is no option")
-        if len(value) <= opt.OPTION_SIZE:
-            # An empty value is one option of length 0 (RFC 4039's rapid commit is such a flag).
-            out.append(code)
-            out.append(len(value))
-            out += value
-            continue
-        for start in range(0, len(value), opt.OPTION_SIZE):
-            part = value[start : start + opt.OPTION_SIZE]
-            out += bytes((code, len(part))) + part
-    out.append(opt.END)
-    return bytes(out.ljust(MIN_REPLY, b"\0"))
+    # 53 first, where sloppy firmware looks for it; 82 last, where RFC 3046 section 2.1 wants it; others as given.
+    parts, last = [head, MAGIC], b""
+    found = packet.options.get(opt.MESSAGE_TYPE.code)
+    if found is not None:
+        parts.append(_option(opt.MESSAGE_TYPE.code, found))
+    for code, value in packet.options.items():
+        if code == opt.RELAY_AGENT.code:
+            last = _option(code, value)
+        elif code != opt.MESSAGE_TYPE.code:
+            parts.append(_option(code, value))
+    parts += (last, _END)
+    return b"".join(parts).ljust(MIN_REPLY, b"\0")
 
 
-def _wire_order(options: Mapping[int, bytes]) -> Iterable[tuple[int, bytes]]:
-    """53 first, where sloppy firmware looks for it; 82 last, where RFC 3046 section 2.1 wants it; others as given."""
-    first, last = opt.MESSAGE_TYPE.code, opt.RELAY_AGENT.code
-    if first in options:
-        yield first, options[first]
-    for code, value in options.items():
-        if code not in (first, last):
-            yield code, value
-    if last in options:
-        yield last, options[last]
+@lru_cache(OPTIONS_KEPT)
+def _option(code: int, value: bytes) -> bytes:
+    """One option with its head, or several where the value is too long for one (RFC 3396)."""
+    if not opt.PAD < code < opt.END:
+        raise ValueError(f"{code} is no option")
+    if len(value) <= opt.OPTION_SIZE:
+        # An empty value is one option of length 0 (RFC 4039's rapid commit is such a flag).
+        return bytes((code, len(value))) + value
+    parts = (value[start : start + opt.OPTION_SIZE] for start in range(0, len(value), opt.OPTION_SIZE))
+    return b"".join(bytes((code, len(part))) + part for part in parts)

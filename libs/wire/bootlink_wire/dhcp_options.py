@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any, Final, Generic, TypeVar
 
@@ -16,6 +17,9 @@ T = TypeVar("T")
 
 PAD: Final = 0
 END: Final = 255
+ADDRESSES_KEPT: Final = 16_384
+"""Address objects that are kept to be used again: to make one takes as long as to read a whole option. The addresses of
+a large room, of its servers and relay agents; 2 MB."""
 OPTION_SIZE: Final = 255  # what one length byte can say; longer values are split (RFC 3396)
 
 
@@ -70,6 +74,19 @@ def _exactly(value: bytes, size: int) -> bytes:
     return value
 
 
+@lru_cache(ADDRESSES_KEPT)
+def _decode_address(value: bytes) -> IPv4Address:
+    return IPv4Address(_exactly(value, 4))
+
+
+_MESSAGES: Final = {bytes((message,)): message for message in MessageType}  # an enum takes ten times as long to call
+
+
+def _decode_message(value: bytes) -> MessageType:
+    found = _MESSAGES.get(value)
+    return found if found is not None else MessageType(_exactly(value, 1)[0])
+
+
 def _decode_addresses(value: bytes) -> tuple[IPv4Address, ...]:
     if not value or len(value) % 4:
         raise ValueError(f"{len(value)} bytes are no list of addresses")
@@ -93,13 +110,13 @@ def _decode_text(value: bytes) -> str:
 
 OPAQUE: Final[Kind[bytes]] = Kind(bytes, bytes)
 TEXT: Final[Kind[str]] = Kind(_decode_text, lambda text: text.encode("ascii"))
-ADDRESS: Final[Kind[IPv4Address]] = Kind(lambda v: IPv4Address(_exactly(v, 4)), lambda a: a.packed)
+ADDRESS: Final[Kind[IPv4Address]] = Kind(_decode_address, lambda a: a.packed)
 ADDRESSES: Final[Kind[tuple[IPv4Address, ...]]] = Kind(_decode_addresses, lambda a: b"".join(x.packed for x in a))
 BYTE: Final[Kind[int]] = Kind(lambda v: _exactly(v, 1)[0], lambda n: n.to_bytes(1))
 WORD: Final[Kind[int]] = Kind(lambda v: int.from_bytes(_exactly(v, 2)), lambda n: n.to_bytes(2))
 WORDS: Final[Kind[tuple[int, ...]]] = Kind(_decode_words, lambda n: b"".join(x.to_bytes(2) for x in n))
 LONG: Final[Kind[int]] = Kind(lambda v: int.from_bytes(_exactly(v, 4)), lambda n: n.to_bytes(4))
-MESSAGE: Final[Kind[MessageType]] = Kind(lambda v: MessageType(_exactly(v, 1)[0]), lambda m: m.to_bytes(1))
+MESSAGE: Final[Kind[MessageType]] = Kind(_decode_message, lambda m: m.to_bytes(1))
 
 SUBNET_MASK: Final = Option(1, "subnet mask", ADDRESS)
 ROUTER: Final = Option(3, "router", ADDRESSES)

@@ -1,11 +1,15 @@
-"""What is decided about a packet: what to send and how, and what to tell. Shared by all machines of this service."""
+"""What is decided about a packet: what to send and how, and what to tell. Shared by all machines of this service.
+
+Several of these are made for each packet, and a frozen dataclass takes four times as long to make: so two are tuples,
+and a `Decision` is not frozen. Treat it as immutable.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from bootlink_dhcp.tracker import BootPass
 from bootlink_events import EventData
@@ -23,8 +27,7 @@ class Via(StrEnum):
     BROADCAST = "broadcast"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A packet to send, how, and to which address."""
 
     packet: DhcpPacket
@@ -32,8 +35,7 @@ class Reply:
     address: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(NamedTuple):
     """A lease."""
 
     address: IPv4Address
@@ -41,7 +43,7 @@ class Promise:
     until: float  # seconds since the epoch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
     """What to do about a packet."""
 

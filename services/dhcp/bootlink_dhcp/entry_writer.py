@@ -16,6 +16,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from bootlink_dhcp.sharing import Entry, Sharing
+from bootlink_dhcp.subnet import dotted
 from bootlink_events import LEASES_BUCKET
 from bootlink_runtime import Bus, BusUnavailable, Compared, CompareFailed, Health, Logger, Replica, compare_and_set_all
 
@@ -76,7 +77,7 @@ class EntryWriter:
 
     def _write(self, address: IPv4Address, entry: Entry) -> Compared:
         former = self._sharing.entries.get(address)
-        key = f"{LEASE_KEY}{str(address).replace('.', '-')}"
+        key = LEASE_KEY + dotted(address).replace(".", "-")
         # An entry that the snapshot had is known by its value; its revision came with the reading of the bucket.
         known = max(former.revision if former is not None else 0, self._replica.revisions.get(key, 0))
         return Compared(key, entry.encode(), known)

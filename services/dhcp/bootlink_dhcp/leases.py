@@ -28,11 +28,10 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from bootlink_dhcp.subnet import Subnet
 from bootlink_events import normalise_mac
@@ -71,8 +70,7 @@ class State(StrEnum):
     DECLINED = "declined"
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """One address that was given to somebody."""
 
     address: IPv4Address
@@ -188,7 +186,10 @@ class LeaseTable:
         return len(self._free) + len(self._idle) <= self._kept
 
     def _pooled(self, number: int) -> bool:
-        return any(first <= number <= last for first, last in self._ranges)
+        for first, last in self._ranges:  # noqa: SIM110 - `any` takes three times as long
+            if first <= number <= last:
+                return True
+        return False
 
     def _answered(self, address: IPv4Address, client: str, now: float) -> bool:
         return self._in_use is not None and self._in_use(address, client, now)

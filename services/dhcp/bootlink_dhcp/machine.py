@@ -32,15 +32,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from bootlink_dhcp.bootfiles import boot_client, boot_file_options, boot_options
 from bootlink_dhcp.boots import BootAnswer, BootAsk, Boots
 from bootlink_dhcp.decision import LIMITED_BROADCAST, Decision, Promise, Reply, Via
 from bootlink_dhcp.leases import LeaseTable
-from bootlink_dhcp.replies import size_limit, with_optional
+from bootlink_dhcp.replies import fit, size_limit
 from bootlink_dhcp.subnet import Subnet
 from bootlink_dhcp.topology import Scope, Topology, server_id
 from bootlink_events import initiator_iqn, normalise_mac
@@ -71,8 +71,7 @@ class Book(Protocol):
     def options(self, mac: str) -> Sequence[tuple[int, bytes]]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """A request, with what every handler wants to know of it."""
 
     packet: DhcpPacket
@@ -136,9 +135,10 @@ class DhcpMachine:
     # -- the message types -------------------------------------------------------------------------------------
 
     def _discover(self, asked: _Asked) -> Decision:
+        reserved = self._book.reserved(asked.mac)
         address = self._in_use(asked) or asked.leases.choose(
             asked.mac,
-            self._book.reserved(asked.mac),
+            reserved,
             asked.packet.get(opt.REQUESTED_ADDRESS),
             asked.now,
             known=self._known(asked),
@@ -149,7 +149,7 @@ class DhcpMachine:
             if asked.boot is not None and boot is not None and boot.boot.minted:
                 events = (*events, self._boots.failed(asked.boot, boot.boot, *POOL_EXHAUSTED))
             return Decision("pool_exhausted", events=events)
-        fresh = asked.leases.new_to(asked.mac, address) and self._book.reserved(asked.mac) != address
+        fresh = (reserved is None or address != reserved) and asked.leases.new_to(asked.mac, address)
         asked.leases.offer(asked.mac, address, asked.now)
         reply = self._answer(asked, MessageType.OFFER, address, boot)
         promise = Promise(address, asked.mac, asked.now) if fresh else None
@@ -161,13 +161,13 @@ class DhcpMachine:
         server, wanted = packet.get(opt.SERVER_ID), packet.get(opt.REQUESTED_ADDRESS)
         if server is not None and server not in (asked.server, asked.subnet.server):
             lease = asked.leases.of_client(asked.mac, asked.now)
-            if lease is not None and packet.ciaddr == NO_ADDRESS:
+            if lease is not None and packet.ciaddr is NO_ADDRESS:
                 asked.leases.withdraw(asked.mac, lease.address)
             return Decision("request_for_another_server")
-        address = wanted if packet.ciaddr == NO_ADDRESS else packet.ciaddr
+        beginning = packet.ciaddr is NO_ADDRESS  # SELECTING or INIT-REBOOT: the client has no address in use
+        address = wanted if beginning else packet.ciaddr
         if address is None:
             return Decision("dropped_request_without_address")
-        beginning = packet.ciaddr == NO_ADDRESS  # SELECTING or INIT-REBOOT: the client has no address in use
         refusal = self._refusal(asked, address, selecting=server is not None, beginning=beginning)
         if refusal is not None and server is None and asked.leases.theirs(address):
             return Decision("request_of_another_servers_client")
@@ -182,9 +182,10 @@ class DhcpMachine:
 
     def _refusal(self, asked: _Asked, address: IPv4Address, *, selecting: bool, beginning: bool) -> str | None:
         """Why this client may not have this address; None if it may."""
-        if not asked.subnet.usable(address):
+        if not asked.scope.usable(address):
             return f"{address} is not in {asked.subnet.network}"
-        if address == self._in_use(asked):
+        in_use = self._in_use(asked)
+        if in_use is not None and address == in_use:
             return None
         if not asked.leases.may_use(asked.mac, address, asked.now):
             return f"{address} is not free for this client"
@@ -192,7 +193,7 @@ class DhcpMachine:
             return f"{address} is kept for clients that are known here"
         if beginning:
             lease = asked.leases.of_client(asked.mac, asked.now)
-            if lease is not None and lease.address != address:
+            if lease is not None and int(lease.address) != int(address):
                 return f"this client's address is {lease.address}"
             if lease is None and not selecting:
                 return f"this client has no lease of {address}"  # RFC 2131 section 4.3.2: silence, if not authoritative
@@ -245,21 +246,15 @@ class DhcpMachine:
         lease = asked.leases.bind(asked.mac, address, asked.now, seconds=BOOTP_SECONDS)
         file = self._boots.bootp_file(asked.mac, packet.file.decode("ascii", "replace"))
         server = self._boots.file_server if file else NO_ADDRESS
-        pairs = [*asked.scope.options, *self._host_name(asked)]
-        needed = boot_file_options(server, file) if file else []
-        reply = self._blank_reply(
-            packet,
-            [*pairs, *needed] if packet.cookie else [],  # who has no options cannot read any
-            cookie=packet.cookie,
-            ciaddr=packet.ciaddr,
-            yiaddr=address,
-            siaddr=server,
-            sname=str(server).encode() if file else b"",
-            file=file.encode(),
-        )
-        if packet.cookie:
+        name = str(server).encode() if file else b""
+        options: dict[int, bytes] = {}
+        if packet.cookie:  # who has no options cannot read any
+            needed = boot_file_options(server, file) if file else []
+            options = asked.scope.options | dict(self._host_name(asked)) | dict(needed)
+            _echo(packet, options)
             optional = self._book.options(asked.mac)
-            reply = with_optional(reply, optional, keep=[code for code, _ in needed], most=size_limit(packet))
+            fit(options, optional, keep=[code for code, _ in needed], most=size_limit(packet))
+        reply = _reply(packet, options, packet.ciaddr, address, server, name, file.encode())
         promise = Promise(address, asked.mac, lease.expires)
         return Decision("bootp", self._to_client(asked, reply), durable=True, promised=promise)
 
@@ -267,81 +262,100 @@ class DhcpMachine:
 
     def _answer(self, asked: _Asked, message: MessageType, address: IPv4Address, boot: BootAnswer | None) -> DhcpPacket:
         """An OFFER or ACK; without an address it is the answer to an INFORM, which has no lease times."""
-        packet = asked.packet
-        pairs = [opt.MESSAGE_TYPE.encode(message), opt.SERVER_ID.encode(asked.server)]
-        if address != NO_ADDRESS:
-            pairs += asked.scope.lease_times
-        pairs += asked.scope.options
+        packet, scope = asked.packet, asked.scope
+        if address is NO_ADDRESS:
+            options = dict([opt.MESSAGE_TYPE.encode(message), opt.SERVER_ID.encode(asked.server)]) | scope.options
+        else:
+            options = scope.answers[message].copy()
+            if asked.server is not scope.subnet.server:
+                options.update([opt.SERVER_ID.encode(asked.server)])
         if packet.asks_for(opt.HOST_NAME):
-            pairs += self._host_name(asked)
+            options.update(self._host_name(asked))
         # What the administrator set takes the place of the usual, but never of what a boot needs.
         optional = list(self._book.options(asked.mac))
-        needed: list[tuple[int, bytes]] = []
-        server = NO_ADDRESS
+        needed: Sequence[tuple[int, bytes]] = ()
+        server, name, file = NO_ADDRESS, b"", b""
         if boot is not None:
-            needed += boot.options
-            server = boot.server if boot.file else NO_ADDRESS
-            if server != NO_ADDRESS:
+            needed = boot.options
+            if boot.file:
+                server, name, file = boot.server, str(boot.server).encode(), boot.file.encode()
                 optional.append(opt.TFTP_SERVERS.encode((server,)))
             if boot.boot.gets_script:
                 optional.append(opt.INITIATOR_NAME.encode(initiator_iqn(asked.mac, boot.boot.boot_id)))
         elif asked.boot is not None:
-            needed += boot_options(packet, asked.boot.client)
-        reply = self._blank_reply(
-            packet,
-            [*pairs, *needed],
-            ciaddr=packet.ciaddr if message is MessageType.ACK else NO_ADDRESS,
-            yiaddr=address,
-            siaddr=server,
-            sname=str(server).encode() if server != NO_ADDRESS else b"",
-            file=boot.file.encode() if boot is not None else b"",
-        )
-        return with_optional(reply, optional, keep=[code for code, _ in needed], most=size_limit(packet))
+            needed = boot_options(packet, asked.boot.client)
+        options.update(needed)
+        _echo(packet, options)
+        if optional:
+            fit(options, optional, keep=[code for code, _ in needed], most=size_limit(packet))
+        ciaddr = packet.ciaddr if message is MessageType.ACK else NO_ADDRESS
+        return _reply(packet, options, ciaddr, address, server, name, file)
 
     def _host_name(self, asked: _Asked) -> list[tuple[int, bytes]]:
         name = self._book.name(asked.mac)
         return [opt.HOST_NAME.encode(name)] if name is not None and HOST_NAME.fullmatch(name) else []
 
     def _nak(self, asked: _Asked, reason: str) -> Decision:
-        pairs = [
-            opt.MESSAGE_TYPE.encode(MessageType.NAK),
-            opt.SERVER_ID.encode(asked.server),
-            opt.MESSAGE_TEXT.encode(reason),
-        ]
-        reply = self._blank_reply(asked.packet, pairs)
-        if reply.giaddr != NO_ADDRESS:
+        options = dict(
+            [
+                opt.MESSAGE_TYPE.encode(MessageType.NAK),
+                opt.SERVER_ID.encode(asked.server),
+                opt.MESSAGE_TEXT.encode(reason),
+            ]
+        )
+        _echo(asked.packet, options)
+        reply = _reply(asked.packet, options)
+        if reply.giaddr is not NO_ADDRESS:
             # The relay must broadcast it: the client may not have a working address (RFC 2131 section 4.3.2).
             reply = replace(reply, flags=reply.flags | dhcp.BROADCAST_FLAG)
             return Decision("nak", Reply(reply, Via.RELAY, reply.giaddr))
         return Decision("nak", Reply(reply, Via.BROADCAST, LIMITED_BROADCAST))
 
-    def _blank_reply(self, packet: DhcpPacket, pairs: list[tuple[int, bytes]], **more: Any) -> DhcpPacket:
-        """What each reply takes from its request, and `more` fields. (`replace` would cost as much as all the rest.)"""
-        selection = packet.get(opt.SUBNET_SELECTION)
-        if selection is not None:
-            pairs.append(opt.SUBNET_SELECTION.encode(selection))  # RFC 3011 section 3: it was heeded
-        relay = packet.get(opt.RELAY_AGENT)
-        # One option, RFC 3046 section 2: what was split comes from no relay agent, and echoed may exceed a frame.
-        if relay is not None and len(relay) <= opt.OPTION_SIZE:
-            pairs.append(opt.RELAY_AGENT.encode(relay))  # RFC 3046 section 2.2: verbatim
-        return DhcpPacket(
-            op=dhcp.BOOTREPLY,
-            xid=packet.xid,
-            chaddr=packet.chaddr,
-            flags=packet.flags,
-            giaddr=packet.giaddr,
-            options=dict(pairs),
-            **more,
-        )
-
     def _to_client(self, asked: _Asked, reply: DhcpPacket) -> Reply:
-        if reply.giaddr != NO_ADDRESS:
+        if reply.giaddr is not NO_ADDRESS:
             return Reply(reply, Via.RELAY, reply.giaddr)
-        if reply.ciaddr != NO_ADDRESS:
+        if reply.ciaddr is not NO_ADDRESS:
             return Reply(reply, Via.UNICAST, reply.ciaddr)
         if asked.packet.broadcast:
             return Reply(reply, Via.BROADCAST, LIMITED_BROADCAST)
         return Reply(reply, Via.FRAME, reply.yiaddr)
+
+
+def _echo(packet: DhcpPacket, options: dict[int, bytes]) -> None:
+    """Put in what each answer repeats of its request."""
+    selection = packet.options.get(opt.SUBNET_SELECTION.code)
+    if selection is not None:
+        options[opt.SUBNET_SELECTION.code] = selection  # RFC 3011 section 3: it was heeded
+    relay = packet.options.get(opt.RELAY_AGENT.code)
+    # One option, RFC 3046 section 2: what was split comes from no relay agent, and echoed may exceed a frame.
+    if relay is not None and len(relay) <= opt.OPTION_SIZE:
+        options[opt.RELAY_AGENT.code] = relay  # RFC 3046 section 2.2: verbatim
+
+
+def _reply(
+    packet: DhcpPacket,
+    options: Mapping[int, bytes],
+    ciaddr: IPv4Address = NO_ADDRESS,
+    yiaddr: IPv4Address = NO_ADDRESS,
+    siaddr: IPv4Address = NO_ADDRESS,
+    sname: bytes = b"",
+    file: bytes = b"",
+) -> DhcpPacket:
+    """The answer, with what it takes from its request."""
+    return DhcpPacket(
+        dhcp.BOOTREPLY,
+        packet.xid,
+        packet.chaddr,
+        flags=packet.flags,
+        ciaddr=ciaddr,
+        yiaddr=yiaddr,
+        siaddr=siaddr,
+        giaddr=packet.giaddr,
+        sname=sname,
+        file=file,
+        options=options,
+        cookie=packet.cookie,
+    )
 
 
 POOL_EXHAUSTED: Final = (

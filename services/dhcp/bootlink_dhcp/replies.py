@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Final
 
 from bootlink_dhcp.subnet import Subnet
@@ -54,14 +53,9 @@ def size_limit(request: DhcpPacket) -> int:
     return min(max(said, ALWAYS_TAKEN), MAX_PAYLOAD)
 
 
-def with_optional(
-    reply: DhcpPacket, optional: Sequence[tuple[int, bytes]], *, keep: Collection[int], most: int
-) -> DhcpPacket:
-    """The reply with those of `optional` that fit, in their order; each takes the place of one of its code, but not of
-    those in `keep`. Nothing is sent in part."""
-    if not optional:
-        return reply
-    options = dict(reply.options)
+def fit(options: dict[int, bytes], optional: Sequence[tuple[int, bytes]], *, keep: Collection[int], most: int) -> None:
+    """Add those of `optional` that fit, in their order; each takes the place of one of its code, but not of those in
+    `keep`. Nothing is sent in part."""
     size = _size(options)
     for code, value in optional:
         if code in keep:
@@ -70,7 +64,6 @@ def with_optional(
         if grown <= most:
             options[code] = value
             size = grown
-    return replace(reply, options=options)
 
 
 def _size(options: dict[int, bytes]) -> int:

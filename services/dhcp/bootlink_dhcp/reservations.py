@@ -58,4 +58,4 @@ class Reservations:
 
     def owner(self, address: IPv4Address) -> str | None:
         """The client that this address is reserved for."""
-        return self._owner.get(address)
+        return self._owner.get(address) if self._owner else None

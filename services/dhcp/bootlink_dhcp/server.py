@@ -27,6 +27,7 @@ from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.ledger import LeaseLedger
 from bootlink_dhcp.machine import POOL_EXHAUSTED
 from bootlink_dhcp.prober import Prober
+from bootlink_dhcp.subnet import dotted
 from bootlink_dhcp.tracker import BootPass
 from bootlink_events import BootAddressed, BootFailed, BootLoaderChanged, EventData
 from bootlink_runtime import Chassis
@@ -199,7 +200,7 @@ class DhcpServer:
                 self._frames.sendto(packet, frame_address(self._card, reply.packet.chaddr))
             else:
                 port = SERVER_PORT if reply.via is Via.RELAY else CLIENT_PORT
-                self._udp.sendmsg([payload], self._packet_info, socket.MSG_DONTWAIT, (str(reply.address), port))
+                self._udp.sendmsg([payload], self._packet_info, socket.MSG_DONTWAIT, (dotted(reply.address), port))
         except (OSError, ValueError) as error:  # the card is down, its queue is full, or the packet is too long
             self._health.count("replies_not_sent")
             self._log.warning("reply not sent", to=reply.packet.chaddr.hex(":"), via=str(reply.via), error=str(error))

@@ -35,6 +35,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from bootlink_events import subject_token
 
 LEAD: Final = 24 * 3600.0
@@ -70,9 +72,8 @@ class Entry:
     revision: int = 0  # in the bucket; no part of the value
 
     def encode(self) -> bytes:
-        return json.dumps(
-            {"server": self.server, "state": self.state, "client": self.client, "expires": self.expires}
-        ).encode()
+        # Not `json`, which takes three times as long.
+        return to_json({"server": self.server, "state": self.state, "client": self.client, "expires": self.expires})
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from bootlink_dhcp.leases import LeaseTable
 from bootlink_dhcp.replies import lease_times, subnet_options
 from bootlink_dhcp.subnet import Subnet
 from bootlink_wire import dhcp_options as opt
-from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket
+from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
 
 
 class Scope:
@@ -30,8 +30,20 @@ class Scope:
     def __init__(self, subnet: Subnet, leases: LeaseTable) -> None:
         self.subnet = subnet
         self.leases = leases
-        self.options = tuple(subnet_options(subnet))
-        self.lease_times = tuple(lease_times(subnet))
+        self.first, self.last = int(subnet.network.network_address), int(subnet.network.broadcast_address)
+        self.options = dict(subnet_options(subnet))
+        self.answers = {
+            # The message type goes first, where sloppy firmware looks for it.
+            message: dict([opt.MESSAGE_TYPE.encode(message), opt.SERVER_ID.encode(subnet.server)])
+            | dict(lease_times(subnet))
+            | self.options
+            for message in (MessageType.OFFER, MessageType.ACK)
+        }
+        """What begins each answer that gives an address, encoded once."""
+
+    def usable(self, address: IPv4Address) -> bool:
+        """A client in this subnet could have this address."""
+        return self.first < int(address) < self.last
 
 
 class Topology:
@@ -44,14 +56,18 @@ class Topology:
     def of(self, packet: DhcpPacket) -> Scope | None:
         """Where this packet's client is; None if that is no subnet of ours."""
         named = _address(relayed_by(packet, opt.RELAY_LINK)) or packet.get(opt.SUBNET_SELECTION)
-        if named is None and packet.giaddr != NO_ADDRESS:
+        if named is None and packet.giaddr is not NO_ADDRESS:
             named = packet.giaddr
         if named is not None:
             return self._around(named)
-        return self._around(packet.ciaddr) or self._own
+        return self._own if packet.ciaddr is NO_ADDRESS else self._around(packet.ciaddr) or self._own
 
     def _around(self, address: IPv4Address) -> Scope | None:
-        return next((scope for scope in self._all if address in scope.subnet.network), None)
+        number = int(address)
+        for scope in self._all:
+            if scope.first <= number <= scope.last:
+                return scope
+        return None
 
 
 def server_id(packet: DhcpPacket) -> IPv4Address | None:
@@ -62,7 +78,7 @@ def server_id(packet: DhcpPacket) -> IPv4Address | None:
 def relayed_by(packet: DhcpPacket, code: int) -> bytes | None:
     """A sub-option of option 82, where a relay agent put one in; a client cannot, without giaddr."""
     relay = packet.get(opt.RELAY_AGENT)
-    if relay is None or packet.giaddr == NO_ADDRESS:
+    if relay is None or packet.giaddr is NO_ADDRESS:
         return None
     return opt.sub_option(relay, code)
 
