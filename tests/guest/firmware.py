@@ -3,6 +3,7 @@
     BIOS        SeaBIOS, with the network card's own PXE ROM, which is iPXE
     UEFI        OVMF, with its own PXE client and without the card's ROM, as most PCs of today
     UEFI_HTTP   the same, set to HTTP boot
+    UEFI_IA32   OVMF for 32-bit processors
     UEFI_SECURE OVMF with Secure Boot enforced, which trusts the test key in Debian's ovmf and nothing else
 
 OVMF is told through fw_cfg to leave out IPv6, as an administrator does in a PC's setup: it would be tried where IPv4
@@ -19,6 +20,8 @@ from pathlib import Path
 from guest.toolbox import BuildError
 
 OVMF = Path("/usr/share/OVMF")
+# Firmware for Secure Boot keeps its variables from the system by SMM, and stops where there is none (ovmf's README).
+WITH_SMM = ("-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,15 @@ def _secure(folder: Path, name: str) -> list[str]:
     return [
         *_ovmf(folder, name, code="OVMF_CODE_4M.secboot.fd", variables="OVMF_VARS_4M.snakeoil.fd"),
         *_without("IPv6PXESupport"),
-        # The firmware keeps its variables from the system by SMM, and stops where there is none (ovmf's README).
-        *("-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"),
+        *WITH_SMM,
+    ]
+
+
+def _ia32(folder: Path, name: str) -> list[str]:
+    return [
+        *_ovmf(folder, name, code="OVMF32_CODE_4M.secboot.fd", variables="OVMF32_VARS_4M.fd"),
+        *_without("IPv6PXESupport"),
+        *WITH_SMM,
     ]
 
 
@@ -134,3 +144,4 @@ UEFI_HTTP = Firmware(
     _http,
 )
 UEFI_SECURE = replace(UEFI, name="UEFI with Secure Boot", arguments=_secure)
+UEFI_IA32 = replace(UEFI, name="UEFI IA32", arguments=_ia32)
