@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from bootlink_dhcp.leases import LeaseTable, State
-from bootlink_runtime import Chassis, Metric, tally
+from bootlink_dhcp.server import WAITS
+from bootlink_runtime import Chassis, Distribution, Metric, tally
 from bootlink_runtime.metering import Labels
 
 PACKETS: Final = tally(
@@ -77,10 +78,18 @@ TALLIES: Final = (PACKETS, WITHHELD, LEASE_FAULTS, OTHERS, ADVERTISEMENTS, WOKEN
 ADDRESSES: Final = Metric(
     "bootlink.dhcp.addresses", "gauge", "{address}", "addresses of all pools, by state", ("state",), len(State) + 1
 )
-METRICS: Final = (*(one.metric for one in TALLIES), ADDRESSES)
+WAIT: Final = Metric(
+    "bootlink.dhcp.answer.wait",
+    "histogram",
+    "s",
+    "what ACKs waited until their leases were on disk, and OFFERs until their address was known to be free",
+    ("reason",),
+    len(WAITS),
+)
+METRICS: Final = (*(one.metric for one in TALLIES), ADDRESSES, WAIT)
 
 
-def measure(chassis: Chassis, tables: Sequence[LeaseTable]) -> None:
+def measure(chassis: Chassis, tables: Sequence[LeaseTable], waits: Mapping[str, Distribution]) -> None:
     """Have them told. Without tables, as a proxy has none, no addresses."""
 
     def addresses() -> Iterable[tuple[int, Labels]]:
@@ -89,3 +98,4 @@ def measure(chassis: Chassis, tables: Sequence[LeaseTable]) -> None:
 
     chassis.meter.tally(TALLIES, chassis.health.counters)
     chassis.meter.observe(ADDRESSES, addresses)
+    chassis.meter.distribute(WAIT, lambda: [(spread, {"reason": reason}) for reason, spread in waits.items()])

@@ -19,6 +19,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import Final
 
 from bootlink_dhcp.decision import Decision, Machine, Promise, Reply, Via
@@ -30,7 +31,7 @@ from bootlink_dhcp.prober import Prober
 from bootlink_dhcp.subnet import dotted
 from bootlink_dhcp.tracker import BootPass
 from bootlink_events import BootAddressed, BootFailed, BootLoaderChanged, EventData
-from bootlink_runtime import Chassis
+from bootlink_runtime import Chassis, Distribution
 from bootlink_wire import dhcp
 from bootlink_wire.dhcp import DhcpMalformed, DhcpPacket
 from bootlink_wire.dhcp_frame import udp_datagram
@@ -41,6 +42,7 @@ PACKETS_AT_ONCE: Final = 64
 """Packets per turn of the event loop: some 10 ms of work, after which timers and other sockets have theirs."""
 MAX_WAITING: Final = 4096
 """ACKs that wait for the disk: a /20 full of PCs. About 8 MB."""
+WAITS: Final = ("disk", "probe")  # what an answer may have to wait for
 OVERHEARD: Final = ("request_for_another_server", "proxy_overheard")  # as the machines count them
 PROBES_AT_ONCE: Final = 64
 """Offers that wait for a probe; beyond that they go out without one, as a firmware is not to be kept waiting."""
@@ -64,6 +66,7 @@ class DhcpServer:
         self._card, self._machine, self._journal = card, machine, journal
         self.overheard: Callable[[DhcpPacket, float], None] = lambda packet, now: None
         """Told of each request by which a client takes up another server's offer."""
+        self.waits = {why: Distribution() for why in WAITS}  # seconds, of each round of ACKs and each probed OFFER
         self._waiting: list[Decision] = []
         self._untold: list[EventData] = []  # of replies that have left
         self._something_to_write = asyncio.Event()
@@ -160,7 +163,10 @@ class DhcpServer:
         return True
 
     async def _offer_probed(self, prober: Prober, decision: Decision, fresh: Promise, data: bytes) -> None:
-        if not await prober.ask(fresh.address, fresh.client):
+        began = perf_counter()
+        taken = await prober.ask(fresh.address, fresh.client)
+        self.waits["probe"].record(perf_counter() - began)
+        if not taken:
             self.decided(decision)
             return
         for event in decision.events:
@@ -275,7 +281,9 @@ class DhcpServer:
         batch = self._journal.take()
         try:
             if batch.lines or batch.whole:
+                began = perf_counter()
                 await asyncio.to_thread(self._journal.write, batch)
+                self.waits["disk"].record(perf_counter() - began)
         except OSError as error:
             self._journal.failed()
             if self._journal_error is None:

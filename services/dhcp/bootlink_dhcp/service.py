@@ -158,7 +158,7 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
         chassis.spawn(_look_for_loaders(chassis, shelf, asked, firmware), name="loaders")
         if leases:
             chassis.health.check("leases", lambda: lease_report(leases, time.time()), required=False)
-        metrics.measure(chassis, leases)
+        metrics.measure(chassis, leases, server.waits)
         chassis.health.check("loaders", lambda: _loaders(shelf, asked, settings), required=False)
         chassis.log.info(
             "serving",
