@@ -35,7 +35,7 @@ SILENT_SECONDS: Final = 0.25
 STALE_SECONDS: Final = 2.0  # longer than any client waits before it repeats its ACK
 MOMENT_SECONDS: Final = 50e-6  # for which an answer is looked for: what sleeping and waking cost, with a margin
 MOMENTS_LOST_MAX: Final = 8  # more than were won, until it is left: 0.4 ms of a transfer with a client that is far away
-ANSWERS_A_TURN: Final = 32  # looked for one after the other, about 1 ms for which nobody else is served
+BLOCKS_A_TURN: Final = 32  # sent one after the other, about 1 ms for which nobody else is served
 
 
 class Transfer:
@@ -119,11 +119,11 @@ class Transfer:
 
     def _readable(self, sock: socket.socket) -> None:
         datagram = self._read(sock)
-        answers = 0
+        blocks = 0
         while datagram is not None:
             self.hear(datagram)
-            answers += 1
-            if self.machine.outcome is not None or answers == ANSWERS_A_TURN or not self._stake or not self._alone():
+            blocks += max(1, len(self.machine.ready))  # the next window is as long as the one just sent, but at the end
+            if self.machine.outcome is not None or blocks >= BLOCKS_A_TURN or not self._stake or not self._alone():
                 return
             datagram = self._look_out(sock)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
 
 from bootlink_runtime import Health
-from bootlink_tftp.sending import ANSWERS_A_TURN, MOMENTS_LOST_MAX, Transfer
+from bootlink_tftp.sending import BLOCKS_A_TURN, MOMENTS_LOST_MAX, Transfer
 from bootlink_wire import tftp
 from bootlink_wire.tftp_options import Limits, negotiate
 from bootlink_wire.tftp_transfer import ReadTransfer
@@ -54,6 +55,7 @@ class Rig:
 
     server: Counting
     client: socket.socket
+    options: tftp.Options = ()
     neighbours: int = 0
     ended: list[Transfer] = field(default_factory=list)
     loop: Loop = field(default_factory=Loop)
@@ -64,7 +66,7 @@ class Rig:
             self.server,
             self.server.send,
             tftp.ReadRequest(b"loader"),
-            ReadTransfer(CONTENT, negotiate((), size=len(CONTENT), limits=Limits())),
+            ReadTransfer(CONTENT, negotiate(self.options, size=len(CONTENT), limits=Limits())),
             Health("tftp", "lab"),
             alone=lambda: not self.neighbours,
             on_end=self.ended.append,
@@ -87,8 +89,8 @@ class Rig:
             blocks.append(packet.block)
 
 
-@pytest.fixture
-def rig() -> Iterator[Rig]:
+@contextmanager
+def rigged(options: tftp.Options = ()) -> Iterator[Rig]:
     with (
         Counting(socket.AF_INET, socket.SOCK_DGRAM) as server,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
@@ -98,17 +100,40 @@ def rig() -> Iterator[Rig]:
             sock.bind(("127.0.0.1", 0))
         server.connect(client.getsockname())
         client.connect(server.getsockname())
-        made = Rig(server, client)
+        yield Rig(server, client, options)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with rigged() as made:
         assert made.got() == [1]
         yield made
 
 
 def test_answers_that_come_at_once_are_heard_in_one_turn_but_no_more_than_a_turn_may_have(rig: Rig) -> None:
-    rig.acknowledges(1, ANSWERS_A_TURN + 5)
+    rig.acknowledges(1, BLOCKS_A_TURN + 5)
     rig.loop.turn()
-    assert rig.got() == list(range(2, 2 + ANSWERS_A_TURN))
+    assert rig.got() == list(range(2, 2 + BLOCKS_A_TURN))
     rig.loop.turn()
-    assert rig.got() == list(range(2 + ANSWERS_A_TURN, 2 + ANSWERS_A_TURN + 5))
+    assert rig.got() == list(range(2 + BLOCKS_A_TURN, 2 + BLOCKS_A_TURN + 5))
+
+
+def test_a_turn_is_bounded_in_blocks_where_an_answer_asks_for_many() -> None:
+    window = 8
+    with rigged((("windowsize", str(window)),)) as rig:
+        assert isinstance(tftp.decode(rig.client.recv(2_048)), tftp.OptionAck)
+        for block in range(0, BLOCKS_A_TURN + 1, window):
+            rig.acknowledges(block, block)
+        rig.loop.turn()
+        assert rig.got() == list(range(1, 1 + BLOCKS_A_TURN))
+
+
+def test_a_client_that_sends_what_is_no_answer_has_no_longer_turn(rig: Rig) -> None:
+    for _ in range(BLOCKS_A_TURN + 5):
+        rig.client.send(b"\0")
+    rig.loop.turn()
+    assert rig.server.reads == BLOCKS_A_TURN
+    assert rig.got() == []
 
 
 def test_beside_other_transfers_each_answer_has_a_turn_of_its_own(rig: Rig) -> None:
