@@ -8,10 +8,10 @@ epoch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bootlink_dhcp.bootfiles import BootClient, BootFiles, boot_file_options, boot_options
 from bootlink_dhcp.firmware import FirmwareMemory, LoaderChange
@@ -46,8 +46,7 @@ class BootAsk:
     proxied: bool = False  # another server gives out the addresses
 
 
-@dataclass(frozen=True, slots=True)
-class BootAnswer:
+class BootAnswer(NamedTuple):
     """What an answer must carry for the PC to boot, and what is to be told."""
 
     boot: BootPass
@@ -106,7 +105,7 @@ class Boots:
             events.append(self.failed(ask, boot, *self._no_loader(ask.client)))
             if ask.client.http and not self._files.http_port:
                 self.http_in_vain = ask.mac, ask.now
-        return replace(answer, events=tuple(events))
+        return answer._replace(events=tuple(events)) if events else answer
 
     def acknowledged(self, ask: BootAsk, address: IPv4Address) -> BootAnswer:
         """A REQUEST of `address` that is granted, by whoever gives out addresses here."""
@@ -128,7 +127,7 @@ class Boots:
         answer = self._answer(ask, boot, candidates)
         if boot.first_ack:
             events.append(self._addressed(ask, boot, address, answer.file))
-        return replace(answer, events=tuple(events))
+        return answer._replace(events=tuple(events)) if events else answer
 
     def failed(self, ask: BootAsk, boot: BootPass, cause: str, remedy: str) -> BootFailed:
         """The event that says why this boot cannot go on."""

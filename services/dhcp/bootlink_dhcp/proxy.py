@@ -90,7 +90,7 @@ class ProxyMachine:
         options: Iterable[tuple[int, bytes]] = answer.options
         if self._shape(ask, answer) is Shape.BINL:
             options = (pair for pair in options if pair[0] not in BOOT_FILE_OPTIONS)
-            answer = replace(answer, file="")
+            answer = answer._replace(file="")
         reply = self._reply(ask.packet, MessageType.OFFER, answer, options)
         if reply.giaddr != NO_ADDRESS:
             to = Reply(reply, Via.RELAY, reply.giaddr)

@@ -42,9 +42,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from bootlink_dhcp.forgetting import Belongs, forgotten, nobody
 from bootlink_events import BootId
@@ -127,8 +126,7 @@ DECISIONS: Final[Mapping[tuple[Phase, Asker], Decision]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """Who asks: one client's DISCOVER or REQUEST."""
 
     client: str  # normalised MAC address
@@ -138,8 +136,7 @@ class Ask:
     offered_is_used: bool = False  # we only offer, and see no acknowledgement: a proxy's client
 
 
-@dataclass(frozen=True, slots=True)
-class BootPass:
+class BootPass(NamedTuple):
     """The boot that a packet belongs to, and which of its two passes."""
 
     boot_id: BootId
@@ -161,8 +158,7 @@ class BootPass:
         return self.phase in (Phase.SCRIPT_OFFERED, Phase.SCRIPT_ACKED)
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
+class _State(NamedTuple):
     boot_id: BootId
     phase: Phase
     xid: int
@@ -199,7 +195,7 @@ class BootTracker:
         elif decision is Decision.SECOND:
             state = _State(state.boot_id, Phase.SCRIPT_OFFERED, ask.xid, ask.ipxe, now, now)
         elif state.phase in (Phase.LOADER_OFFERED, Phase.SCRIPT_OFFERED):
-            state = replace(state, xid=ask.xid, ipxe=ask.ipxe)
+            state = state._replace(xid=ask.xid, ipxe=ask.ipxe)
         # A repeat after the ACK changes nothing: going back a phase would mistake iPXE's DISCOVER for the ROM's.
         self._put(ask.client, state)
         minted = decision is Decision.NEW
@@ -237,9 +233,9 @@ class BootTracker:
 
     def _acknowledge(self, client: str, state: _State, now: float, missed: BootPass | None) -> BootPass:
         phase = ACKED[state.phase]
-        self._put(client, replace(state, phase=phase, at=now))
+        self._put(client, state._replace(phase=phase, at=now))
         told = missed or BootPass(state.boot_id, state.phase, state.began, False)
-        return replace(told, phase=phase, first_ack=phase is not state.phase)
+        return told._replace(phase=phase, first_ack=phase is not state.phase)
 
     def current(self, client: str) -> BootId | None:
         """The client's latest boot id."""
