@@ -79,7 +79,7 @@ OPERATIONS: Final = Metric(
     *("bootlink.iscsi.operations", "counter", "{operation}", "reads and writes of disks", ("direction",), 2)
 )
 IO: Final = Metric("bootlink.iscsi.io", "counter", "By", "bytes that clients read and wrote", ("direction",), 2)
-TURN: Final = Metric("bootlink.iscsi.turn.duration", "histogram", "s", "how long a turn took")
+TURN: Final = Metric("bootlink.iscsi.turn.duration", "histogram", "s", "how long a turn took; one in eight is measured")
 TASK: Final = Metric(
     *("bootlink.iscsi.task.duration", "histogram", "s", "how long a task ran, from all its data to its end"),
     *(("operation",), 3),

@@ -54,6 +54,8 @@ DRAIN_STEP: Final = 0.05
 SILENT_SECONDS: Final = 2.0  # without I/O until a session's first use of its disk counts as over
 WRITE_HIGH: Final = 1 << 20  # bytes in the transport's buffer until the session is held: a burst
 WRITE_LOW: Final = 1 << 18
+# Of a connection's turns one in eight is measured: that takes some 0.4 µs, of 6 to 15 µs for a cached read.
+TURNS_UNMEASURED: Final = 7
 KINDS: Final[tuple[InitiatorKind, ...]] = ("firmware", "os")
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))  # seconds, count
 
@@ -156,6 +158,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._session = Session(self, portal.journal.count)
         self._turns = portal.turns
+        self._turn = TURNS_UNMEASURED  # the first is measured
         self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._name = portal.next_name()
@@ -203,11 +206,14 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def data_received(self, data: bytes) -> None:
-        session, began = self._session, perf_counter()
+        session = self._session
+        self._turn = turn = self._turn + 1 & TURNS_UNMEASURED
+        began = 0.0 if turn else perf_counter()
         if session.receive(data, self._loop.time()) and self._transport is not None:
             self._transport.writelines(session.out)
             session.out.clear()
-            self._turns.record(perf_counter() - began)
+            if not turn:
+                self._turns.record(perf_counter() - began)
             return
         self._pump()
         if self._impatient and self._session.partial:
