@@ -74,10 +74,8 @@ async def test_stored_events_are_replayed_from_a_time_or_a_sequence_and_filtered
         await stored(bus)
         asked = (
             ("--filter", "type=image.published data.version!=2", "--filter", "data.image=image-2"),
-            ("--filter", "type=image.published", "--since", "1h"),
+            ("--filter", "severity>=info type=image.published", "--since", "1h"),
             ("--after", "6"),
-            ("--since", datetime.now(UTC).isoformat()),
-            ("--filter", "severity>=warning"),
         )
         async with contextlib.AsyncExitStack() as stack:
             running = [await stack.enter_async_context(events(nats, *options)) for options in asked]
@@ -86,8 +84,6 @@ async def test_stored_events_are_replayed_from_a_time_or_a_sequence_and_filtered
         [1, 3, 4, 5, 7],
         [1, 3, 5, 7],
         [7, 8],
-        [],
-        [],
     ]
     assert found[2][0]["data"]["image"] == "image-4"
 

@@ -107,7 +107,8 @@ async def test_of_an_answer_its_beginning_is_kept_as_plain_text(answer: bytes, v
 async def test_a_port_that_nobody_listens_on_and_a_name_that_nobody_has_are_away() -> None:
     async with server(TAKEN) as port:
         pass
-    assert (await attempt(f"http://127.0.0.1:{port}/")).verdict is Verdict.AWAY
+    nobody = await attempt(f"http://127.0.0.1:{port}/")
+    assert nobody == Attempt(Verdict.AWAY, f"nobody takes connections at 127.0.0.1 port {port}")
     unknown = await attempt("http://no-such-host.invalid/")
     assert unknown.verdict is Verdict.AWAY
     assert "the name no-such-host.invalid is not known" in unknown.problem

@@ -32,6 +32,7 @@ class Sender:
         self._webhook = webhook
         self._allowed = allowed
         self._url = httpx.URL(webhook.url)
+        self._port = self._url.port or (443 if self._url.scheme == "https" else 80)
         # No proxy, no .netrc and no redirect: they would lead past the check of the address. OpenSSL's own variable
         # (SSL_CERT_FILE) names further authorities.
         self._client = httpx.AsyncClient(
@@ -62,9 +63,8 @@ class Sender:
     async def _address(self) -> str | Attempt:
         """The first address of the host that may be connected to."""
         host = self._url.host
-        port = self._url.port or (443 if self._url.scheme == "https" else 80)
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().getaddrinfo(host, self._port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             return Attempt(Verdict.AWAY, f"the name {host} is not known: {error}")
         refused = ""
@@ -90,7 +90,12 @@ class Sender:
             headers=headers,
             extensions={"sni_hostname": self._url.host},
         )
-        answer = await self._client.send(request, stream=True)
+        try:
+            answer = await self._client.send(request, stream=True)
+        except httpx.ConnectError as error:
+            if "CERTIFICATE" in str(error):
+                raise
+            return Attempt(Verdict.AWAY, f"nobody takes connections at {address} port {self._port}")
         try:
             verdict = verdict_of(answer.status_code)
             if verdict is Verdict.DELIVERED:
