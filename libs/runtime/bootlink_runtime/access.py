@@ -13,6 +13,8 @@ would speak to a server in clear that asks for no TLS (seen in 2.16), whoever th
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import re
 import ssl
@@ -23,6 +25,7 @@ from urllib.parse import urlsplit
 
 import nkeys
 from nats.aio.client import Client, RawCredentials
+from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 
 from bootlink_runtime.errors import StartupError
@@ -31,6 +34,7 @@ INBOX: Final = "_INBOX"
 CREDENTIALS_LIMIT: Final = 64 * 1024  # bytes; a JWT with many permissions has some thousands
 _SEED: Final = re.compile(r"\bSU[A-Z2-7]{56}\b")
 _SEED_BYTES: Final = 32  # an Ed25519 seed, RFC 8032, section 5.1.5
+_CLOSE_SECONDS: Final = 0.5  # for the end of a connection over which nothing will be sent any more
 _JWT_MARK: Final = "BEGIN NATS USER JWT"
 _TLS_SCHEMES: Final = ("tls", "wss")
 
@@ -69,8 +73,25 @@ ANYBODY: Final = NatsAccess()
 """For a server that asks for nothing, or for the user and password in its URL."""
 
 
+class _TlsTransport(TcpTransport):
+    """nats-py's own, which after a handshake that failed waits for ever that the connection is closed (seen in 2.16):
+    a bus would never try again, and a command never end."""
+
+    async def wait_closed(self) -> None:
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await super().wait_closed()  # type: ignore[no-untyped-call]
+
+
 class _TlsClient(Client):
     """One that goes on with a server only if that asks for TLS, at the first connection and at each later one."""
+
+    async def _connect_to_server(self, s: Any) -> None:
+        await super()._connect_to_server(s)
+        if type(self._transport) is TcpTransport:  # it makes its own, whatever was there
+            bounded = _TlsTransport()  # type: ignore[no-untyped-call]
+            vars(bounded).update(vars(self._transport))
+            self._transport = bounded
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         wss = self._current_server is not None and self._current_server.uri.scheme == "wss"
