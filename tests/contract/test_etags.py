@@ -104,17 +104,22 @@ KINDS: dict[str, tuple[str, tuple[str, str, Any], tuple[str, str, Any]]] = {
 }
 
 
+def without_plan(shown: Any) -> Any:
+    """What somebody has set. A client's plan moves by itself: it is compiled, and it arrives."""
+    return {name: value for name, value in shown.items() if name != "plan"} if isinstance(shown, dict) else shown
+
+
 async def test_what_was_changed_in_between_is_not_changed_by_who_has_not_seen_it(registry: Registry) -> None:
     for kind, (read, first, second) in KINDS.items():
         await registry.link("client", MAC, "demo", policy="discard")
         await registry.http.put("/v1/menus/client/pc-07", json=MENU)
         tag = await etag(registry, read)
         assert (await changed(registry, first[0], first[1], tag, first[2])).is_success, kind
-        between = await registry.get(read)
+        between = without_plan(await registry.get(read))
         late = await changed(registry, second[0], second[1], tag, second[2])
         assert late.status_code == 412, (kind, late.text)
         assert "ETag" in late.json()["remedy"]
-        assert await registry.get(read) == between, kind
+        assert without_plan(await registry.get(read)) == between, kind
         now = await etag(registry, read)
         assert now != tag, kind
         assert (await changed(registry, second[0], second[1], now, second[2])).is_success, kind
