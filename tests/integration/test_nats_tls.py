@@ -13,7 +13,7 @@ from bootlink_runtime.access import access
 from lab.certificates import Authority
 from lab.chassis import bus_on
 from lab.nats import NatsServer
-from lab.up import FREE_PORTS, Up
+from lab.up import FREE_PORTS, Up, bootlink
 
 WAIT = 20
 
@@ -101,6 +101,7 @@ def test_up_runs_a_whole_system_over_tls(tmp_path: Path) -> None:
     }
     with Up("--services", "blockstore", env=FREE_PORTS | ours) as up:
         assert up.facts["nats"].startswith("tls://127.0.0.1:")
-        status = up.bootlink("status", "--json", env={"BOOTLINK_NATS_CA_FILE": str(authority.file)})
+        here = {"BOOTLINK_NATS_URL": up.facts["nats"], "BOOTLINK_DATA": up.facts["data"]}
+        status = bootlink("status", "--json", env=here | {"BOOTLINK_NATS_CA_FILE": str(authority.file)})
         assert [service["service"] for service in json.loads(status.stdout)["services"]] == ["blockstore"]
-        assert "another CA" in up.bootlink("status").stderr
+        assert "another CA" in bootlink("status", env=here).stderr

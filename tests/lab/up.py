@@ -127,10 +127,10 @@ class Up:
         """What one of its services shows to its NATS."""
         return access(url=self.facts["nats"], credentials=(self.data / NATS_KEYS / f"{role}.nk").read_text())
 
-    def bootlink(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def bootlink(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command against this system."""
         facts = self.facts
-        env = (env or {}) | {
+        env = {
             "BOOTLINK_API": facts["api"],
             "BOOTLINK_NATS_URL": facts["nats"],
             "BOOTLINK_DATA": facts["data"],
