@@ -15,11 +15,11 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from bootlink.engines.nats_keys import FIRST_INTEGRATION
 from bootlink_events import EVENTS_STREAM, BootId, BootStarted, CloudEvent
-from bootlink_events.access import BUCKETS, ROLES, SERVICES, permissions
+from bootlink_events.access import BUCKETS, DURABLE_CONSUMERS, ROLES, SERVICES, permissions
 from bootlink_events.commands import COMMAND_PREFIX, COMMANDS
-from bootlink_events.plans import PLANS_BUCKET
+from bootlink_events.plans import LEASES_BUCKET, PLANS_BUCKET
 from bootlink_events.subjects import EVENTS
-from bootlink_runtime import Bus, BusUnavailable, connect_once, follow
+from bootlink_runtime import Bus, BusUnavailable, connect_once, consume, follow
 from bootlink_runtime.access import NatsAccess, access, new_key
 from lab.chassis import bus_on
 from lab.nats import NatsServer
@@ -200,6 +200,43 @@ async def test_who_only_reads_can_change_nothing(nats: NatsServer) -> None:
         assert (await bus.jetstream.stream_info(f"KV_{PLANS_BUCKET}")).state.messages == 0
         kept = await bus.jetstream.consumer_info(EVENTS_STREAM, "registry")
         assert kept.config.deliver_subject == "_deliver.registry"
+
+
+@pytest.mark.parametrize("role", ["dhcp", FIRST_INTEGRATION])
+async def test_nobody_has_another_consumer_deliver_events_to_the_registry(nats: NatsServer, role: str) -> None:
+    """NATS lets whoever makes a consumer choose any subject to deliver to: forged events, or old ones anew."""
+    handled: list[str] = []
+
+    async def handle(event: CloudEvent) -> None:
+        handled.append(event.data["mac"][-2:])
+
+    stream = EVENTS_STREAM if role == FIRST_INTEGRATION else f"KV_{LEASES_BUCKET}"
+    async with bus_on(nats.url) as bus, speaking(nats, role) as attacker:
+        await bus.publish(CloudEvent.of(started(1), source="/dhcp/lab"))
+        if role == "dhcp":
+            forged = CloudEvent.of(started(66), source="/dhcp/lab").payload()
+            await attacker.client.jetstream(timeout=WAIT).publish(f"$KV.{LEASES_BUCKET}.x", forged)
+        consuming = asyncio.create_task(consume(bus, DURABLE_CONSUMERS[0], handle, bus._log))
+        try:
+            async with asyncio.timeout(WAIT):
+                while handled != ["01"]:
+                    await asyncio.sleep(0.01)
+                name = "" if role == "dhcp" else "theirs"
+                asked = {"deliver_subject": f"_deliver.{DURABLE_CONSUMERS[0]}", "ack_policy": "none"}
+                body = {"stream_name": stream, "config": asked | ({"name": name} if name else {})}
+                subject = ".".join(filter(None, ("$JS.API.CONSUMER.CREATE", stream, name)))
+                made = json.loads((await attacker.client.request(subject, json.dumps(body).encode(), WAIT)).data)
+                while (await bus.jetstream.consumer_info(stream, made["name"])).delivered.stream_seq < 1:
+                    await asyncio.sleep(0.01)
+                await bus.publish(CloudEvent.of(started(2), source="/dhcp/lab"))
+                while "02" not in handled:
+                    await asyncio.sleep(0.01)
+                # What was delivered is with the registry before the answer to what it asks now.
+                await bus.client.flush(WAIT)
+        finally:
+            consuming.cancel()
+            await asyncio.gather(consuming, return_exceptions=True)
+    assert handled == ["01", "02"]
 
 
 async def test_who_has_no_key_or_another_one_is_let_in_nowhere(nats: NatsServer) -> None:

@@ -3,7 +3,6 @@
 `sync_interval: always` is not the default, and must be: JetStream otherwise acknowledges a message up to two minutes
 before it is safe from a power cut (nats-server issue 7564, Jepsen's report on 2.12.1). It bounds what one folder may
 take, listens on one address only, and lets in nobody without one of the keys beside it (`nats_keys`).
-take, and listens on one address only.
 
 A stream whose disk was full once takes nothing any more, however much space there is later, until the server is started
 anew (nats-server 2.15.1: "critical write error"; publishers wait in vain). The server tells of it on its monitoring

@@ -13,7 +13,8 @@ something goes through the API. Integrations live in an account of their own: se
 
 What NATS does not hold back: a request names the subject that its answer goes to, and that may be any of the account.
 So a service may put an answer of JetStream's where no sense can be made of it (a plan that is none is passed over, and
-written anew by the registry), but no plan, event or command of its own making.
+written anew by the registry), but no plan or command of its own making. Nor does NATS hold back where a consumer
+delivers: so who consumes events takes only those of its own consumer (`bootlink_runtime.consumer`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 The durable consumer is a push consumer with explicit acknowledgement. nats-py's pull `fetch` stalls for its whole
 time-out after an empty fetch (measured), which would hold back the enrolment of a PC that is booting. After a
-server restart acknowledged messages may come again, so handlers are idempotent by event id.
+server restart acknowledged messages may come again, so handlers are idempotent by event id. Whoever may make a
+consumer, of the leases or of the events, can have it deliver where another listens, and NATS does not hold that back
+(measured): so a message counts only if its reply, which the server writes, names our own consumer.
 
 The follower is an ordered consumer. It falls silent when the server restarts (measured), so it is made anew at each
 new connection, after the last sequence it delivered. It has a name, as whoever may only read is let make no other
@@ -36,6 +38,7 @@ MAX_DELIVER: Final = 20  # then the event is given up, and said so: after about 
 REDELIVER_SECONDS: Final = 2.0  # before an event whose handler failed comes again; twice as long each time, up to
 REDELIVER_LONGEST: Final = 60.0
 RETRY_SECONDS: Final = 0.5
+STRANGERS_TOLD: Final = 8  # consumers of others that deliver to us, and are told of: anybody with a key can make more
 WATCHDOG_SECONDS: Final = 30.0  # between looks whether the server still knows the consumer
 
 Handler = Callable[[CloudEvent], Awaitable[None]]
@@ -59,8 +62,22 @@ async def consume(
 
     A consumer that the server does not know yet begins with all that is stored, or with what was since then."""
 
+    strangers: set[str] = set()
+
     async def on_message(message: Msg) -> None:
-        deliveries = message.metadata.num_delivered
+        metadata = message.metadata
+        if (metadata.stream, metadata.consumer) != (EVENTS_STREAM, durable):
+            if metadata.consumer not in strangers and len(strangers) < STRANGERS_TOLD:
+                strangers.add(metadata.consumer)
+                log.warning(
+                    "what another consumer delivers to us is passed over",
+                    durable=durable,
+                    stream=metadata.stream,
+                    consumer=metadata.consumer,
+                    remedy="find out who made that consumer, and take its key away or delete it",
+                )
+            return
+        deliveries = metadata.num_delivered
         try:
             await handler(CloudEvent.parse(message.data))
         except UnreadableEvent as error:
