@@ -31,6 +31,7 @@ atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
 _ALL: Final = new_key()
 for _name in ("probe",):
     (_FOLDER / f"{_name}.nk").write_text(_ALL)
+NatsKeys(_FOLDER).make()  # a service shows its key also in a test without a server
 os.environ["BOOTLINK_NATS_CREDENTIALS_FILE"] = str(_FOLDER)
 
 
