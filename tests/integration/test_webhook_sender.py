@@ -90,10 +90,12 @@ async def test_the_certificate_must_be_of_an_authority_that_is_known_and_of_the_
             "it answers 400 Bad: [31mno\N{REPLACEMENT CHARACTER}",
         ),
         (b"HTTP/1.1 503 Away\r\nretry-after: 7\r\n\r\n", Verdict.AWAY, "it answers 503 Away"),
+        (b"HTTP/1.1 410 " + b"x" * 50_000 + b"\r\n\r\nno", Verdict.GONE, "it answers 410 xx"),
+        (b"SSH-2.0-" + b"x" * 50_000 + b"\r\n\r\n", Verdict.AWAY, "RemoteProtocolError: "),
         (b"SSH-2.0-OpenSSH\r\n", Verdict.AWAY, "RemoteProtocolError: "),
         (b"", Verdict.AWAY, "RemoteProtocolError: "),
     ],
-    ids=["long", "unprintable", "busy", "no http", "nothing"],
+    ids=["long", "unprintable", "busy", "long words", "long and no http", "no http", "nothing"],
 )
 async def test_of_an_answer_its_beginning_is_kept_as_plain_text(answer: bytes, verdict: Verdict, said: str) -> None:
     async with server(answer) as port:

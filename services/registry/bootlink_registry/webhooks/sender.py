@@ -23,6 +23,7 @@ from bootlink_runtime import __version__
 ATTEMPT_SECONDS: Final = 15.0  # of one attempt, name and connection and answer; Standard Webhooks says 15 to 30
 CONNECTIONS: Final = 4  # to one webhook
 ANSWER_LIMIT: Final = 200  # bytes of an answer that are read, to say why it refuses
+WORDS_LIMIT: Final = 80  # characters of its status line, which may have 100 KB as well
 
 
 class Sender:
@@ -58,7 +59,7 @@ class Sender:
         except TimeoutError:
             return Attempt(Verdict.AWAY, f"no answer within {ATTEMPT_SECONDS:.0f} s")
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            return Attempt(Verdict.AWAY, _plain(f"{type(error).__name__}: {error}").rstrip(": "))
+            return Attempt(Verdict.AWAY, _plain(f"{type(error).__name__}: {error}"[:ANSWER_LIMIT]).rstrip(": "))
 
     async def _address(self) -> str | Attempt:
         """The first address of the host that may be connected to."""
@@ -103,7 +104,7 @@ class Sender:
             said = await _beginning(answer)
         finally:
             await answer.aclose()
-        problem = _plain(f"it answers {answer.status_code} {answer.reason_phrase}").strip()
+        problem = _plain(f"it answers {answer.status_code} {answer.reason_phrase}"[:WORDS_LIMIT]).strip()
         if answer.is_redirect:
             problem += ", and redirects are not followed: give the webhook the URL that it leads to"
         elif said:
