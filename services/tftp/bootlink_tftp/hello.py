@@ -14,7 +14,7 @@ The body is a form (`application/x-www-form-urlencoded`), as curl and PowerShell
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -41,8 +41,17 @@ class Hello:
     uptime: timedelta | None = None
 
     def began(self, now: datetime) -> datetime:
-        """When the kernel began; `now`, where that is not known."""
-        return now if self.uptime is None else now - self.uptime
+        """When the kernel began; `now`, where that is not known.
+
+        Not before its boot did, which its earliest stage would else begin: Windows counts on over a fast startup, and
+        anybody may write a number. Where the boot has not begun yet, clocks differ, and it tells nothing.
+        """
+        if self.uptime is None:
+            return now
+        began, booted_ms = now - self.uptime, self.boot_id.timestamp_ms
+        if booted_ms > now.timestamp() * 1000:
+            return began
+        return max(began, datetime.fromtimestamp(booted_ms / 1000, UTC))
 
 
 def read(body: bytes) -> Hello:

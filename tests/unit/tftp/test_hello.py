@@ -33,6 +33,13 @@ def test_a_hello_names_its_boot_and_when_its_kernel_began() -> None:
     assert hello.began(NOW) == NOW - timedelta(seconds=12.5)
 
 
+def test_no_kernel_began_before_its_boot_unless_the_clocks_differ() -> None:
+    boot_id = BootId.mint(now_ms=int(NOW.timestamp() * 1000) - 60_000)
+    hello = Hello(MAC, boot_id, uptime=timedelta(minutes=50))
+    assert hello.began(NOW) == NOW - timedelta(seconds=60)
+    assert hello.began(NOW - timedelta(seconds=90)) == NOW - timedelta(seconds=90, minutes=50)
+
+
 def test_system_and_uptime_may_be_left_out_and_a_comma_is_a_point() -> None:
     assert read(form()) == Hello(MAC, BOOT_ID)
     assert read(form()).began(NOW) == NOW
