@@ -235,3 +235,19 @@ async def test_a_guest_says_hello_with_nothing_but_curl(tmp_path: Path, nats: Na
         assert (await http.post("/hello", data={"initiator": "x"})).status_code == 400
         assert (await http.post("/hello", content=b"x" * 5000)).status_code == 413
         assert (await http.get("/tiny")).status_code == 200, "it serves on"
+
+
+async def test_who_sends_many_requests_at_once_leaves_others_their_turns(tmp_path: Path) -> None:
+    """All that has come is answered without waiting for anything: TFTP's blocks would wait for the last of it."""
+    many = 200
+    async with both(tmp_path) as (chassis, _):
+        _, writer = await asyncio.open_connection(*address_of(chassis, "http"))
+        counted, in_a_turn, before = chassis.health.counters, 0, 0
+        writer.write(b"POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx" * many)
+        async with asyncio.timeout(10):
+            while counted["hellos_unreadable"] < many:
+                await asyncio.sleep(0)
+                in_a_turn = max(in_a_turn, counted["hellos_unreadable"] - before)
+                before = counted["hellos_unreadable"]
+        writer.close()
+        assert in_a_turn <= 2

@@ -142,6 +142,7 @@ class Web:
             if exchange.over:
                 await _finish(writer)
                 return
+            await asyncio.sleep(0)  # a client that sent many at once leaves others their turns
             request = exchange.following()
 
     def _greeted(self, request: Posted, exchange: Exchange, peer: Peer) -> bytes:
