@@ -19,7 +19,7 @@ from bootlink_events.access import BUCKETS, DURABLE_CONSUMERS, ROLES, SERVICES, 
 from bootlink_events.commands import COMMAND_PREFIX, COMMANDS
 from bootlink_events.plans import LEASES_BUCKET, PLANS_BUCKET
 from bootlink_events.subjects import EVENTS
-from bootlink_runtime import Bus, BusUnavailable, connect_once, consume, follow
+from bootlink_runtime import Bus, BusUnavailable, connect_once, consume, follow, survey
 from bootlink_runtime.access import NatsAccess, access, new_key
 from lab.chassis import bus_on
 from lab.nats import NatsServer
@@ -169,6 +169,13 @@ async def test_who_only_reads_sees_what_happens_and_what_did(nats: NatsServer) -
                 assert [e.data["mac"][-2:] async for e in follow(theirs, wait=False)] == ["01", "02"]
         finally:
             await theirs.close()
+
+
+async def test_who_may_not_ask_the_services_is_told_so_and_not_that_none_runs(nats: NatsServer) -> None:
+    async with speaking(nats, FIRST_INTEGRATION) as reader:
+        with pytest.raises(BusUnavailable, match="may not ask") as told:
+            await survey(reader.client)
+    assert "command.nk" in told.value.remedy
 
 
 async def test_who_only_reads_can_change_nothing(nats: NatsServer) -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bootlink.settings import ADMIN_TOKEN, DEFAULT_API, DEFAULT_DATA, DEFAULT_NATS_URL, is_here
+from bootlink.settings import DEFAULT_API, DEFAULT_DATA, DEFAULT_NATS_URL, is_here
 from bootlink.supervisor.keeper import Happening
 from bootlink.supervisor.lines import LogLine
 
@@ -177,7 +177,7 @@ class PeopleDisplay:
                 "BOOTLINK_NATS_URL": (facts["nats"], DEFAULT_NATS_URL),
             }
             unusual = [f"{variable}={url}" for variable, (url, usual) in named.items() if url != usual]
-            unusual += _token_file(facts)
+            unusual += _data_folder(facts)
             export = f"\n  export {' '.join(unusual)}" if unusual else ""
             self._show(_NEXT.format(export=export))
 
@@ -193,11 +193,14 @@ class PeopleDisplay:
         self._printer.put(captured.get().rstrip("\n"))
 
 
-def _token_file(facts: Mapping[str, Any]) -> list[str]:
-    """The variable by which the command finds the token; none where it finds it by itself."""
-    path = facts.get("token_file")
-    usual = is_here(facts["api"]) and path == str(DEFAULT_DATA / ADMIN_TOKEN)
-    return [] if usual or not path else [f"BOOTLINK_TOKEN_FILE={path}"]
+def _data_folder(facts: Mapping[str, Any]) -> list[str]:
+    """The variables by which the command finds its token and its key for NATS; none where it finds them by itself."""
+    data, token = facts["data"], facts.get("token_file")
+    found = [] if data == str(DEFAULT_DATA) else [f"BOOTLINK_DATA={data}"]
+    # What lies in the data folder is shown to addresses of this machine's loopback alone.
+    if token and not is_here(facts["api"]):
+        found.append(f"BOOTLINK_TOKEN_FILE={token}")
+    return found
 
 
 # A service's own words that the supervisor's repeat, with the addresses.

@@ -189,7 +189,10 @@ def refusal(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return "is it a NATS server with TLS? Does it want a certificate of ours (BOOTLINK_NATS_CERT_FILE)?"
     if "authorization violation" in said or "authentication" in said:
-        return "name a key that the server knows in BOOTLINK_NATS_CREDENTIALS_FILE"
+        return (
+            "name a key that the server knows in BOOTLINK_NATS_CREDENTIALS_FILE; `bootlink up` keeps them in "
+            "nats/keys of its data folder, the command's is command.nk"
+        )
     return "start it, or correct BOOTLINK_NATS_URL"
 
 

@@ -20,6 +20,7 @@ from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from bootlink_events import subject_token
 from bootlink_runtime.bus import Bus
+from bootlink_runtime.errors import BusUnavailable
 from bootlink_runtime.health import Health
 from bootlink_runtime.logs import Logger
 from bootlink_runtime.standing import on_each_client
@@ -28,6 +29,7 @@ from bootlink_runtime.version import __version__
 STATUS: Final = "Status"  # header of what the server itself answers
 NO_RESPONDERS: Final = "503"  # nobody subscribes to what was asked
 
+_ASKED: Final = "$SRV.STATS"  # of all micro services
 PAGE_TOKEN: Final = 2  # of the subject
 SURVEY_SECONDS: Final = 1.0  # the longest wait for answers
 SURVEY_QUIET: Final = 0.25  # no answer for so long: all have answered
@@ -70,13 +72,14 @@ async def register(bus: Bus, health: Health, log: Logger) -> None:
 async def survey(client: Client) -> list[dict[str, Any]]:
     """The health reports of all running services, sorted by service and node. Empty where nobody answers.
 
-    Whatever else speaks to this NATS server may answer too; what is no report of ours is passed over.
+    Whatever else speaks to this NATS server may answer too; what is no report of ours is passed over. BusUnavailable
+    where the key may not ask, as an integration's: silence would say that nobody runs.
     """
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox, max_msgs=SURVEY_LIMIT)
     reports: list[dict[str, Any]] = []
     try:
-        await client.publish("$SRV.STATS", reply=inbox)
+        await client.publish(_ASKED, reply=inbox)
         wait = SURVEY_SECONDS
         while len(reports) < SURVEY_LIMIT:
             message = await subscription.next_msg(timeout=wait)
@@ -89,6 +92,13 @@ async def survey(client: Client) -> list[dict[str, Any]]:
     finally:
         with contextlib.suppress(NatsError):
             await subscription.unsubscribe()
+    refused = str(client.last_error or "").lower()
+    if not reports and "permissions violation" in refused and _ASKED.lower() in refused:
+        raise BusUnavailable(
+            "the key that is shown to NATS may not ask the services how they are",
+            "show the command's own, nats/keys/command.nk of the data folder of `bootlink up`, by "
+            "BOOTLINK_NATS_CREDENTIALS_FILE",
+        )
     return sorted(reports, key=lambda report: (report["service"], report["node"]))
 
 
@@ -113,7 +123,7 @@ async def listening(bus: Bus, service: str, what: str) -> frozenset[str]:
         return frozenset()
     try:
         reports = await survey(bus.client)
-    except (NatsError, OSError, TimeoutError):
+    except (BusUnavailable, NatsError, OSError, TimeoutError):
         return frozenset()
     told = [report.get("addresses") for report in reports if report["service"] == service]
     found = [addresses.get(what) for addresses in told if isinstance(addresses, dict)]

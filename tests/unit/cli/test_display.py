@@ -66,6 +66,14 @@ def test_unusual_addresses_are_given_as_something_to_paste() -> None:
     assert "  export BOOTLINK_API=http://127.0.0.1:1234\n" in out.getvalue()
 
 
+def test_a_data_folder_elsewhere_is_named_by_what_finds_token_and_key_in_it() -> None:
+    out = io.StringIO()
+    display = PeopleDisplay(Console(file=out, width=100))
+    display.ready(FACTS | {"data": "/srv/bl", "token_file": "/srv/bl/admin.token"})
+    display.close()
+    assert "  export BOOTLINK_DATA=/srv/bl\n" in out.getvalue()
+
+
 class Held(io.StringIO):
     """A terminal that is held: nothing is taken until it is released."""
 
