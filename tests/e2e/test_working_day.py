@@ -20,6 +20,8 @@ from lab.iscsi import Initiator
 from lab.registry import until
 from lab.up import Up, error_of
 
+pytestmark = pytest.mark.timeout(400)  # dozens of commands, each a process: 20 s, on a busy machine several times that
+
 TEACHER, PUPIL = "52:54:00:00:00:01", "52:54:00:00:00:02"
 SIZE = 16 * MIB
 AT = 5 * MIB  # where the tests write

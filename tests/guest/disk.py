@@ -28,6 +28,7 @@ A finished disk is kept in the cache under a hash of all its inputs and never wr
 disk only looks it up. The file appears under its name when it is whole, not before.
 """
 
+import fcntl
 import hashlib
 import shutil
 import struct
@@ -77,6 +78,12 @@ def build_disk(cache: Path, say: Callable[[str], None] = print) -> Path:
     Raises BuildError that says what is missing. `say` is told what is being done, in words for a person.
     """
     cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "disk.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two that build at once make two disks, and one replaces the other in use
+        return _built(cache, say)
+
+
+def _built(cache: Path, say: Callable[[str], None]) -> Path:
     kernel = unpack_kernel(cache / "kernel", say)
     disk = cache / f"demo-pc-{_key(kernel)}.vhd"
     if disk.exists():

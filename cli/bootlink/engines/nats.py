@@ -89,7 +89,7 @@ class NatsEngine:
         self.tls = tls
         self.host = host
         self.port = port or free_port(host)
-        self._monitor_port = free_port(MONITOR_HOST)
+        self._monitor_port = free_port(MONITOR_HOST, beside=self.port)
 
     @property
     def url(self) -> str:
@@ -171,12 +171,15 @@ def _binary() -> Path:
     return Path(found)
 
 
-def free_port(host: str) -> int:
-    """A TCP port that is free now. It stays the same over restarts of the engine."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(host: str, *, beside: int = 0) -> int:
+    """A TCP port that is free now, and not `beside`: the kernel may give the same one twice while nobody uses it. It
+    stays the same over restarts of the engine."""
+    port = beside
+    while port == beside:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            port = int(probe.getsockname()[1])
+    return port
 
 
 def require_free(host: str, port: int, what: str, variable: str) -> None:
