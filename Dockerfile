@@ -67,7 +67,7 @@ RUN python3 /usr/local/libexec/grant /opt/bootlink/bin/python NET_BIND_SERVICE N
 ENV BOOTLINK_DHCP_HEALTH_PORT=8601
 USER 10001:10001
 VOLUME /var/lib/bootlink/dhcp
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python3", "-IS", "/opt/bootlink/bin/ready", "DHCP"]
+HEALTHCHECK --interval=3s --timeout=5s --start-period=30s CMD ["python3", "-IS", "/opt/bootlink/bin/ready", "DHCP"]
 CMD ["python", "-m", "bootlink_dhcp"]
 
 FROM boot-files AS tftp
@@ -76,7 +76,7 @@ RUN python3 /usr/local/libexec/grant /opt/bootlink/bin/python NET_BIND_SERVICE
 ENV BOOTLINK_TFTP_HEALTH_PORT=8602
 USER 10001:10001
 VOLUME /var/lib/bootlink/tftp
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python3", "-IS", "/opt/bootlink/bin/ready", "TFTP"]
+HEALTHCHECK --interval=3s --timeout=5s --start-period=30s CMD ["python3", "-IS", "/opt/bootlink/bin/ready", "TFTP"]
 CMD ["python", "-m", "bootlink_tftp"]
 
 FROM chassis AS blockstore
@@ -84,7 +84,7 @@ COPY --from=build-own /own/blockstore /opt/bootlink
 ENV BOOTLINK_BLOCKSTORE_HEALTH_PORT=8603
 USER 10001:10001
 VOLUME /var/lib/bootlink/blockstore
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+HEALTHCHECK --interval=3s --timeout=5s --start-period=30s \
     CMD ["python3", "-IS", "/opt/bootlink/bin/ready", "BLOCKSTORE"]
 CMD ["python", "-m", "bootlink_blockstore"]
 
@@ -101,7 +101,7 @@ COPY --from=build-own /own/registry /opt/bootlink
 ENV BOOTLINK_REGISTRY_HEALTH_PORT=8604
 USER 10001:10001
 VOLUME /var/lib/bootlink/registry
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
+HEALTHCHECK --interval=3s --timeout=5s --start-period=60s \
     CMD ["python3", "-IS", "/opt/bootlink/bin/ready", "REGISTRY"]
 CMD ["python", "-m", "bootlink_registry"]
 

@@ -91,7 +91,9 @@ class Stack:
     def up(self) -> None:
         """Make the secrets, start everything and wait until it is healthy."""
         self.images.mkdir(parents=True, exist_ok=True)
-        subprocess.run([ROOT / "deploy" / "secrets.sh", self.secrets], check=True)
+        beside = Path(sys.executable).parent  # the `bootlink` command, which makes the keys for NATS
+        environment = os.environ | {"PATH": f"{beside}:{os.environ['PATH']}"}
+        subprocess.run([ROOT / "deploy" / "secrets.sh", self.secrets], env=environment, check=True)
         self.compose("up", "--detach", "--no-build", *ENGINES, *SERVICES)
         self.until(lambda: not self.unwell(), "healthy containers", READY_SECONDS)
 
@@ -132,7 +134,11 @@ class Stack:
         done = subprocess.run(
             self.engine.lan.command(sys.executable, "-m", "bootlink", *arguments, "--json"),
             env=environment
-            | {"BOOTLINK_API": "http://127.0.0.1:8600", "BOOTLINK_TOKEN_FILE": str(self.secrets / "admin-token")},
+            | {
+                "BOOTLINK_API": "http://127.0.0.1:8600",
+                "BOOTLINK_TOKEN_FILE": str(self.secrets / "admin-token"),
+                "BOOTLINK_NATS_CREDENTIALS_FILE": str(self.secrets / "nats" / "command.nk"),
+            },
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,

@@ -58,6 +58,22 @@ def test_nothing_runs_as_root_or_writes_to_its_root_file_system_and_capabilities
         assert mounted == {volume["name"] for volume in pod["volumes"]} | claimed, name
 
 
+def test_each_service_is_given_its_own_key_for_nats_and_nats_none() -> None:
+    for name, workload in workloads().items():
+        pod = workload["spec"]["template"]["spec"]
+        secrets = {one["secret"]["secretName"]: one["name"] for one in pod["volumes"] if "secret" in one}
+        keys = {secret for secret in secrets if secret.startswith("nats")}
+        if name == "nats":
+            assert not secrets
+            continue
+        assert keys == {f"nats-{name}"}
+        (container,) = pod["containers"]
+        told = {one["name"]: one.get("value") for one in container["env"]}
+        folders = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert told["BOOTLINK_NATS_CREDENTIALS_FILE"] == f"{folders[secrets[f'nats-{name}']]}/key"
+        assert pod["securityContext"]["fsGroup"] == 10001, "a secret's file is root's and its group's"
+
+
 def test_what_lasts_is_on_disks_of_the_node() -> None:
     volumes = {
         name: {volume["name"] for volume in one["spec"]["template"]["spec"]["volumes"] if "hostPath" in volume}

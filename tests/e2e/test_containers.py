@@ -4,6 +4,7 @@ test's own, a PC reads its disk, and the block store is killed under it."""
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.timeout(600)  # building takes under a minute, and on a
 
 MAC = "52:54:00:b0:07:61"
 PORT = 3260
+NATS_SECONDS = 10.0  # to refuse a stranger
 WRITTEN = b"a user was here ".ljust(512, b".")
 IMAGE_LIMIT = 300_000_000  # bytes of an image, of which the base is more than a third; so that nothing large slips in
 # What may be in a service's image, and what may not: the engines of `bootlink up`, and what tests are made with.
@@ -56,6 +58,21 @@ def test_the_containers_are_as_confined_as_compose_says(stack: Stack) -> None:
         assert stack.engine.docker("exec", told[name]["Id"], "python", "-c", look, *LEFT_OUT).strip() == "[]", name
         # A secret is in a file that its holders alone are given, and in nobody's environment.
         assert not [given for given in told[name]["Config"]["Env"] if "TOKEN=" in given or "PASSWORD=" in given], name
+
+
+def test_nats_lets_in_nobody_without_a_key(stack: Stack) -> None:
+    """The four services work with theirs: they are ready, and `status` finds them all by the command's."""
+    with (
+        entered(stack.engine.lan.namespace),
+        socket.create_connection(("127.0.0.1", 4222), timeout=NATS_SECONDS) as stranger,
+    ):
+        stranger.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
+        said = b""
+        while more := stranger.recv(65536):  # until the server ends it
+            said += more
+    assert b"-ERR 'Authorization Violation'" in said
+    assert b"PONG" not in said
+    assert stack.bootlink("status")["ready"] is True
 
 
 async def test_a_pc_reads_its_disk_and_goes_on_when_its_block_store_is_killed(stack: Stack) -> None:

@@ -66,6 +66,9 @@ def config(
     folder: Folder = None,
     listen: Annotated[str, typer.Option(help="Where the server listens.", metavar="HOST:PORT")] = "0.0.0.0:4222",
     store: Annotated[Path, typer.Option(help="Where it keeps streams.", metavar="DIR")] = Path("/data"),
+    monitor: Annotated[
+        str, typer.Option(help="Where it tells over HTTP how it is, for health checks.", metavar="HOST:PORT")
+    ] = "",
     cert: Annotated[Path | None, typer.Option(help="Its certificate: it then speaks TLS alone.", metavar="PEM")] = None,
     key: Annotated[Path | None, typer.Option(help="The key of that; unset: in the same file.", metavar="PEM")] = None,
     accounts_only: Annotated[bool, typer.Option("--accounts", help="Only the accounts, to be included.")] = False,
@@ -80,6 +83,7 @@ def config(
         listen=listen,
         store=store,
         accounts=keys.accounts(),
+        monitor=monitor,
         tls=ServerTls(cert, key or cert) if cert is not None else None,
     )
     if accounts_only:

@@ -57,9 +57,12 @@ class ServerTls:
 
 
 def configuration(
-    *, listen: str, store: Path, accounts: Mapping[str, Any], tls: ServerTls | None = None
+    *, listen: str, store: Path, accounts: Mapping[str, Any], monitor: str = "", tls: ServerTls | None = None
 ) -> dict[str, Any]:
-    """The configuration of a nats-server for Bootlink. Its language is a superset of JSON."""
+    """The configuration of a nats-server for Bootlink. Its language is a superset of JSON.
+
+    `listen` and `monitor`, where it tells over HTTP how it is, are HOST:PORT; without the latter it tells nobody.
+    """
     told: dict[str, Any] = {
         "server_name": "bootlink",
         "listen": listen,
@@ -72,6 +75,8 @@ def configuration(
         },
         "accounts": accounts,
     }
+    if monitor:
+        told["http"] = monitor
     if tls is not None:
         told["tls"] = {"cert_file": str(tls.cert), "key_file": str(tls.key)}
     return told
@@ -103,10 +108,11 @@ class NatsEngine:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.keys.make()
         _take_over(self.folder / "store" / "jetstream")
-        config = {"http": f"{MONITOR_HOST}:{self._monitor_port}"} | configuration(
+        config = configuration(
             listen=f"{self.host}:{self.port}",
             store=self.folder / "store",
             accounts=self.keys.accounts(),
+            monitor=f"{MONITOR_HOST}:{self._monitor_port}",
             tls=self.tls,
         )
         self._config.write_text(json.dumps(config, indent=2) + "\n")
