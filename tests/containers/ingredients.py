@@ -6,15 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import ssl
 import sys
 import tempfile
-import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
-
-import httpx
+from typing import Final
 
 from guest.toolbox import run
 
@@ -36,8 +31,7 @@ SET_UP: Final = (
 )
 MERGED_USR: Final = "/usr/share/mmdebstrap/hooks/merged-usr"
 REQUIREMENTS: Final = ("build", "chassis", "registry", "command")
-DOWNLOADS: Final = 8  # at once
-DOWNLOAD_SECONDS: Final = 60.0
+PYTHON_OF_SUITE: Final = "3.11"  # whichever this is
 
 
 def base_archive() -> Path:
@@ -57,26 +51,19 @@ def base_archive() -> Path:
 
 
 def wheels() -> Path:
-    """A folder with the Python packages of all images. uv says where each lies, and its checksum is compared."""
+    """A folder with the Python packages of all images. pip fetches them from where it fetched our own, and compares
+    their checksums: nothing else knows the mirror that a machine without an internet of its own has."""
     texts = {name: (ROOT / "requirements" / f"{name}.txt").read_text() for name in REQUIREMENTS}
     folder = CACHE / f"container-wheels-{_digest(''.join(texts.values()))}"
     if not folder.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE, prefix="wheels-") as work:
             draft = Path(work) / "wheels"
-            draft.mkdir()
-            files = [file for package in _locked(Path(work)) for file in package.get("wheels") or [package["sdist"]]]
-            context = ssl.create_default_context()
-            with httpx.Client(verify=context, timeout=DOWNLOAD_SECONDS, follow_redirects=True) as http:
-
-                def fetch(file: Any) -> None:
-                    url = file["url"]
-                    data = http.get(url).raise_for_status().content
-                    assert hashlib.sha256(data).hexdigest() == file["hashes"]["sha256"], f"{url} is not what was pinned"
-                    (draft / url.rpartition("/")[2]).write_bytes(data)
-
-                with ThreadPoolExecutor(DOWNLOADS) as threads:
-                    list(threads.map(fetch, files))
+            wanted = [part for name in REQUIREMENTS for part in ("-r", ROOT / "requirements" / f"{name}.txt")]
+            run(
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+                *("--require-hashes", "--no-deps", "--python-version", PYTHON_OF_SUITE, "--dest", draft, *wanted),
+            )
             draft.rename(folder)
     return folder
 
@@ -92,15 +79,3 @@ def _link(source: str, target: str) -> None:
 
 def _digest(recipe: str) -> str:
     return hashlib.sha256(recipe.encode()).hexdigest()[:16]
-
-
-def _locked(work: Path) -> list[dict[str, Any]]:
-    """Each pinned package with those of its files that this machine's Python can use, and their addresses."""
-    wanted, lock = work / "wanted.in", work / "pylock.toml"
-    wanted.write_text("".join(f"-r {ROOT / 'requirements' / name}.txt\n" for name in REQUIREMENTS))
-    run(
-        str(Path(sys.executable).parent / "uv"), "pip", "compile", "--quiet", "--no-deps", "--format", "pylock.toml",
-        "--python-version", "3.11", "--python-platform", "linux", wanted, "-o", lock,
-    )  # fmt: skip
-    packages: list[dict[str, Any]] = tomllib.loads(lock.read_text())["packages"]
-    return packages
