@@ -103,13 +103,13 @@ class Intake:
                     silent = await journal.silent(connection, silence=self._silence)
                     if sweeps % PRUNE_SWEEPS == 0:
                         await journal.prune(connection)
+                for boot in done:  # at once: they count as written, also if the database is away from here on
+                    self._write_root(boot)
                 for mac, boot_id in silent:
                     await self._examine(mac, boot_id)
             except DatabaseAway:
                 await self._database.recovered()
                 continue
-            for boot in done:
-                self._write_root(boot)
             sweeps += 1
             await asyncio.sleep(SWEEP_SECONDS)
 
