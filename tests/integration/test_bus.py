@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.js.api import ConsumerConfig
 
 from bootlink_events import (
+    EVENTS_STREAM,
     LEASES_BUCKET,
     NODES_BUCKET,
     PLANS_BUCKET,
@@ -41,6 +43,7 @@ from bootlink_runtime import (
     replica,
     stores,
 )
+from bootlink_runtime.backlog import CONSUMERS_LIMIT, look
 from lab.chassis import MAC, bus_on, plan
 from lab.nats import NatsServer
 
@@ -599,3 +602,14 @@ async def test_a_replica_knows_the_revision_that_a_compare_and_set_must_name(nat
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_registrys_backlog_is_told_however_many_consumers_others_have(nats: NatsServer) -> None:
+    async with bus_on(nats.url) as bus:
+        for name in (*(f"a{n}" for n in range(CONSUMERS_LIMIT + 1)), "registry"):
+            await bus.jetstream.add_consumer(EVENTS_STREAM, ConsumerConfig(durable_name=name))
+        await bus.publish(CloudEvent.of(seen(1), source="/dhcp/lab"))
+        async with asyncio.timeout(10):  # a consumer hears of the event a moment after the stream has it
+            while (told := await look(bus)).consumers["registry"].undelivered != 1:
+                await asyncio.sleep(0.05)
+    assert len(told.consumers) == CONSUMERS_LIMIT

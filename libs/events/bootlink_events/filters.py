@@ -169,7 +169,9 @@ def _type(value: str) -> Callable[[CloudEvent], bool]:
 def _client(value: str) -> Callable[[CloudEvent], bool]:
     try:
         mac = normalise_mac(value)
-    except ValueError:
+    except ValueError as error:
+        if ":" in value:  # which no name has: a MAC address that was cut short would take nothing, without a word
+            raise FilterError(f"{value!r} is no client: write its name, or its MAC address whole") from error
         pattern = _pattern(value)
         return lambda event: pattern.fullmatch(str(event.data.get("client") or "")) is not None
     return lambda event: event.data.get("mac") == mac or event.subject == mac_token(mac)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from nats.errors import Error as NatsError
+from nats.js.api import ConsumerInfo
+from nats.js.errors import NotFoundError
 
 from bootlink_events import EVENTS_STREAM
+from bootlink_events.access import DURABLE_CONSUMERS
 from bootlink_runtime.bus import Bus
 from bootlink_runtime.errors import BusUnavailable
 
@@ -36,7 +39,11 @@ async def look(bus: Bus) -> Backlog:
     """As it is now. BusUnavailable if NATS does not answer, or has no stream yet."""
     try:
         state = (await bus.jetstream.stream_info(EVENTS_STREAM)).state
-        consumers = await bus.jetstream.consumers_info(EVENTS_STREAM)
+        # Ours by name: the list is by name and one page long, and who may read events makes as many as he likes.
+        consumers = [one for name in DURABLE_CONSUMERS if (one := await _consumer(bus, name)) is not None]
+        consumers += [
+            one for one in await bus.jetstream.consumers_info(EVENTS_STREAM) if one.name not in DURABLE_CONSUMERS
+        ]
     except (NatsError, OSError, TimeoutError) as error:
         raise BusUnavailable(str(error) or type(error).__name__) from error
     durable = [one for one in consumers if one.config.durable_name][:CONSUMERS_LIMIT]
@@ -50,3 +57,11 @@ async def look(bus: Bus) -> Backlog:
             for one in durable
         },
     )
+
+
+async def _consumer(bus: Bus, name: str) -> ConsumerInfo | None:
+    try:
+        found: ConsumerInfo = await bus.jetstream.consumer_info(EVENTS_STREAM, name)
+    except NotFoundError:
+        return None
+    return found

@@ -124,6 +124,7 @@ def test_of_several_filters_any_takes_an_event_and_without_one_all_are_taken() -
         ("data..a=x", "use type, client"),
         ("client>=pc-07", "severity alone"),
         ("severity=loud", "say info, warning or error"),
+        ("client=52:54:00:12:34", "its MAC address whole"),
         ("severity>=info,error", "takes one"),
         ('client="a"b', "put a blank"),
         ("client=" + "*" * (STARS_LIMIT + 1), "stars"),
