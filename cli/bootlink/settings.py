@@ -90,17 +90,17 @@ class CommandSettings:
 
         The key that `bootlink up` made is shown to a NATS on this machine alone.
         """
-        from bootlink_runtime.access import access, credentials_in
+        from bootlink_runtime.access import access
 
-        text, file = self.nats_credentials, self.nats_credentials_file
+        file = self.nats_credentials_file
         made_here = self.data / NATS_KEYS / f"{COMMAND}.nk"
-        if not (text or file) and is_here(self.nats_url) and os.access(made_here, os.R_OK):
+        if not (self.nats_credentials or file) and is_here(self.nats_url) and os.access(made_here, os.R_OK):
             file = made_here
-        if not text and file is not None:
-            text = credentials_in(file, COMMAND)
         return access(
             url=self.nats_url,
-            credentials=text,
+            credentials=self.nats_credentials,
+            credentials_file=file,
+            name=COMMAND,
             ca=self.nats_ca_file,
             cert=self.nats_cert_file,
             key=self.nats_key_file,

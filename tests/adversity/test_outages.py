@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from bootlink_events import BootId
 from lab.blockstore import digest, make_image
 from lab.disks import MIB
 from lab.netns import Cable
+from lab.registry import until
 from lab.up import Up
 from lab.working_pc import WorkingPc, boot
 
@@ -87,7 +88,7 @@ class System:
             shown = await asyncio.to_thread(self.up.bootlink, "boot", "show", boot_id, "--json")
             return not shown.returncode and {s["kind"] for s in json.loads(shown.stdout)["stages"]} >= STAGES
 
-        await eventually(known, f"every stage of {boot_id}")
+        await until(known, f"every stage of {boot_id}", seconds=WAIT)
 
     async def works(self) -> None:
         """What an administrator does is done: a change reaches a PC that boots afterwards."""
@@ -96,7 +97,7 @@ class System:
             done = await asyncio.to_thread(self.up.bootlink, "link", "set", "--default", "gold")
             return done.returncode == 0
 
-        await eventually(changed, "a change of a link")
+        await until(changed, "a change of a link", seconds=WAIT)
 
 
 @contextlib.contextmanager
@@ -134,35 +135,26 @@ def system(lan: Cable, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sys
         yield made
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], what: str, *, seconds: float = WAIT) -> None:
-    deadline = time.monotonic() + seconds
-    while not await holds():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.2)
-
-
-async def test_nats_is_killed_and_comes_back(system: System) -> None:
+async def outlives(system: System, engine: str) -> int:
+    """One PC works and another boots while it is killed and comes back; returns how much `up` had said before."""
     async with system.pc() as pc:
-        told = system.kill("nats")
+        told = system.kill(engine)
         during = await boot(system.cable, next(system.macs), source=PC_ADDRESS)
         await pc.goes_on()
-        await system.back("nats", after=told)
+        await system.back(engine, after=told)
         assert pc.logins == 1, "its session never ended"
     async with WorkingPc(system.cable, during):
         await system.told_whole(during.boot_id)
     await system.works()
+    return told
+
+
+async def test_nats_is_killed_and_comes_back(system: System) -> None:
+    await outlives(system, "nats")
 
 
 async def test_postgresql_is_killed_and_comes_back(system: System) -> None:
-    async with system.pc() as pc:
-        told = system.kill("postgres")
-        during = await boot(system.cable, next(system.macs), source=PC_ADDRESS)
-        await pc.goes_on()
-        await system.back("postgres", after=told)
-        assert pc.logins == 1
-    async with WorkingPc(system.cable, during):
-        await system.told_whole(during.boot_id)
-    await system.works()
+    told = await outlives(system, "postgres")
     assert not [s for s in system.up.said[told:] if s["event"] == "died" and s["service"] != "postgres"]
 
 
@@ -200,7 +192,7 @@ async def test_a_full_disk_under_nats_keeps_events_waiting_and_boots_nobody_less
             status = await system.query("status")
             return any("Is its disk full?" in service["checks"]["nats"]["detail"] for service in status["services"])
 
-        await eventually(seen, "the status says that nothing is stored")
+        await until(seen, "the status says that nothing is stored", seconds=WAIT)
         said = await asyncio.to_thread(
             system.up.until,
             lambda s: s["event"] == "log" and s["service"] == "nats" and "stores nothing" in s["message"],

@@ -13,8 +13,9 @@ from bench.boot_servers import SERVER
 from bench.machine import cpu_seconds
 from bench.report import Goal, Section, percentile, table
 from bench.servers import mac
-from bench.switched_on import FIRMWARE_PATIENCE, Boot
+from bench.switched_on import Boot
 from lab.boot_plans import plan
+from lab.dhcp_client import FIRMWARE_PATIENCE
 from lab.netns import Cable
 
 PCS = 500

@@ -27,12 +27,10 @@ import uvloop
 from bootlink_wire import dhcp, tftp
 from bootlink_wire.dhcp import DhcpPacket
 from bootlink_wire.dhcp_frame import udp_datagram
-from lab.dhcp_client import discover, request
+from lab.dhcp_client import FIRMWARE_PATIENCE, FIRMWARE_TRIES, discover, request
 from lab.raw_pc import BROADCAST, EVERYONE
 from lab.tftp import Address
 
-FIRMWARE_PATIENCE: Final = 4.0  # seconds until PXE firmware asks again for the first time (PXE 2.1 section 2.2.4)
-TRIES: Final = 4
 BLOCK: Final = 1432  # what iPXE asks for
 _SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
 _SO_ATTACH_FILTER: Final = 26
@@ -147,7 +145,7 @@ class Pc:
         return await self._exchanged(request(offer, asked))
 
     async def _exchanged(self, packet: DhcpPacket) -> DhcpPacket:
-        for _ in range(TRIES):
+        for _ in range(FIRMWARE_TRIES):
             asked = time.monotonic()
             try:
                 async with asyncio.timeout(FIRMWARE_PATIENCE):
@@ -224,7 +222,7 @@ class Fetch:
                 continue
             self._boot.asked_again += 1
             self._boot.waited(self._asked)
-            if self._tries == TRIES:
+            if self._tries == FIRMWARE_TRIES:
                 self._whole.set_exception(Failed("no answer over TFTP"))
                 return
             self._tries += 1

@@ -8,25 +8,23 @@ socket are its own, and its control groups lie below one that is removed.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from guest.lan import Lan
+from lab import control_groups
 from lab.process import Process
 
 START_SECONDS: Final = 60.0
 TOOL_SECONDS: Final = 600.0  # an image is built in a minute or two, on a busy machine
 GROUPS: Final = Path("/sys/fs/cgroup")
 MEMORY: Final = "6g"  # at most, for images and volumes; two are used
-END_SECONDS: Final = 20.0  # the kernel takes a moment to end a PID namespace
 
 
 class EngineFailed(Exception):
@@ -68,19 +66,8 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()  # dockerd and all containers die with their PID namespace
-        deadline = time.monotonic() + END_SECONDS
-        while (left := self._groups()) and time.monotonic() < deadline:
-            for group in left:
-                with contextlib.suppress(OSError):  # a process in it has yet to end
-                    group.rmdir()
-            time.sleep(0.05)
+        control_groups.remove((*GROUPS.glob(f"*/{self.group}"), *GROUPS.glob(self.group)))
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _groups(self) -> list[Path]:
-        """Its control groups, the inner ones first."""
-        own = (*GROUPS.glob(f"*/{self.group}"), *GROUPS.glob(self.group))
-        inside = [path for group in own for path in group.rglob("*") if path.is_dir()]
-        return [*sorted(inside, reverse=True), *own]
 
     def docker(self, *arguments: str | Path, stdin: bytes = b"") -> str:
         """Run `docker ARGUMENTS`; what it printed. EngineFailed if it fails."""

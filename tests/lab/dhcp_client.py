@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import Literal
+from typing import Final, Literal
 
 from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import NO_ADDRESS, DhcpPacket, MessageType
 from lab.golden import dhcp_capture
+
+FIRMWARE_PATIENCE: Final = 4.0  # seconds until PXE firmware asks again for the first time (PXE 2.1 section 2.2.4)
+FIRMWARE_TRIES: Final = 4
 
 Firmware = Literal["ovmf", "ipxe", "os", "http"]
 CAPTURES = {"ovmf": "ovmf-x64-discover.hex", "ipxe": "ipxe-rom-discover.hex", "http": "ovmf-http-discover.hex"}

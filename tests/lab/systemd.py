@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from lab import control_groups
 from lab.netns import Cable, tool
 
 INIT: Final = Path("/lib/systemd/systemd")
@@ -100,10 +101,8 @@ class SystemdHost:
         if self._unshare is not None:
             self._unshare.kill()
             self._unshare.wait()
-        for group in sorted(self._group.rglob("*"), reverse=True):
-            if group.is_dir():
-                _remove(group)
-        _remove(self._group)
+        if left := control_groups.remove([self._group]):
+            raise RuntimeError(f"control groups are left: {left}")
 
     def command(self, *command: str) -> list[str]:
         """The command line that runs `command` there."""
@@ -160,15 +159,3 @@ def _control_groups() -> Path:
         if kind == "cgroup2":
             return Path(where)
     raise RuntimeError("there is no cgroup2 on this machine: mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified")
-
-
-def _remove(group: Path) -> None:
-    """Remove a control group whose last process may be ending still."""
-    deadline = time.monotonic() + 5
-    while group.exists():
-        try:
-            group.rmdir()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)

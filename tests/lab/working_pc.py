@@ -11,7 +11,7 @@ from typing import Final
 
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import DhcpPacket
-from lab.dhcp_client import discover, request
+from lab.dhcp_client import FIRMWARE_PATIENCE, FIRMWARE_TRIES, discover, request
 from lab.iscsi import Initiator, LoginFailed
 from lab.netns import Cable, entered
 from lab.raw_pc import RawPc
@@ -19,8 +19,6 @@ from lab.tftp import get
 
 PAGE: Final = 4096
 PAGES: Final = 256  # of the disk, that it works on
-FIRMWARE_PATIENCE: Final = 4.0  # seconds until PXE firmware asks again for the first time (PXE 2.1 section 2.2.4)
-TRIES: Final = 4
 AGAIN_SECONDS: Final = 0.2  # between tries to log in
 PATIENCE: Final = 60.0  # seconds; Linux waits 120 for its iSCSI disk (open-iscsi's replacement_timeout)
 
@@ -57,7 +55,7 @@ async def boot(cable: Cable, mac: str, *, source: str) -> Script:
 
 async def _addressed(pc: RawPc) -> DhcpPacket:
     """The ACK; asks again where nobody answers, as firmware does."""
-    for _ in range(TRIES):
+    for _ in range(FIRMWARE_TRIES):
         asked = discover("ipxe", pc.mac, random.getrandbits(32))
         offer = await pc.ask(asked, seconds=FIRMWARE_PATIENCE)
         ack = await pc.ask(request(offer, asked), seconds=FIRMWARE_PATIENCE) if offer else None

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -20,7 +20,7 @@ from bootlink.engines import NatsEngine, PostgresEngine
 from bootlink.engines.nats_keys import NatsKeys
 from bootlink.settings import ADMIN_TOKEN, NATS_KEYS
 from bootlink.supervisor import machine
-from bootlink.supervisor.program import ENGINE_GRACE, Program
+from bootlink.supervisor.program import ENGINE_GRACE, Ailment, Program
 from bootlink.supervisor.settings import UpSettings
 from bootlink_runtime import StartupError
 
@@ -76,7 +76,7 @@ def make_plan(settings: UpSettings, services: Sequence[str], environment: Mappin
         )
         keys = nats.keys
         nats_url = nats.url
-        programs.append(_engine(nats, _NATS_TIER, environment))
+        programs.append(_engine(nats, _NATS_TIER, environment, ails=nats.ails))
     inherited["BOOTLINK_NATS_URL"] = nats_url
     database_url = settings.database_url
     if database_url is None and "registry" in services:
@@ -105,7 +105,13 @@ def make_plan(settings: UpSettings, services: Sequence[str], environment: Mappin
     return UpPlan(nats_url=nats_url, data=data, programs=tuple(programs), secrets=secrets)
 
 
-def _engine(engine: NatsEngine | PostgresEngine, tier: int, environment: Mapping[str, str]) -> Program:
+def _engine(
+    engine: NatsEngine | PostgresEngine,
+    tier: int,
+    environment: Mapping[str, str],
+    *,
+    ails: Callable[[], Ailment | None] | None = None,
+) -> Program:
     return Program(
         name=engine.name,
         command=lambda: engine.command,
@@ -113,7 +119,7 @@ def _engine(engine: NatsEngine | PostgresEngine, tier: int, environment: Mapping
         tier=tier,
         prepare=engine.prepare,
         answers=engine.answers,
-        ails=engine.ails if isinstance(engine, NatsEngine) else None,
+        ails=ails,
         stop_signal=engine.stop_signal,
         grace=ENGINE_GRACE,
         shown_level="warning",

@@ -104,14 +104,19 @@ def access(
     *,
     url: str,
     credentials: str = "",
+    credentials_file: Path | None = None,
+    name: str = "",
     ca: Path | None = None,
     cert: Path | None = None,
     key: Path | None = None,
 ) -> NatsAccess:
-    """What settings mean. `credentials` is the text of an nkey's or a .creds file; empty: none.
+    """What settings mean. `credentials` is the text of an nkey's or a .creds file; where it is empty, what that file
+    says, or in a folder the file of this name; without either: none.
 
     StartupError, which names the setting, if one of them cannot be used.
     """
+    if not credentials and credentials_file is not None:
+        credentials = _credentials_in(credentials_file, name)
     seed = creds = public_key = ""
     if text := credentials.strip():
         found = _SEED.search(text)
@@ -140,7 +145,7 @@ def public_key_of(seed: str) -> str:
         ) from error
 
 
-def credentials_in(path: Path, name: str) -> str:
+def _credentials_in(path: Path, name: str) -> str:
     """What a file says, or the file NAME.nk of a folder. StartupError if it cannot be read."""
     file = path / f"{name}.nk" if path.is_dir() else path
     try:

@@ -169,14 +169,13 @@ class ServiceSettings(BaseSettings):
 
     def nats_access(self, name: str) -> NatsAccess:
         """How the service of this name shows itself to NATS. StartupError if a file of it cannot be used."""
-        from bootlink_runtime.access import access, credentials_in
+        from bootlink_runtime.access import access
 
-        text = self.nats_credentials.get_secret_value()
-        if not text and self.nats_credentials_file is not None:
-            text = credentials_in(self.nats_credentials_file, name)
         return access(
             url=self.nats_url,
-            credentials=text,
+            credentials=self.nats_credentials.get_secret_value(),
+            credentials_file=self.nats_credentials_file,
+            name=name,
             ca=self.nats_ca_file,
             cert=self.nats_cert_file,
             key=self.nats_key_file,

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootlink_events import BootHello, BootId, BootPlan, EventData, initiator_iqn
-from bootlink_runtime import Health, Telemetry, logger
-from bootlink_tftp.chronicle import HELLOS_BURST, Chronicle
+from bootlink_events import BootHello, BootId, initiator_iqn
+from bootlink_tftp.chronicle import HELLOS_BURST
 from bootlink_tftp.hello import SYSTEM_MAX, Hello, HelloRefused, read
 from lab.boot_plans import BOOT_ID, MAC, plan
+from lab.chronicle import ChronicleRig
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 OTHER = "52:54:00:00:00:99"
@@ -81,22 +81,11 @@ def test_whatever_is_posted_it_is_read_or_refused(body: bytes) -> None:
 # -- whom the chronicle believes --
 
 
-class Rig:
-    """A chronicle with one client, whose neighbours are of the test's choice."""
+class Rig(ChronicleRig):
+    """A chronicle with one client, which is near."""
 
     def __init__(self) -> None:
-        self.events: list[EventData] = []
-        self.neighbours = {PEER: MAC}
-        self.plans: dict[str, BootPlan] = {MAC: plan()}
-        self.health = Health("tftp", "test")
-        self.chronicle = Chronicle(
-            emit=self.events.append,
-            telemetry=Telemetry("tftp", "test"),
-            health=self.health,
-            log=logger("tftp"),
-            plans=self.plans,
-            mac_of=self.neighbours.get,
-        )
+        super().__init__(neighbours={PEER: MAC}, plans={MAC: plan()})
 
     def hello(self, boot_id: BootId = BOOT_ID, *, mac: str = MAC, peer: str = PEER) -> str | None:
         return self.chronicle.hello(Hello(mac, boot_id, "Linux", timedelta(seconds=9)), peer, NOW)
