@@ -1,8 +1,12 @@
 """Servers that tests share, each real, on 127.0.0.1 or a Unix socket, and gone when the tests are; and how hypothesis
-runs: by its examples alone. Its time limits would be assertions of speed, and fail on a busy machine."""
+runs: by its examples alone. Its time limits would be assertions of speed, and fail on a busy machine.
+
+A shell that runs the tests in the background has them, and all that they start, ignore SIGINT. That is undone: some
+tests press Ctrl-C."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +20,9 @@ from lab.up import Up
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
