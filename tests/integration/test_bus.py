@@ -371,30 +371,6 @@ async def test_one_word_to_end_is_heard_while_an_answer_arrives(
         assert task.cancelled()
 
 
-async def test_a_follower_goes_on_after_the_server_was_killed(nats: NatsServer) -> None:
-    async with bus_on(nats.url) as bus:
-        got: list[str] = []
-
-        async def watch() -> None:
-            async for event in follow(bus):
-                got.append(str(event.data["mac"]))
-
-        task = asyncio.create_task(watch())
-        bus.emit(seen(1))
-        async with asyncio.timeout(WAIT):
-            while len(got) < 1:
-                await asyncio.sleep(0.02)
-        nats.kill()
-        nats.start()
-        bus.emit(seen(2))
-        async with asyncio.timeout(WAIT):
-            while len(got) < 2:
-                await asyncio.sleep(0.02)
-        assert got == [seen(1).mac, seen(2).mac]
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
 async def test_a_handler_that_fails_gets_its_event_again(nats: NatsServer) -> None:
     tries: list[str] = []
 
@@ -538,32 +514,6 @@ async def test_a_value_that_is_no_text_does_not_end_the_snapshots(nats: NatsServ
         again = Replica(bus, PLANS_BUCKET, file, lambda key, value: None, logger("test"))
         assert again.load_snapshot() == 2
         assert again.entries == {"strange": b"\xff\x00\xfe", "next": b"text"}
-
-
-async def test_a_follower_sees_new_events_after_the_store_was_lost(nats: NatsServer) -> None:
-    got: list[str] = []
-
-    async def watch(bus: Bus) -> None:
-        async for event in follow(bus):
-            got.append(str(event.data["mac"]))
-
-    async with bus_on(nats.url) as bus:
-        task = asyncio.create_task(watch(bus))
-        for number in (1, 2, 3):
-            bus.emit(seen(number))
-        async with asyncio.timeout(WAIT):
-            while len(got) < 3:
-                await asyncio.sleep(0.02)
-            nats.lose_store()
-            nats.start()
-            await bus.epoch_after(1)
-            await provision(bus)
-            bus.emit(seen(4))
-            while len(got) < 4:
-                await asyncio.sleep(0.02)
-        assert got[3:] == [seen(4).mac]
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def test_an_event_is_given_up_only_after_minutes_in_which_its_cause_may_pass() -> None:
