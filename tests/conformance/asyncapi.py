@@ -29,7 +29,10 @@ def official_schema() -> Any:
     """AsyncAPI 3.0.0's schema, out of the package of this checksum."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["npm", "pack", "--silent", "--pack-destination", folder, _PACKAGE]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        try:
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        except FileNotFoundError:
+            raise SystemExit("npm is missing: apt-get install npm") from None
         (package,) = Path(folder).iterdir()
         found = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
         if found != _SHA512:

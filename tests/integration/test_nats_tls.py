@@ -105,3 +105,23 @@ def test_up_runs_a_whole_system_over_tls(tmp_path: Path) -> None:
         status = bootlink("status", "--json", env=here | {"BOOTLINK_NATS_CA_FILE": str(authority.file)})
         assert [service["service"] for service in json.loads(status.stdout)["services"]] == ["blockstore"]
         assert "another CA" in bootlink("status", env=here).stderr
+
+
+async def test_a_server_that_wants_a_certificate_of_ours_is_shown_it(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    tls = authority.server()
+    asking = {"cert_file": str(tls.cert), "key_file": str(tls.key), "ca_file": str(authority.file), "verify": True}
+    ours = authority.client("dhcp.lab")
+    with NatsServer(tmp_path, tls=tls) as nats:
+        nats.reload(tls=asking)
+        remedy = ""
+        async with asyncio.timeout(WAIT):
+            while not remedy:
+                try:
+                    await (await connect_once(nats.url, "test", access(url=nats.url, ca=authority.file))).close()
+                except BusUnavailable as told:
+                    remedy = told.remedy
+        assert "BOOTLINK_NATS_CERT_FILE" in remedy
+        shown = access(url=nats.url, ca=authority.file, cert=ours.cert, key=ours.key)
+        async with bus_on(nats.url, access=shown) as bus:
+            assert await bus.key_value("bootlink_plans") is not None

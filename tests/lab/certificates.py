@@ -1,4 +1,4 @@
-"""A certificate authority of a test's own, and servers' certificates by it."""
+"""A certificate authority of a test's own, and certificates by it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,14 @@ class Authority:
             if expired
             else self._ca.issue_cert(name)
         )
-        cert, key = self._folder / "server.pem", self._folder / "server.key"
+        return self._files("server", issued)
+
+    def client(self, name: str) -> ServerTls:
+        """A certificate by which a client proves itself."""
+        return self._files("client", self._ca.issue_cert(name))
+
+    def _files(self, what: str, issued: trustme.LeafCert) -> ServerTls:
+        cert, key = self._folder / f"{what}.pem", self._folder / f"{what}.key"
         issued.cert_chain_pems[0].write_to_path(cert)
         issued.private_key_pem.write_to_path(key)
         return ServerTls(cert, key)

@@ -86,7 +86,8 @@ class SystemdHost:
             self._network, tool("unshare", "util-linux"), *namespaces, "--kill-child=SIGKILL", *starter
         )
         joined = f"echo $$ > {shlex.quote(str(self._group / 'cgroup.procs'))}; exec {shlex.join(inside)}"
-        self._unshare = subprocess.Popen(["bash", "-c", joined], stdin=subprocess.DEVNULL)
+        gone_with_us = [tool("setpriv", "util-linux"), "--pdeathsig", "KILL"]
+        self._unshare = subprocess.Popen([*gone_with_us, "bash", "-c", joined], stdin=subprocess.DEVNULL)
         try:
             self._wait_until_it_runs()
         except BaseException:

@@ -10,10 +10,10 @@ from typing import Annotated, Final
 import typer
 
 from bootlink.engines.nats import ServerTls, configuration
-from bootlink.engines.nats_keys import NatsKeys
+from bootlink.engines.nats_keys import NatsKeys, public_key
 from bootlink.output import AsJson, console, print_facts, print_json
 from bootlink.settings import NATS_KEYS, CommandSettings
-from bootlink_runtime.access import INBOX, public_key_of
+from bootlink_runtime.access import INBOX
 
 app = typer.Typer(
     name="nats",
@@ -53,7 +53,7 @@ def integration(
 ) -> None:
     """Make a key for one more integration, which may read events and nothing else; show how it is used."""
     file = _keys(folder).add_integration(name)
-    inbox = f"{INBOX}.{public_key_of(file.read_text().strip())}"
+    inbox = f"{INBOX}.{public_key(file)}"
     if as_json:
         print_json({"name": name, "file": str(file), "inbox": inbox})
         return

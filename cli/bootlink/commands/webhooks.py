@@ -29,7 +29,8 @@ Secret = Annotated[
     str | None,
     typer.Option(
         envvar="BOOTLINK_WEBHOOK_SECRET",
-        help="A secret of your own: whsec_ and the Base64 of 24 to 64 bytes. Unset: one is made.",
+        help="A secret of your own: whsec_ and the Base64 of 24 to 64 bytes. Unset: one is made. Better in the "
+        "variable: other users of this machine see the options of a command.",
         metavar="SECRET",
         show_envvar=True,
     ),

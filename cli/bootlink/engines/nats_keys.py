@@ -53,8 +53,8 @@ class NatsKeys:
     def accounts(self) -> dict[str, Any]:
         """The section `accounts` of a server's configuration. StartupError if a key is missing or cannot be read."""
         return accounts(
-            {role: _public(self.file(role)) for role in ROLES},
-            [_public(self.integration_file(name)) for name in self._integrations()],
+            {role: public_key(self.file(role)) for role in ROLES},
+            [public_key(self.integration_file(name)) for name in self._integrations()],
         )
 
     def _integrations(self) -> list[str]:
@@ -110,8 +110,9 @@ def _user(key: str, may: Permissions) -> dict[str, Any]:
     return {"nkey": key, "permissions": told}
 
 
-def _public(file: Path) -> str:
+def public_key(file: Path) -> str:
+    """What a server is told of the key in this file. StartupError if it cannot be read, or is none."""
     try:
         return public_key_of(file.read_text().strip())
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise StartupError(f"the key {file} cannot be read ({error})", "run as its owner, or make it anew") from error

@@ -115,17 +115,24 @@ def access(
 
     StartupError, which names the setting, if one of them cannot be used.
     """
+    setting = "BOOTLINK_NATS_CREDENTIALS"
     if not credentials and credentials_file is not None:
         credentials = _credentials_in(credentials_file, name)
+        setting += f"_FILE ({credentials_file})"
     seed = creds = public_key = ""
     if text := credentials.strip():
         found = _SEED.search(text)
         if found is None:
             raise StartupError(
-                "BOOTLINK_NATS_CREDENTIALS is no key of a NATS user",
+                f"{setting} holds no key of a NATS user",
                 "give it what `bootlink nats keys` makes, which begins with SU, or a .creds file",
             )
-        public_key = public_key_of(found[0])
+        try:
+            public_key = public_key_of(found[0])
+        except ValueError as error:
+            raise StartupError(
+                f"{setting} holds no key of a NATS user", "copy it anew: it was cut or changed"
+            ) from error
         seed, creds = ("", text) if _JWT_MARK in text else (found[0], "")
     return NatsAccess(seed=seed, creds=creds, public_key=public_key, tls=_tls(url, ca, cert, key))
 
@@ -136,13 +143,17 @@ def new_key() -> str:
 
 
 def public_key_of(seed: str) -> str:
-    """What a server is told of this seed. StartupError if it is none."""
+    """What a server is told of this seed. ValueError if it is none, or not as it was made.
+
+    The nkeys library does not look at a seed's checksum (seen in 0.2): a slip of the pen would be another key.
+    """
     try:
+        prefix, raw = nkeys.decode_seed(seed.encode())
+        if nkeys.encode_seed(raw, prefix).decode() != seed:
+            raise ValueError("the checksum of the nkey's seed is wrong")
         return str(nkeys.from_seed(bytearray(seed.encode())).public_key.decode())
-    except (nkeys.NkeysError, ValueError) as error:
-        raise StartupError(
-            "BOOTLINK_NATS_CREDENTIALS is no key of a NATS user", "copy it anew: it was cut or changed"
-        ) from error
+    except nkeys.NkeysError as error:
+        raise ValueError("no seed of an nkey") from error
 
 
 def _credentials_in(path: Path, name: str) -> str:
