@@ -14,7 +14,7 @@ help: ## what can be made
 setup: ## install what is missing and make .venv
 	@tools/setup
 
-demo: setup ## boot a real PC (QEMU) from an image link, twice, and show its waterfalls
+demo: setup ## boot a real PC (QEMU) from an image link, twice; show its waterfalls
 	@PYTHONPATH=tests $(VENV)/python -m guest.demo
 
 run: setup ## start Bootlink on a network card: make run IF=eth1
@@ -31,22 +31,22 @@ check: setup ## ruff, mypy, import rules, generated docs fresh
 test: check ## everything CI runs: check, then all tests, with a real PC booting
 	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-soak: setup ## the full counts of every rig (about 20 minutes); writes figures and seeds to docs/guarantees.md
+soak: setup ## the full counts of every rig, into docs/guarantees.md (20 minutes)
 	@PYTHONPATH=tests $(VENV)/python -m soak
 
-bench: setup ## measure the speed beside tgt, Kea and tftpd-hpa and write docs/performance.md; ONLY=reads,writes measures those and prints
+bench: setup ## the speed beside peers, into docs/performance.md; ONLY=reads prints it
 	@PYTHONPATH=tests $(VENV)/python -m bench $(ONLY)
 
-compose-test: setup ## boot a PC from compose.yaml on a Docker engine of the test's own, and kill each container
+compose-test: setup ## boot a PC from compose.yaml on a Docker engine of the test's own
 	@PYTHONPATH=tests $(VENV)/python -m containers
 
-conformance: setup ## run libiscsi's tests against Bootlink and tgt, and write docs/conformance.md
+conformance: setup ## libiscsi's tests on Bootlink and tgt, into docs/conformance.md
 	@PYTHONPATH=tests $(VENV)/python -m conformance
 
-asyncapi: setup ## compare docs/asyncapi.yaml with AsyncAPI's official JSON schema, which npm fetches
+asyncapi: setup ## hold docs/asyncapi.yaml against AsyncAPI's own schema (needs npm)
 	@PYTHONPATH=tests $(VENV)/python -m conformance.asyncapi
 
-docs: setup ## write docs/events.md, commands.md, asyncapi.yaml, settings.md and metrics.md anew
+docs: setup ## write the generated pages of docs anew
 	@$(VENV)/python -m bootlink_events.docs docs
 	@PYTHONPATH=tests $(VENV)/python -m lab.settings_page
 	@PYTHONPATH=tests $(VENV)/python -m lab.metrics_page

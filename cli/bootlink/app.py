@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -59,7 +60,23 @@ def application(arguments: Sequence[str]) -> typer.Typer:
             app.add_typer(_only(first.app, verb) if asked == noun else first.app)
         else:
             app.command()(getattr(first, asked))
+    _say_in_whole(app)
     return app
+
+
+def _say_in_whole(app: typer.Typer) -> None:
+    """Have each command's first sentence in the list of commands: click's own cuts it at the end of a line."""
+    for command in app.registered_commands:
+        command.short_help = _first_sentence(inspect.getdoc(command.callback) or "")
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            group.short_help = _first_sentence(str(group.typer_instance.info.help))
+            _say_in_whole(group.typer_instance)
+
+
+def _first_sentence(text: str) -> str:
+    paragraph = " ".join(text.partition("\n\n")[0].split())
+    return paragraph.partition(". ")[0].removesuffix(".") + "."
 
 
 def _only(app: typer.Typer, verb: str) -> typer.Typer:

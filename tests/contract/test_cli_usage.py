@@ -10,6 +10,7 @@ import pytest
 
 import bootlink_runtime
 from bootlink import app
+from bootlink.app import NOUNS
 from lab.up import bootlink, error_of
 
 Run = Callable[..., "CompletedProcess[str]"]
@@ -100,6 +101,14 @@ def test_help_is_there_for_every_command(here: Run, command: str) -> None:
     done = here(*command.split(), "--help")
     assert done.returncode == 0
     assert "Usage: " in done.stdout
+
+
+@pytest.mark.parametrize("command", ["", *NOUNS, "group option", "group loader", "link menu"])
+def test_help_fits_80_columns_and_cuts_no_sentence(here: Run, command: str) -> None:
+    lines = here(*command.split(), "--help").stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    commands = lines[lines.index("Commands:") + 1 :] if "Commands:" in lines else []
+    assert not [line for line in commands if line.endswith("...")]
 
 
 @pytest.mark.parametrize(

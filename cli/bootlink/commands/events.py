@@ -6,12 +6,13 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 import typer
+from rich.cells import cell_len
 from rich.text import Text
 
 from bootlink.output import console, safe_json, shown
@@ -22,6 +23,8 @@ from bootlink_runtime import Bus, Health, connect_once, follow_numbered, logger
 _AGO: Final = re.compile(r"(\d+)([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 SEQUENCE_DIGITS: Final = 16  # more than any stream reaches
+_WHAT, _WHOSE = 20, 18  # columns
+_BELOW: Final = 14  # columns before what goes on in the next line: below the event's name
 _KEY_TOKEN: Final = 3  # what, which, and whose: `boot.started.52-54-00-12-34-56`
 
 
@@ -85,15 +88,20 @@ async def _show(wanted: Wanted, begin: datetime | None, after: int, *, go_on: bo
     bus = Bus(url, access=access, service="bootlink-events", node="command", log=logger("events"), health=health)
     bus.start()
     out = console()
+    width = out.width if out.is_terminal else None
+    count = 0
     try:
         async for sequence, event in follow_numbered(bus, subject=wanted.subject, since=begin, after=after, wait=go_on):
             if not takes_any(wanted.filters, event):
                 continue
+            count += 1
             if as_json:
                 sys.stdout.write(safe_json(json_line(sequence, event)) + "\n")
                 sys.stdout.flush()
             else:
-                out.print(described(event))
+                out.print(described(event, width), soft_wrap=True)
+        if not count and width is not None and not as_json:  # a pipe is given events alone
+            out.print("no such event is stored; --follow waits for new ones")
     finally:
         await bus.close()
 
@@ -136,20 +144,40 @@ def parse_since(text: str, *, now: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-def described(event: CloudEvent) -> Text:
-    """One line for people: when, what, whose, and the data that says more."""
+def described(event: CloudEvent, width: int | None = None) -> Text:
+    """One line for people: when, what, whose, and the data that says more.
+
+    On a terminal of `width` columns, what does not fit goes on below the event's name, broken at blanks alone.
+    """
     when = event.time.astimezone().strftime("%H:%M:%S.%f")[:-3]
     what = event.type.removeprefix(f"{PREFIX}.")
-    whose = str(event.data.get("client") or event.subject)
+    whose = shown(str(event.data.get("client") or event.subject))
     style = "red" if event.severity >= Severity.ERROR else "yellow" if event.severity >= Severity.WARN else ""
-    text = Text.assemble((when, "bright_black"), "  ", (what.ljust(20), style), f"  {shown(whose).ljust(18)}")
-    details = "  ".join(f"{name}={value}" for name, value in _details(event.data).items())
-    text.append(f"  {shown(details)}", style="bright_black")
+    text = Text.assemble((when, "bright_black"), "  ", (what.ljust(_WHAT), style), f"  {whose.ljust(_WHOSE)}")
+    told = [shown(f"{name}={value}") for name, value in _details(event.data) if value != whose or name != "id"]
+    if width is None:
+        text.append("".join(f"  {part}" for part in told), style="bright_black")
+        return text
+    column = text.cell_len
+    for part in told:
+        gap = "  "
+        for word in part.split():
+            needed = cell_len(gap) + cell_len(word)
+            if column + needed > width and column > _BELOW:
+                gap, column, needed = f"\n{' ' * _BELOW}", _BELOW, cell_len(word)
+            text.append(gap + word, style="bright_black")
+            gap, column = " ", column + needed
     return text
 
 
-def _details(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a line tells beyond when, what and whose; not what is empty, nor a flag that is not set."""
-    shown_elsewhere = ("mac", "client", "started", "ended", "at", "name")
-    told = {name: value for name, value in data.items() if name not in shown_elsewhere and value is not False}
-    return {name: value for name, value in told.items() if value not in (None, "")}
+def _details(data: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
+    """What a line tells beyond when, what and whose, as `--filter data.NAME=VALUE` calls it; not what is empty, nor a
+    flag that is not set."""
+    shown_elsewhere = () if within else ("mac", "client", "started", "ended", "at", "name")
+    for name, value in data.items():
+        if name in shown_elsewhere or value in (None, "", [], {}) or value is False:
+            continue
+        if isinstance(value, Mapping):
+            yield from _details(value, f"{within}{name}.")
+        else:
+            yield f"{within}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

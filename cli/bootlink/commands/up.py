@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -64,7 +65,10 @@ def up(
 def _display(*, as_json: bool) -> Display:
     if as_json:
         return JsonDisplay(sys.stdout)
-    return JournalDisplay(sys.stdout) if in_journal(sys.stdout, os.environ) else PeopleDisplay(Console(highlight=False))
+    if in_journal(sys.stdout, os.environ):
+        return JournalDisplay(sys.stdout)
+    command_in = None if shutil.which("bootlink") else Path(sys.executable).parent
+    return PeopleDisplay(Console(highlight=False), command_in=command_in)
 
 
 async def _supervise(plan: UpPlan, display: Display, lock: int, notifier: Notifier) -> None:

@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 from rich.console import Console
@@ -149,8 +150,10 @@ def in_journal(stream: IO[str], environment: Mapping[str, str]) -> bool:
 class PeopleDisplay:
     """For people: a line for what happens, and a table of what runs and where."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, command_in: Path | None = None) -> None:
+        """`command_in`: the folder of the command, where the shell does not find it by its name."""
         self._console = console
+        self._command_in = command_in
         self._printer = Printer(console.file)
 
     def happened(self, happening: Happening) -> None:
@@ -178,6 +181,8 @@ class PeopleDisplay:
             }
             unusual = [f"{variable}={url}" for variable, (url, usual) in named.items() if url != usual]
             unusual += _data_folder(facts)
+            if self._command_in is not None:
+                unusual.append(f"PATH={self._command_in}:$PATH")
             export = f"\n  export {' '.join(unusual)}" if unusual else ""
             self._show(_NEXT.format(export=export))
 

@@ -35,5 +35,5 @@ def require_boot_signature(pread: Pread) -> None:
         )
     raise DiskError(
         "it is no disk: neither a known image format, nor a partition table or boot signature (0x55AA) at its start",
-        "give a disk image: raw (.img) with a partition table, or VHD",
+        "give a disk image: raw (.img) with a partition table, VHD or VHDX",
     )

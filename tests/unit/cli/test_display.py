@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+from pathlib import Path
 
 from rich.console import Console
 
@@ -72,6 +73,14 @@ def test_a_data_folder_elsewhere_is_named_by_what_finds_token_and_key_in_it() ->
     display.ready(FACTS | {"data": "/srv/bl", "token_file": "/srv/bl/admin.token"})
     display.close()
     assert "  export BOOTLINK_DATA=/srv/bl\n" in out.getvalue()
+
+
+def test_a_command_that_the_shell_does_not_find_is_found_after_the_line_to_paste() -> None:
+    out = io.StringIO()
+    display = PeopleDisplay(Console(file=out, width=100), command_in=Path("/root/bootlink/.venv/bin"))
+    display.ready(FACTS)
+    display.close()
+    assert "  export PATH=/root/bootlink/.venv/bin:$PATH\n" in out.getvalue()
 
 
 class Held(io.StringIO):

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from bootlink.commands.events import Wanted, described, filters_of, json_line, parse_since, subject_of
-from bootlink_events import ALL_EVENTS, ImagePublished
+from bootlink_events import ALL_EVENTS, BootFailed, BootId, ImagePublished, LinkChanged, Start
 from bootlink_events.cloudevent import CloudEvent
 
 NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
@@ -62,6 +62,30 @@ def test_an_event_is_one_line_with_what_it_says() -> None:
     line = described(CloudEvent.of(data, source="/registry/n1", at=NOW)).plain
     assert "image.published" in line
     assert line.endswith("image=win11  version=2  channel=test")
+
+
+def test_on_a_terminal_what_does_not_fit_goes_on_below_the_events_name() -> None:
+    data = BootFailed(
+        mac="52:54:00:12:34:56", client="pc-07", boot_id=BootId.mint(), stage="disk", started=NOW, ended=NOW,
+        cause="the image win11 is not what it was: its file was changed after it was published",
+        remedy="bootlink image verify win11",
+    )  # fmt: skip
+    event = CloudEvent.of(data, source="/blockstore/n1", at=NOW)
+    lines = described(event, 80).plain.splitlines()
+    assert len(lines) > 1
+    assert all(len(line) <= 80 for line in lines)
+    assert all(line.startswith(" " * 14) and line[14] != " " for line in lines[1:])
+    assert " ".join(" ".join(lines).split()) == " ".join(described(event).plain.split())
+
+
+def test_what_lies_within_is_called_as_filters_call_it_and_nothing_empty_is_told() -> None:
+    data = LinkChanged(
+        scope="client", name="pc-07", image="", policy="discard", start=Start(mode="local"), at=NOW
+    )  # fmt: skip
+    line = described(CloudEvent.of(data, source="/registry/n1", at=NOW)).plain
+    assert "start.mode=local" in line.split()
+    assert "menu" not in line
+    assert "{" not in line
 
 
 def test_a_line_of_json_is_the_event_with_a_sequence_that_sorts_as_the_numbers_do() -> None:
