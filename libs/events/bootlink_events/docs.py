@@ -48,15 +48,14 @@ def events_markdown() -> str:
     for kind in EVENTS:
         consumers = ", ".join(kind.consumers) or "integrations"
         severity = (kind.severity.__doc__ or "").strip()
-        lines.append(
-            f"| `{kind.type}.<key>` | {', '.join(kind.publishers)} | {consumers} | {severity} | {kind.summary} |"
-        )
+        when = _first_paragraph(kind.model)
+        lines.append(f"| `{kind.type}.<key>` | {', '.join(kind.publishers)} | {consumers} | {severity} | {when} |")
     for kind in EVENTS:
         lines += [
             "",
             f"## {kind.what}",
             "",
-            kind.summary,
+            _first_paragraph(kind.model),
             "",
             "| field | type | required | meaning |",
             "|---|---|---|---|",
@@ -82,7 +81,7 @@ def asyncapi() -> dict[str, Any]:
         name = kind.model.__name__
         channels[kind.what] = {
             "address": f"{kind.type}.{{key}}",
-            "description": kind.summary,
+            "description": _first_paragraph(kind.model),
             "parameters": {"key": {"description": "MAC address with dashes, or the name it is about"}},
             "messages": {name: {"$ref": f"#/components/messages/{name}"}},
         }
@@ -94,7 +93,7 @@ def asyncapi() -> dict[str, Any]:
         messages[name] = {
             "name": kind.type,
             "contentType": CONTENT_TYPE,
-            "summary": kind.summary,
+            "summary": _first_paragraph(kind.model),
             "payload": {
                 "allOf": [
                     {"$ref": "#/components/schemas/CloudEvent"},
@@ -142,18 +141,18 @@ def commands_markdown() -> str:
         "|---|---|---|",
     ]
     for command in COMMANDS:
-        lines.append(f"| {command.service} | `{command.verb}` | {_first_line(command)} |")
+        lines.append(f"| {command.service} | `{command.verb}` | {_first_paragraph(command)} |")
     for command in COMMANDS:
         lines += ["", f"## {command.verb}", "", " ".join((command.__doc__ or "").split()), ""]
         lines += _fields(command, "asked")
-        lines += ["", f"Answer: {_first_line(command.answer)}", "", *_fields(command.answer, "answered")]
+        lines += ["", f"Answer: {_first_paragraph(command.answer)}", "", *_fields(command.answer, "answered")]
     for model in (WritebackItem, ExportedLayer, CommandCall, CommandReply, CommandFault):
-        lines += ["", f"## {model.__name__}", "", _first_line(model), "", *_fields(model, "field")]
+        lines += ["", f"## {model.__name__}", "", _first_paragraph(model), "", *_fields(model, "field")]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
-def _first_line(model: type[BaseModel]) -> str:
-    return (model.__doc__ or "").strip().splitlines()[0]
+def _first_paragraph(model: type[BaseModel]) -> str:
+    return " ".join((model.__doc__ or "").strip().partition("\n\n")[0].split())
 
 
 def _fields(model: type[BaseModel], head: str) -> list[str]:

@@ -132,10 +132,6 @@ class EventKind:
         """The CloudEvents type, which is the subject without its key."""
         return f"{PREFIX}.{self.what}"
 
-    @property
-    def summary(self) -> str:
-        return (self.model.__doc__ or "").strip().splitlines()[0]
-
     def subject(self, data: m.EventData) -> str:
         return f"{self.type}.{self.key(data)}"
 
