@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 SOURCES := libs services cli tests
-WORKERS ?= 2
+WORKERS ?= 3
 export PYTHON
 
 .PHONY: help setup demo run check test soak bench compose-test conformance asyncapi lock docs clean

@@ -88,10 +88,14 @@ class Room:
         return "127.0.0.1", address.port
 
     async def pc(self, number: int) -> Pc:
-        """A client of this number, known to the registry."""
-        pc = Pc(self, f"52:54:00:00:00:{number:02x}", f"pc-{number:02}")
+        """A new client of this number, known to the registry from now on."""
+        pc = self.known(number)
         await self.registry.add_client(pc.mac, pc.name)
         return pc
+
+    def known(self, number: int) -> Pc:
+        """The client of this number, which the registry knows already."""
+        return Pc(self, f"52:54:00:00:00:{number:02x}", f"pc-{number:02}")
 
     async def make_super(self, pc: Pc, image: str, **more: Any) -> None:
         answer = await self.registry.http.put(f"/v1/clients/{pc.name}/branch", json={"image": image, **more})

@@ -183,7 +183,7 @@ async def _seals(
                 room = Room(registry, running)
                 if not seals:
                     await registry.add_image(IMAGE, folder / "golden.vhd")
-                pc = await room.pc(1)
+                pc = room.known(1) if seals else await room.pc(1)
                 await _keep(room, pc, chance, model)
             kills += await _swept(database, registries, await _put_in_a_seal(database, pc.name), stride, _is_sealed)
             seals += 1
