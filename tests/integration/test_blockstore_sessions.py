@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bootlink_blockstore import disk, portal
+from bootlink_blockstore import connection, disk, portal
 from bootlink_blockstore.image import Buffer
 from bootlink_blockstore.overlay import Overlay
 from bootlink_blockstore.writeback import Manifest, Writebacks
@@ -166,7 +166,7 @@ async def test_a_session_ends_with_an_event_that_says_what_it_did(tmp_path: Path
 async def test_a_session_that_falls_silent_tells_once_what_it_did_so_far(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(portal, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.1)
     async with lab(tmp_path) as running:
         idle = await client(running, identity(boot_id(2.0), MAC))
         running.store.portal.tick()
@@ -247,7 +247,7 @@ async def test_a_client_that_does_not_read_is_not_read_from_and_delays_nobody(tm
         await asyncio.sleep(0.3)
         (held,) = [c for c in running.store.portal.connections if c._paused]
         assert held._transport is not None
-        assert held._transport.get_write_buffer_size() <= portal.WRITE_HIGH + (12 << 20)
+        assert held._transport.get_write_buffer_size() <= connection.WRITE_HIGH + (12 << 20)
         other = await client(running, name, isid=bytes(6))
         for _ in range(20):
             assert len(await other.read(0, 65536)) == 65536
@@ -265,14 +265,14 @@ async def test_a_client_that_does_not_read_costs_no_turn_of_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = 0
-    real = portal.Connection._go_on
+    real = connection.Connection._go_on
 
-    def counted(self: portal.Connection) -> None:
+    def counted(self: connection.Connection) -> None:
         nonlocal turns
         turns += 1
         real(self)
 
-    monkeypatch.setattr(portal.Connection, "_go_on", counted)
+    monkeypatch.setattr(connection.Connection, "_go_on", counted)
     async with lab(tmp_path) as running:
         lazy = await client(running, identity(boot_id()))
         for at in range(8):
@@ -319,7 +319,7 @@ async def test_rule_1_a_login_waits_for_the_writes_of_a_session_whose_connection
 
 
 async def test_a_connection_that_does_not_log_in_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(portal, "LOGIN_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "LOGIN_SECONDS", 0.2)
     async with lab(tmp_path) as running:
         idle = await Initiator.connect(running.host, running.port)
         idle.writer.write(Speaker().login().encode()[:50])
@@ -329,7 +329,7 @@ async def test_a_connection_that_does_not_log_in_is_closed(tmp_path: Path, monke
 
 
 async def test_half_open_logins_are_few_per_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(portal, "LOGINS_PER_PEER", 4)
+    monkeypatch.setattr(connection, "LOGINS_PER_PEER", 4)
     async with lab(tmp_path) as running:
         half = [await Initiator.connect(running.host, running.port) for _ in range(4)]
         await asyncio.sleep(0.05)
