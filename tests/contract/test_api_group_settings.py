@@ -83,6 +83,7 @@ async def test_a_group_stays_for_as_long_as_it_has_settings(registry: Registry) 
         ({"options": [NTP | {"value": "10.77.0"}]}, 422, "option 42: "),
         ({"options": [NTP | {"code": 67}]}, 422, "option 67 is set by Bootlink itself"),
         ({"options": [NTP | {"type": "number"}]}, 422, ""),
+        ({"options": [NTP | {"type": "text"}]}, 422, "option 42: it holds addresses, not text"),
         ({"options": [{"code": c, "type": "text", "value": "x" * 100} for c in (200, 201, 202)]}, 422, "at most 256"),
         ({"loaders": [SHIM | {"loaders": ["../etc/passwd"]}]}, 422, ""),
         ({"loaders": [SHIM | {"loaders": []}]}, 422, ""),

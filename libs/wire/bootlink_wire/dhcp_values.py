@@ -15,6 +15,7 @@ from bootlink_wire import dhcp_options as opt
 
 CODES: Final = range(1, 255)
 VALUE_LIMIT: Final = opt.OPTION_SIZE
+NAME_LIMIT: Final = 255  # octets of a domain name, RFC 1035 section 2.3.4
 RESERVED: Final[Mapping[int, str]] = {
     1: "the subnet mask follows from the subnet",
     28: "the broadcast address follows from the subnet",
@@ -41,6 +42,18 @@ RESERVED: Final[Mapping[int, str]] = {
 }
 """What cannot be set by hand, and why."""
 
+TYPES: Final[Mapping[int, str]] = {
+    **dict.fromkeys((3, 4, 6, 7, 9, 33, 41, 42, 44, 45, 48, 49, 69, 70, 72, 150), "addresses"),
+    **dict.fromkeys((12, 14, 15, 17, 40, 47, 60, 100, 101, 252), "text"),
+    **dict.fromkeys((19, 20, 27, 31, 36), "flag"),
+    **dict.fromkeys((23, 37, 46), "byte"),
+    **dict.fromkeys((13, 22, 26), "word"),
+    **dict.fromkeys((24, 35, 38), "long"),
+    119: "domains",
+}
+"""The type of options that an RFC settles (2132; 4833 for 100 and 101, 5859 for 150, 3397 for 119), and of 252, which
+browsers have settled. A value of another type is one that no client understands."""
+
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _TRUTHS: Final = {"true": 1, "false": 0}
 
@@ -66,16 +79,26 @@ def check_code(code: int) -> None:
         raise ValueError(f"option {code} is set by Bootlink itself: {RESERVED[code]}")
 
 
+def check_type(code: int, kind: str) -> None:
+    """ValueError if the option of this code holds values of another type. Bytes in hexadecimal may be anything."""
+    settled = TYPES.get(code, kind)
+    if kind not in (settled, "hex") and (settled, kind) != ("addresses", "address"):
+        raise ValueError(f"it holds {settled}, not {kind}")
+
+
 def encode_domains(names: list[str]) -> bytes:
     """A list of domain names, RFC 1035 section 3.1, as option 119 carries it (RFC 3397; nothing is compressed)."""
-    out = bytearray()
-    for name in names:
-        for label in name.rstrip(".").split("."):
-            if not _LABEL.fullmatch(label):
-                raise ValueError(f"{name!r} is no domain name")
-            out += bytes((len(label),)) + label.encode("ascii")
-        out.append(0)
-    return bytes(out)
+    return b"".join(map(_domain, names))
+
+
+def _domain(name: str) -> bytes:
+    labels = name.rstrip(".").split(".")
+    if not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError(f"{name!r} is no domain name")
+    wire = b"".join(bytes((len(label),)) + label.encode("ascii") for label in labels) + b"\0"
+    if len(wire) > NAME_LIMIT:
+        raise ValueError(f"{name!r} is no domain name: it takes {len(wire)} bytes, and one has {NAME_LIMIT} at most")
+    return wire
 
 
 def _parts(text: str) -> list[str]:

@@ -12,6 +12,9 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from bootlink_dhcp.bootfiles import LOADER_NAME
 from bootlink_dhcp.firmware import PATIENCE
 from bootlink_dhcp.subnet import (
+    LEASE_MAX,
+    LEASE_MIN,
+    MAX_LISTED,
     SUBNET_FORM,
     Subnet,
     SubnetError,
@@ -26,8 +29,6 @@ from bootlink_runtime import ServiceSettings, StartupError
 DEBIAN_LOADERS: Final = Path("/usr/lib/ipxe")
 MAX_RULES: Final = 64  # each is looked at for each boot
 MAX_KNOWN: Final = 32  # other servers on one network
-MAX_DNS: Final = 4
-"""Name servers in one answer: resolvers use three, and every byte counts in a packet of 548."""
 
 
 def _also(name: str, field: str) -> Any:
@@ -58,16 +59,16 @@ class DhcpSettings(ServiceSettings):
     )
     router: IPv4Address | None = Field(default=None, description="default gateway for the PCs; unset: none")
     dns: Annotated[tuple[IPv4Address, ...], NoDecode] = Field(
-        default=(), max_length=MAX_DNS, description="name servers for the PCs, separated by commas"
+        default=(), max_length=MAX_LISTED, description="name servers for the PCs, separated by commas"
     )
     ntp: Annotated[tuple[IPv4Address, ...], NoDecode] = Field(
-        default=(), max_length=MAX_DNS, description="time servers for the PCs, separated by commas"
+        default=(), max_length=MAX_LISTED, description="time servers for the PCs, separated by commas"
     )
     domain: str = Field(default="", max_length=253, description="the PCs' domain; unset: none")
     search: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), max_length=MAX_DNS, description="domains in which names are looked up, separated by commas"
+        default=(), max_length=MAX_LISTED, description="domains in which names are looked up, separated by commas"
     )
-    lease_seconds: int = Field(default=3600, ge=60, le=30 * 86_400, description="how long a lease lasts")
+    lease_seconds: int = Field(default=3600, ge=LEASE_MIN, le=LEASE_MAX, description="how long a lease lasts")
     bootp: Literal["off", "reserved", "dynamic"] = Field(
         default="reserved",
         description="which BOOTP clients (without DHCP) are answered: none, those with a reserved address, or all; "

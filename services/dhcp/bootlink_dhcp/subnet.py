@@ -6,14 +6,20 @@ checked here, each by itself and all together: what contradicts itself is refuse
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 from typing import Final
 
-from bootlink_wire.dhcp_values import encode_domains
+from bootlink_wire.dhcp_values import VALUE_LIMIT, encode_domains
 
+LEASE_MIN: Final = 60  # seconds: each client renews twice in one
+LEASE_MAX: Final = 30 * 86_400
+MAX_LISTED: Final = 4
+"""Name servers, time servers or search domains in one answer: resolvers use three, and every byte counts in a packet of
+548."""
 MAX_POOL: Final = 65_536
 """Addresses in one pool: a /16. Each has a place in memory from the start; no broadcast domain is larger than that."""
 SUBNET_FORM: Final = "like 10.78.0.0/24 pool=10.78.0.100-10.78.0.199 router=10.78.0.1"
@@ -105,10 +111,21 @@ class Subnet:
             raise SubnetError(
                 f"the router {self.router} is not in the subnet {self.network}", "clients could not reach it"
             )
+        self._check_options()
 
-        for name in (self.domain, *self.search):
-            if name:
-                _check_domain(name)
+    def _check_options(self) -> None:
+        if not LEASE_MIN <= self.lease_seconds <= LEASE_MAX:
+            raise SubnetError(
+                f"a lease of {self.lease_seconds} s in the subnet {self.network}",
+                f"let it last from {LEASE_MIN} to {LEASE_MAX} s",
+            )
+        for what, listed in (("name servers", self.dns), ("time servers", self.ntp), ("search domains", self.search)):
+            if len(listed) > MAX_LISTED:
+                raise SubnetError(f"{len(listed)} {what} in the subnet {self.network}", f"name at most {MAX_LISTED}")
+        if self.domain:
+            _check_domains([self.domain])
+        if self.search:
+            _check_domains(list(self.search))
 
     def _check_pool(self, pool: Pool) -> None:
         if not (self.usable(pool.first) and self.usable(pool.last)):
@@ -197,7 +214,7 @@ def parse_subnet(text: str, like: Subnet) -> Subnet:
             ntp=_addresses(given["ntp"]) if "ntp" in given else like.ntp,
             domain=given.get("domain", like.domain),
             search=tuple(given["search"].split(",")) if "search" in given else like.search,
-            lease_seconds=int(given.get("lease", like.lease_seconds)),
+            lease_seconds=_seconds(given["lease"]) if "lease" in given else like.lease_seconds,
         )
     except ValueError as error:
         if isinstance(error, SubnetError):
@@ -213,12 +230,20 @@ def check_apart(subnets: Sequence[Subnet]) -> None:
                 raise SubnetError(f"the subnets {one.network} and {other.network} overlap", "correct one of them")
 
 
+def _seconds(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError(f"lease={text} is no number of seconds")
+    return int(text)
+
+
 def _addresses(text: str) -> tuple[IPv4Address, ...]:
     return tuple(IPv4Address(part.strip()) for part in text.split(","))
 
 
-def _check_domain(name: str) -> None:
+def _check_domains(names: list[str]) -> None:
     try:
-        encode_domains([name])
+        size = len(encode_domains(names))
     except ValueError as error:
         raise SubnetError(str(error), "use letters, digits, dashes and dots") from error
+    if size > VALUE_LIMIT:
+        raise SubnetError(f"{', '.join(names)} takes {size} bytes; an option has {VALUE_LIMIT}", "leave some out")

@@ -15,7 +15,7 @@ from bootlink_registry import links, outbox, rows
 from bootlink_registry.catalogue import GroupSettings
 from bootlink_registry.database import Connection
 from bootlink_registry.problems import conflict, invalid
-from bootlink_wire.dhcp_values import check_code, encode_value
+from bootlink_wire.dhcp_values import check_code, check_type, encode_value
 
 OPTIONS_LIMIT: Final = 32  # of one group
 OPTIONS_BYTES: Final = 256
@@ -99,6 +99,7 @@ def _check_options(options: Sequence[DhcpOption]) -> None:
         except ValueError as error:
             raise invalid(str(error), "leave it out; it is sent as each PC needs it") from error
         try:
+            check_type(option.code, option.type)
             size += 2 + len(encode_value(option.type, option.value))
         except ValueError as error:
             raise invalid(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bootlink_wire.dhcp_values import KINDS, RESERVED, check_code, encode_value
+from bootlink_wire.dhcp_values import KINDS, RESERVED, TYPES, check_code, check_type, encode_value
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,7 @@ def test_each_type_has_its_bytes(kind: str, text: str, value: bytes) -> None:
         ("flag", "yes", "neither true nor false"),
         ("domains", "a..b", "no domain name"),
         ("domains", "-a", "no domain name"),
+        ("domains", ".".join(4 * ["a" * 63]), "takes 257 bytes"),
         ("hex", "1", "no row of hexadecimal bytes"),
         ("hex", "zz", "no row of hexadecimal bytes"),
         ("address6", "::1", "no type of option; there are: address,"),
@@ -62,3 +63,23 @@ def test_what_bootlink_sets_itself_cannot_be_set_by_hand() -> None:
     for code in (3, 6, 12, 15, 42, 43, 60, 119, 150, 252):
         check_code(code)
     assert len(KINDS) == 9
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "refused"),
+    [
+        (42, "text", "it holds addresses, not text"),
+        (26, "text", "it holds word, not text"),
+        (119, "text", "it holds domains, not text"),
+        (3, "address", None),
+        (3, "hex", None),
+        (224, "text", None),
+    ],
+)
+def test_an_option_whose_type_is_settled_is_no_other(code: int, kind: str, refused: str | None) -> None:
+    if refused is None:
+        check_type(code, kind)
+    else:
+        with pytest.raises(ValueError, match=refused):
+            check_type(code, kind)
+    assert set(TYPES.values()) <= KINDS.keys()
