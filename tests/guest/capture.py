@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import MessageType
-from guest.firmware import BIOS, UEFI, UEFI_HTTP, Firmware
+from guest.firmware import BIOS, UEFI, UEFI_HTTP, UEFI_IA32, Firmware
 from guest.lan import Lan
 from guest.pc import PC
 from lab import golden
@@ -96,6 +96,7 @@ def _error(one: Datagram) -> bool:
 
 ROM = "QEMU's virtio-net PXE ROM: iPXE 1.0.0+git-20190125 (Debian ipxe-qemu), BIOS"
 OVMF = "OVMF 2022.11 (Debian ovmf), x64, virtio-net without its ROM"
+OVMF_IA32 = "OVMF 2022.11 (Debian ovmf-ia32), IA32, virtio-net without its ROM"
 REQUEST = _dhcp(MessageType.REQUEST, ipxe=False)
 SCENES: tuple[tuple[Firmware, bool, tuple[Wanted, ...]], ...] = (
     (
@@ -118,6 +119,14 @@ SCENES: tuple[tuple[Firmware, bool, tuple[Wanted, ...]], ...] = (
             Wanted("tftp", "ovmf-rrq-probe.hex", f"{OVMF}: how large is the loader?", _asks_for_size),
             Wanted("tftp", "ovmf-abort.hex", f"{OVMF}: ends its probe after the OACK.", _error),
             Wanted("tftp", "ovmf-rrq.hex", f"{OVMF}: the loader, from another port.", _asks_without_size),
+        ),
+    ),
+    (
+        UEFI_IA32,
+        False,
+        (
+            Wanted("dhcp", "ovmf-ia32-discover.hex", f"DISCOVER of {OVMF_IA32}.", _dhcp(MessageType.DISCOVER)),
+            Wanted("dhcp", "ovmf-ia32-request.hex", f"REQUEST of {OVMF_IA32}.", REQUEST),
         ),
     ),
     (UEFI, True, (Wanted("dhcp", "ovmf-x64-binl.hex", f"To a proxy's port 4011: {OVMF}.", _port_4011),)),

@@ -1,4 +1,4 @@
-"""Real TFTP clients against our service: curl, atftp, tftp-hpa and busybox, over good links and bad ones."""
+"""Real TFTP clients against our service: curl, atftp, tftp-hpa, busybox and tftpy, over good links and bad ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_block_numbers_roll_over_for_a_real_client(tmp_path: Path, client:
         assert (tmp_path / "got").read_bytes() == contents
 
 
-@pytest.mark.parametrize("client", ["curl-1428", "atftp-windowsize", "busybox-1428"])
+@pytest.mark.parametrize("client", ["curl-1428", "atftp-windowsize", "busybox-1428", "tftpy-1428"])
 async def test_a_real_client_gets_every_byte_over_a_bad_link(tmp_path: Path, client: str) -> None:
     bad = Impairment(lost=0.02, repeated=0.05, late=0.05)
     async with serving(tmp_path) as chassis, proxied(address_of(chassis), bad, seed=7) as proxy:

@@ -1,9 +1,10 @@
-"""The TFTP clients of Debian, each with the options that make a difference on the wire."""
+"""The TFTP clients of Debian, and tftpy's, each with the options that make a difference on the wire."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,11 @@ def hpa(mode: str) -> Command:
     return lambda host, port, name, to: ["tftp", "-m", mode, host, port, "-c", "get", name, str(to)]
 
 
+def tftpy(**options: int) -> Command:
+    fetches = f"import sys, tftpy; h, p, n, to = sys.argv[1:]; tftpy.TftpClient(h, int(p), {options}).download(n, to)"
+    return lambda host, port, name, to: [sys.executable, "-c", fetches, host, port, name, str(to)]
+
+
 CLIENTS = {
     "curl": curl(),
     "curl-1428": curl("--tftp-blksize", "1428"),
@@ -47,6 +53,8 @@ CLIENTS = {
     "busybox": busybox(),
     "busybox-1428": busybox("-b", "1428"),
     "hpa": hpa("binary"),
+    "tftpy": tftpy(),
+    "tftpy-1428": tftpy(blksize=1428, tsize=0),
 }
 PACKAGES = {"curl": "curl", "atftp": "atftp", "busybox": "busybox-static", "tftp": "tftp-hpa"}
 
