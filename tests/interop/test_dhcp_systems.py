@@ -242,7 +242,7 @@ async def test_an_address_that_somebody_else_uses_is_declined_and_not_offered_ag
 ) -> None:
     with (
         squatter(cable, FIRST),
-        DhcpProcess(cable, tmp_path),
+        DhcpProcess(cable, tmp_path) as dhcp,
         Sniffer(cable.client, cable.client_card) as sniffer,
         SYSTEMS[name](cable, tmp_path / "client"),
     ):
@@ -258,6 +258,7 @@ async def test_an_address_that_somebody_else_uses_is_declined_and_not_offered_ag
             offer = await another.ask(wants)
             assert offer is not None
             assert offer.yiaddr not in (FIRST, ack.yiaddr)
+        dhcp.logs("address declined: another host has it")
 
 
 class Informing(Dhcpcd):

@@ -174,13 +174,14 @@ class DhcpLoaderMissing(EventData):
 
 
 class DhcpAddressTaken(EventData):
-    """A host answers for addresses of the pool that it was not given: it was found so, or answers for more than before.
+    """A host answers for addresses of the pool that it was not given: it was found so, or answers for more than before;
+    or a PC that was given one found that another host has it, and declined it.
 
     One address is a host whose address was set by hand. Many are one that answers ARP for whatever is asked (proxy ARP,
     a broken bridge): new PCs get no address at all.
     """
 
-    mac: str | None = Field(default=None, description="of the host; none where it answered through a relay agent")
+    mac: str | None = Field(default=None, description="of the host; none where a relay agent, or the PC, is between us")
     address: IPv4Address = Field(description="one that it answers for")
     addresses: int = Field(description="how many of those that were asked about")
     everything: bool = Field(description="whether it answers for whatever is asked")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from bootlink_dhcp.loader_image import Image
 from bootlink_events import BootId, LoaderRule, mac_token
@@ -23,6 +23,13 @@ PROBE_PREFIX: Final = b"\x02\x62\x6c"
 """How the MAC address begins under which we look for other servers: locally administered, and no PC's."""
 NO_HTTP: Final = "set BOOTLINK_TFTP_HTTP_PORT=80 and start Bootlink anew, or choose PXE over IPv4 in the PC's setup"
 """What to do where a PC is set to HTTP boot, and no port is served (ADR 22 says why none is by itself)."""
+ECHOED: Final[Mapping[opt.Option[Any], int]] = {
+    opt.CLIENT_ARCHITECTURE: 16,
+    opt.CLIENT_INTERFACE: 3,
+    opt.CLIENT_UUID: opt.OPTION_SIZE,
+}
+"""What servers give back, and how many octets of it at most: eight architectures, a type and a version, 17 of a UUID
+(RFC 4578 sections 2.1 to 2.3). What is longer is no firmware's, and may fill a packet."""
 VENDOR_CLASS_KEPT: Final = 255  # characters: one option's worth. RFC 3396 lets a packet carry one of nine kilobytes
 
 
@@ -197,9 +204,10 @@ def boot_options(request: DhcpPacket, client: BootClient) -> list[tuple[int, byt
     if not client.http:
         control = bytes((opt.PXE_USE_OFFERED_FILE,))
         pairs.append(opt.VENDOR_SPECIFIC.encode(opt.encapsulate([(opt.PXE_DISCOVERY_CONTROL, control)])))
-    uuid = request.get(opt.CLIENT_UUID)
-    if uuid is not None and len(uuid) <= opt.OPTION_SIZE:  # 17 octets; what was split is no UUID, and may fill a packet
-        pairs.append(opt.CLIENT_UUID.encode(uuid))
+    for option, most in ECHOED.items():
+        value = request.options.get(option.code)
+        if value is not None and len(value) <= most:
+            pairs.append((option.code, value))
     if client.ipxe:
         # Without this iPXE waits 3 s for a proxyDHCP server to speak, at every pass.
         pairs.append(opt.IPXE.encode(opt.encapsulate([(opt.IPXE_NO_PXEDHCP, b"\x01")])))

@@ -216,6 +216,11 @@ class LeaseTable:
         lease = self._by_address.get(int(address))
         return lease is None or lease.client != client or _spare(lease)
 
+    def ours(self, address: IPv4Address) -> bool:
+        """It is for us to give: of the pool, reserved, or leased before the settings changed."""
+        number = int(address)
+        return self._pooled(number) or number in self._by_address or self._owner(address) is not None
+
     def theirs(self, address: IPv4Address) -> bool:
         """It is for another server to say whose this address is."""
         return self._permit is not None and self._permit.theirs(address)

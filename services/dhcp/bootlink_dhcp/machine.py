@@ -15,6 +15,9 @@ A REQUEST comes from one of four states (RFC 2131 section 4.3.2), told apart by 
     RENEWING      no          no                  yes      NAK
     REBINDING     no          no                  yes      NAK
 
+Where another DHCP server is named that belongs here, it knows of leases that we do not: an address which is none of
+ours, neither of a pool nor reserved, is left to it (RFC 2131 section 4.3.2: who has no record of a client is silent).
+
 A renewal of an address that we have no lease of, but that is free, is granted: the lease file may be lost, and
 a NAK would take the address from under a mounted root disk. For the same reason a client that has booted from us
 keeps its address until its next power-on, although its reservation, somebody else's or the pool says otherwise by
@@ -33,6 +36,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -43,7 +47,7 @@ from bootlink_dhcp.leases import LeaseTable
 from bootlink_dhcp.replies import fit, size_limit
 from bootlink_dhcp.subnet import Subnet
 from bootlink_dhcp.topology import Scope, Topology, server_id
-from bootlink_events import initiator_iqn, normalise_mac
+from bootlink_events import DhcpAddressTaken, initiator_iqn, normalise_mac
 from bootlink_runtime import Allowance
 from bootlink_wire import dhcp
 from bootlink_wire import dhcp_options as opt
@@ -93,8 +97,12 @@ class _Asked(NamedTuple):
 class DhcpMachine:
     """Decides for all our subnets."""
 
-    def __init__(self, topology: Topology, boots: Boots, book: Book, *, bootp: Bootp = "reserved") -> None:
+    def __init__(
+        self, topology: Topology, boots: Boots, book: Book, *, bootp: Bootp = "reserved", beside_others: bool = False
+    ) -> None:
+        """`beside_others`: other DHCP servers give out addresses of the same subnets, and belong here."""
         self._bootp_for = bootp
+        self._beside_others = beside_others
         self._topology = topology
         self._boots = boots
         self._book = book
@@ -169,7 +177,7 @@ class DhcpMachine:
         if address is None:
             return Decision("dropped_request_without_address")
         refusal = self._refusal(asked, address, selecting=server is not None, beginning=beginning)
-        if refusal is not None and server is None and asked.leases.theirs(address):
+        if refusal is not None and server is None and self._theirs(asked, address):
             return Decision("request_of_another_servers_client")
         if refusal is not None:
             return self._nak(asked, refusal)
@@ -199,6 +207,12 @@ class DhcpMachine:
                 return f"this client has no lease of {address}"  # RFC 2131 section 4.3.2: silence, if not authoritative
         return None
 
+    def _theirs(self, asked: _Asked, address: IPv4Address) -> bool:
+        """Another server may have leased this address to the client, which is not for us to refuse then."""
+        if self._beside_others and asked.scope.usable(address) and not asked.leases.ours(address):
+            return True
+        return asked.leases.theirs(address)
+
     def _in_use(self, asked: _Asked) -> IPv4Address | None:
         """The address that the root disk of this client's running system hangs on, as far as we know."""
         if asked.boot is not None or not self._boots.begun(asked.mac):
@@ -214,8 +228,17 @@ class DhcpMachine:
         address = asked.packet.get(opt.REQUESTED_ADDRESS)
         if asked.packet.get(opt.SERVER_ID) not in (None, asked.server, asked.subnet.server) or address is None:
             return Decision("dropped_decline")
-        declined = asked.leases.decline(asked.mac, address, asked.now)
-        return Decision("decline" if declined else "dropped_decline")
+        if not asked.leases.decline(asked.mac, address, asked.now):
+            return Decision("dropped_decline")
+        taken = DhcpAddressTaken(
+            mac=None,  # the client knows whose it is, and does not say
+            address=address,
+            addresses=1,
+            everything=False,
+            remedy=DECLINED,
+            at=datetime.fromtimestamp(asked.now, UTC),
+        )
+        return Decision("decline", events=(taken,))
 
     def _release(self, asked: _Asked) -> Decision:
         if asked.packet.get(opt.SERVER_ID) not in (None, asked.server, asked.subnet.server):
@@ -358,6 +381,11 @@ def _reply(
     )
 
 
+DECLINED: Final = (
+    "find the host that has it, and have it ask by DHCP; or choose a pool (BOOTLINK_DHCP_POOL) or a reservation "
+    "without that address, which rests for a day"
+)
+"""What to do about an address that a client has found to be somebody else's."""
 POOL_EXHAUSTED: Final = (
     "no address is free in the pool",
     "widen the pool (BOOTLINK_DHCP_POOL) or shorten the lease (BOOTLINK_DHCP_LEASE_SECONDS)",

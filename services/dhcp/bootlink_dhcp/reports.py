@@ -5,7 +5,8 @@ Each report is what a health check wants: whether all is well, and a line about 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
@@ -21,18 +22,23 @@ _WIDEN: Final = "widen the pool (BOOTLINK_DHCP_POOL) or shorten the lease (BOOTL
 _RESERVE: Final = "reserve another one, or none: bootlink client set NAME --address ADDRESS, or --no-address"
 
 
-def lease_report(leases: Iterable[LeaseTable], now: float) -> tuple[bool, str]:
-    """Whether PCs that come anew are given addresses. `now`: in seconds of the clock that leases are kept in."""
+def lease_report(leases: Iterable[LeaseTable], now: float, reserved: Collection[IPv4Address] = ()) -> tuple[bool, str]:
+    """Whether PCs that come anew are given addresses. `now`: in seconds of the clock that leases are kept in.
+    `reserved`: the addresses that are one client's alone, and no room for others though nobody has them."""
     lines, room = [], True
     for table in leases:
         pool, counts = table.subnet.pool, table.counts(now)
         line = f"{pool}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
-        left = counts["free"] + counts["idle"]
+        left, kept = counts["free"] + counts["idle"], len(pool) // KEPT_SHARE
+        if left - len(reserved) <= kept:  # else it is not worth a look at each of them
+            waiting = sum(1 for address in reserved if address in pool and table.lapsed(address, now))
+            left -= waiting
+            line += f", {waiting} of them reserved" if waiting else ""
         if not left:
             line = f"no address of {line}: {_WIDEN}"
-        elif left <= len(pool) // KEPT_SHARE:
+        elif left <= kept:
             line = f"what is left is kept for PCs that are known already, {line}: {_WIDEN}"
-        room = room and left > len(pool) // KEPT_SHARE
+        room = room and left > kept
         lines.append(line)
     return room, "; ".join(lines)
 

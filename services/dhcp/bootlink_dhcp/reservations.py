@@ -6,6 +6,7 @@ yet; so a claim that cannot be honoured waits, and is when the address becomes f
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from ipaddress import IPv4Address
 
 from bootlink_dhcp.subnet import Subnet
@@ -59,3 +60,7 @@ class Reservations:
     def owner(self, address: IPv4Address) -> str | None:
         """The client that this address is reserved for."""
         return self._owner.get(address) if self._owner else None
+
+    def addresses(self) -> Collection[IPv4Address]:
+        """All that are reserved."""
+        return self._owner.keys()

@@ -26,13 +26,14 @@ from bootlink_dhcp.decision import Decision, Machine, Promise, Reply, Via
 from bootlink_dhcp.interface import Card, frame_address, open_frames, open_udp, packet_info, reach
 from bootlink_dhcp.journal import Journal
 from bootlink_dhcp.ledger import LeaseLedger
-from bootlink_dhcp.machine import POOL_EXHAUSTED
+from bootlink_dhcp.machine import DECLINED, POOL_EXHAUSTED
 from bootlink_dhcp.prober import Prober
 from bootlink_dhcp.subnet import dotted
 from bootlink_dhcp.tracker import BootPass
 from bootlink_events import BootAddressed, BootFailed, BootLoaderChanged, EventData
 from bootlink_runtime import Chassis, Distribution
 from bootlink_wire import dhcp
+from bootlink_wire import dhcp_options as opt
 from bootlink_wire.dhcp import DhcpMalformed, DhcpPacket
 from bootlink_wire.dhcp_frame import udp_datagram
 
@@ -132,20 +133,30 @@ class DhcpServer:
         self._health.count(decision.count)
         if decision.count in OVERHEARD:
             self.overheard(packet, now)
+        self._say(packet, decision)
+        if not self._probes(decision, data):
+            self.decided(decision)
+
+    def _say(self, packet: DhcpPacket, decision: Decision) -> None:
+        """What is to be read in the log of how a packet was decided."""
+        mac = packet.chaddr.hex(":")
         if decision.count.startswith("dropped"):
-            self._log.debug("packet dropped", reason=decision.count, mac=packet.chaddr.hex(":"))
+            self._log.debug("packet dropped", reason=decision.count, mac=mac)
+        elif decision.count == "nak" and decision.reply is not None:
+            self._log.info("address refused", mac=mac, reason=decision.reply.packet.get(opt.MESSAGE_TEXT))
         elif decision.withheld:
             self._health.count("events_withheld", decision.withheld)
             self._log.warning(
                 "too many unknown PCs: not all are told and enrolled",
-                mac=packet.chaddr.hex(":"),
+                mac=mac,
                 remedy="look for made-up MAC addresses on this network; add your PCs by hand: bootlink client add MAC",
             )
+        elif decision.count == "decline":
+            address = packet.get(opt.REQUESTED_ADDRESS)
+            self._log.warning("address declined: another host has it", mac=mac, address=str(address), remedy=DECLINED)
         elif decision.count == "pool_exhausted" and not decision.events:  # else the events' own line says it
             cause, remedy = POOL_EXHAUSTED
-            self._log.warning("no address offered", mac=packet.chaddr.hex(":"), cause=cause, remedy=remedy)
-        if not self._probes(decision, data):
-            self.decided(decision)
+            self._log.warning("no address offered", mac=mac, cause=cause, remedy=remedy)
 
     def _probes(self, decision: Decision, data: bytes) -> bool:
         """Whether this offer waits until it is known that nobody else has the address."""

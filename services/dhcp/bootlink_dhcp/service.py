@@ -156,8 +156,6 @@ async def run(chassis: Chassis, settings: DhcpSettings) -> None:
             chassis.spawn(watch.keep_looking(settings.probe_seconds), name="watch for other servers")
         promises = chassis.spawn(server.keep_promises(), name="lease journal")
         chassis.spawn(_look_for_loaders(chassis, shelf, asked, firmware), name="loaders")
-        if leases:
-            chassis.health.check("leases", lambda: lease_report(leases, time.time()), required=False)
         metrics.measure(chassis, leases, server.waits)
         chassis.health.check("loaders", lambda: _loaders(shelf, asked, settings), required=False)
         chassis.log.info(
@@ -275,8 +273,12 @@ def _machine(
         health=chassis.health,
     )
     ledgers.append(ledger)
+    chassis.health.check("leases", lambda: lease_report(leases, time.time(), reservations.addresses()), required=False)
     chassis.health.check("reservations", lambda: reservation_report(book.not_honoured()), required=False)
-    return DhcpMachine(Topology(own, relayed), boots, book, bootp=settings.bootp), leases, ledger
+    machine = DhcpMachine(
+        Topology(own, relayed), boots, book, bootp=settings.bootp, beside_others=bool(settings.known_servers)
+    )
+    return machine, leases, ledger
 
 
 def _identity(chassis: Chassis, journal: Journal) -> str:

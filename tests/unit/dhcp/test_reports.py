@@ -57,6 +57,19 @@ def test_a_pool_whose_rest_is_kept_from_new_pcs_is_told_of_as_one_that_is_used_u
         assert "widen the pool (BOOTLINK_DHCP_POOL)" in text
 
 
+def test_addresses_that_are_reserved_for_others_are_no_room_although_nobody_has_them() -> None:
+    reserved = [*map(ip, range(103, 117)), ip(20)]  # the last one lies in no pool
+    table = LeaseTable(SUBNET, lambda address: "52:54:00:00:02:00" if address in reserved else None, lambda *_: None)
+    for mac, words in (("a", "kept for PCs that are known already, 10.77"), ("b", "no address of 10.77")):
+        table.bind(mac, table.choose(mac, None, None, T0) or ip(0), T0)
+        room, text = lease_report([table], T0, reserved)
+        assert not room
+        assert words in text
+        assert "14 of them reserved" in text
+    assert table.choose("c", None, None, T0) is None
+    assert lease_report([table], T0)[0], "what is looked at is what is reserved"
+
+
 def test_loaders_are_named_or_refused_or_missed() -> None:
     assert loader_report([], [], ["a.pxe", "b.efi"], []) == (True, "a.pxe, b.efi")
     assert loader_report(["a.pxe is empty"], [], ["b.efi"], [])[0] is False
