@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from bootlink_registry.webhooks.deliveries import Delivery
+from bootlink_registry.webhooks.names import LOOKUPS_LIMIT, Names
 from bootlink_registry.webhooks.rows import Webhook
 from bootlink_registry.webhooks.schedule import Attempt, Verdict
 from bootlink_registry.webhooks.sender import ANSWER_LIMIT, Sender
 from bootlink_registry.webhooks.signing import new_secret
+from bootlink_registry.webhooks.targets import why_not
+from lab.netns import Cable, entered
 
 HERE = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 NOW = datetime.now(UTC)
@@ -52,7 +58,7 @@ async def server(answer: bytes, authority: trustme.CA | None = None, name: str =
 
 
 async def attempt(url: str, *, allowed: bool = True) -> Attempt:
-    sender = Sender(webhook(url), HERE if allowed else ())
+    sender = Sender(webhook(url), HERE if allowed else (), Names())
     try:
         return await sender.attempt(DELIVERY)
     finally:
@@ -114,3 +120,46 @@ async def test_a_port_that_nobody_listens_on_and_a_name_that_nobody_has_are_away
     unknown = await attempt("http://no-such-host.invalid/")
     assert unknown.verdict is Verdict.AWAY
     assert "the name no-such-host.invalid is not known" in unknown.problem
+
+
+async def test_names_that_no_name_server_answers_for_hold_up_neither_other_names_nor_the_threads_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    released, look_up = threading.Event(), socket.getaddrinfo
+
+    def answer(host: str, *rest: Any, **more: Any) -> Any:
+        if host.endswith(".silent.example"):
+            asked.append(host)
+            released.wait(30)
+        return look_up("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    names = Names()
+    hosts = [f"{n}.silent.example" for n in range(LOOKUPS_LIMIT)]
+    waiting = [asyncio.create_task(names.addresses(host)) for host in (*hosts[1:], *[hosts[1]] * 100)]
+    try:
+        async with server(TAKEN) as port, asyncio.timeout(10):
+            while len(asked) < LOOKUPS_LIMIT - 1:
+                await asyncio.sleep(0.01)
+            sender = Sender(webhook(f"http://localhost:{port}/"), HERE, names)
+            assert (await sender.attempt(DELIVERY)).verdict is Verdict.DELIVERED
+            await sender.close()
+            assert await asyncio.to_thread(lambda: "a thread") == "a thread"
+            waiting.append(asyncio.create_task(names.addresses(hosts[0])))
+            await asyncio.sleep(0)
+            with pytest.raises(OSError, match="other names wait for an answer"):
+                await names.addresses("too-many.silent.example")
+            assert await names.addresses("10.77.0.1") == ["10.77.0.1"], "there is nothing to look up"
+    finally:
+        released.set()
+        found = await asyncio.gather(*waiting)
+    assert found == [["127.0.0.1"]] * len(waiting)
+    assert sorted(asked) == sorted(hosts), "one thread for each name"
+
+
+def test_an_address_of_this_machines_card_is_its_own_and_that_of_its_neighbour_is_not() -> None:
+    with Cable() as cable, entered(cable.server):
+        assert "is an address of this machine" in why_not("10.77.0.1", ())
+        assert why_not("10.77.0.1", (ip_network("10.77.0.0/24"),)) == ""
+        assert why_not("10.77.0.9", ()) == ""

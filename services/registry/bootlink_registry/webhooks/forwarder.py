@@ -13,6 +13,7 @@ from bootlink_events import CloudEvent, takes_any
 from bootlink_registry.database import Connection, Database, DatabaseAway
 from bootlink_registry.webhooks import deliveries, rows
 from bootlink_registry.webhooks.deliveries import WAITING_LIMIT, Counts, Delivery
+from bootlink_registry.webhooks.names import Names
 from bootlink_registry.webhooks.rows import Webhook
 from bootlink_registry.webhooks.schedule import Attempt, Pace, Schedule, Verdict
 from bootlink_registry.webhooks.sender import CONNECTIONS, Sender
@@ -52,6 +53,7 @@ class Forwarder:
         self._source = source
         self._schedule = schedule
         self._networks = networks
+        self._names = Names()
         self._health = health
         self._log = log
         self._webhooks: tuple[Webhook, ...] = ()
@@ -164,7 +166,7 @@ class Forwarder:
 
     async def _work(self, hook: Webhook, wake: asyncio.Event, pace: Pace) -> None:
         """Send what is due, for ever, or until its receiver is gone for good."""
-        sender = Sender(hook, self._networks)
+        sender = Sender(hook, self._networks, self._names)
         clock = asyncio.get_running_loop().time
         under_way: set[asyncio.Task[Attempt]] = set()
         try:

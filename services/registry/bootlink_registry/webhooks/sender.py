@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ import httpx
 
 from bootlink_events.cloudevent import CONTENT_TYPE
 from bootlink_registry.webhooks.deliveries import Delivery
+from bootlink_registry.webhooks.names import Names
 from bootlink_registry.webhooks.rows import Webhook
 from bootlink_registry.webhooks.schedule import Attempt, Verdict, seconds_of, verdict_of
 from bootlink_registry.webhooks.signing import signed
@@ -29,9 +29,10 @@ WORDS_LIMIT: Final = 80  # characters of its status line, which may have 100 KB 
 class Sender:
     """The connections to one webhook."""
 
-    def __init__(self, webhook: Webhook, allowed: Sequence[Network]) -> None:
+    def __init__(self, webhook: Webhook, allowed: Sequence[Network], names: Names) -> None:
         self._webhook = webhook
         self._allowed = allowed
+        self._names = names
         self._url = httpx.URL(webhook.url)
         self._port = self._url.port or (443 if self._url.scheme == "https" else 80)
         # No proxy, no .netrc and no redirect: they would lead past the check of the address. OpenSSL's own variable
@@ -65,12 +66,11 @@ class Sender:
         """The first address of the host that may be connected to."""
         host = self._url.host
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, self._port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+            found = await self._names.addresses(host)
+        except OSError as error:
             return Attempt(Verdict.AWAY, f"the name {host} is not known: {error}")
         refused = ""
-        for *_, sockaddr in found:
-            address = str(sockaddr[0])
+        for address in found:
             refused = why_not(address, self._allowed)
             if not refused:
                 return address
