@@ -248,7 +248,11 @@ class Sharing:
         return self.entries.pop(address, None)
 
     def stored(self, address: IPv4Address, entry: Entry, revision: int) -> None:
-        """The bucket has this entry now."""
+        """The bucket has this entry now, unless it is known already what came after it: what another server wrote upon
+        an entry of ours may be told before our own write is answered."""
+        held = self.entries.get(address)
+        if held is not None and held.revision > revision:
+            return
         if entry.revision != revision:
             entry = Entry(entry.server, entry.state, entry.client, entry.expires, revision)
         self.entries[address] = entry

@@ -143,6 +143,15 @@ def test_a_server_is_forgotten_after_its_lead_and_its_former_self_at_once() -> N
     assert sharing.overdue(T0 + 2 * PRESENT + 1) == []
 
 
+def test_an_answer_that_comes_late_does_not_undo_what_another_server_wrote_after_it() -> None:
+    sharing = together()
+    sharing.stored(A, entry("you_2", Held.BOUND, PC, T0 + LEASE), 9)  # upon our 8, and told before its answer
+    sharing.stored(A, entry("me_1", Held.HELD), 8)
+    assert sharing.must_confirm(A)
+    assert not sharing.may_write(A, OTHER)
+    assert (sharing.entries[A].server, sharing.entries[A].revision, sharing.spares) == ("you_2", 9, set())
+
+
 def test_entries_and_names_are_read_as_they_are_written() -> None:
     held = entry("me_1", Held.BOUND, PC, T0)
     assert decode_entry(held.encode(), 7) == held
