@@ -7,12 +7,15 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import BadRequestError
 
+from bootlink.engines import nats_keys
 from bootlink.engines.nats_keys import FIRST_INTEGRATION
 from bootlink_events import EVENTS_STREAM, BootId, BootStarted, CloudEvent
 from bootlink_events.access import BUCKETS, DURABLE_CONSUMERS, ROLES, SERVICES, permissions
@@ -207,6 +210,25 @@ async def test_who_only_reads_can_change_nothing(nats: NatsServer) -> None:
         assert (await bus.jetstream.stream_info(f"KV_{PLANS_BUCKET}")).state.messages == 0
         kept = await bus.jetstream.consumer_info(EVENTS_STREAM, "registry")
         assert kept.config.deliver_subject == "_deliver.registry"
+
+
+async def test_who_only_reads_makes_so_many_consumers_and_ours_are_no_fewer_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_keys, "CONSUMERS_LIMIT", 5)
+    with NatsServer(tmp_path) as nats:
+        async with bus_on(nats.url) as bus, speaking(nats, FIRST_INTEGRATION) as reader:
+            ours = ConsumerConfig(durable_name="registry", deliver_subject="_deliver.registry")
+            await bus.jetstream.add_consumer(EVENTS_STREAM, ours)
+            stream = reader.client.jetstream(timeout=WAIT)
+
+            for n in range(4):
+                await stream.add_consumer(EVENTS_STREAM, ConsumerConfig(name=f"mine-{n}", inactive_threshold=60))
+            with pytest.raises(BadRequestError, match="maximum consumers limit"):
+                await stream.add_consumer(EVENTS_STREAM, ConsumerConfig(name="one-more", inactive_threshold=60))
+            await bus.jetstream.add_consumer(EVENTS_STREAM, ours)  # as the registry does at each connection
+            for bucket in BUCKETS:  # whose consumers are counted by themselves
+                await bus.jetstream.add_consumer(bucket.stream, ConsumerConfig(name="services"))
 
 
 @pytest.mark.parametrize("role", ["dhcp", FIRST_INTEGRATION])

@@ -21,6 +21,9 @@ ACCOUNT: Final = "BOOTLINK"
 INTEGRATIONS: Final = "INTEGRATIONS"
 FIRST_INTEGRATION: Final = "reader"  # made with the others, so that there is one to begin with
 SUFFIX: Final = ".nk"
+CONSUMERS_LIMIT: Final = 1_000
+"""Consumers of one stream, which who only reads events may make, too: some megabytes of the server's memory. Of ours
+each service on each node has one for a bucket; those of events are there already when a reader comes."""
 _FOLDER: Final = "integrations"
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
@@ -80,7 +83,7 @@ def accounts(ours: Mapping[str, str], integrations: list[str]) -> dict[str, Any]
     heard = [ALL_EVENTS, *inboxes]
     return {
         ACCOUNT: {
-            "jetstream": "enabled",
+            "jetstream": {"max_consumers": CONSUMERS_LIMIT},
             "users": [_user(key, permissions(role, f"{INBOX}.{key}")) for role, key in ours.items()],
             "exports": [
                 *({"stream": subject, "accounts": [INTEGRATIONS]} for subject in heard),
