@@ -124,5 +124,6 @@ def _facts(plan: UpPlan, supervisor: Supervisor) -> dict[str, Any]:
         "api": f"http://{api}" if api else None,
         "data": str(plan.data),
         "token_file": str(plan.token_file) if plan.token_file else None,
+        "nats_key_file": str(plan.nats_key_file) if plan.nats_key_file else None,
         "services": services,
     }

@@ -200,11 +200,13 @@ class PeopleDisplay:
 
 def _data_folder(facts: Mapping[str, Any]) -> list[str]:
     """The variables by which the command finds its token and its key for NATS; none where it finds them by itself."""
-    data, token = facts["data"], facts.get("token_file")
+    data, token, key = facts["data"], facts.get("token_file"), facts.get("nats_key_file")
     found = [] if data == str(DEFAULT_DATA) else [f"BOOTLINK_DATA={data}"]
     # What lies in the data folder is shown to addresses of this machine's loopback alone.
     if token and not is_here(facts["api"]):
         found.append(f"BOOTLINK_TOKEN_FILE={token}")
+    if key and not is_here(facts["nats"]):
+        found.append(f"BOOTLINK_NATS_CREDENTIALS_FILE={key}")
     return found
 
 

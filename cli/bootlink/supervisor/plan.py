@@ -18,7 +18,7 @@ from typing import Final
 
 from bootlink.engines import NatsEngine, PostgresEngine
 from bootlink.engines.nats_keys import NatsKeys
-from bootlink.settings import ADMIN_TOKEN, NATS_KEYS
+from bootlink.settings import ADMIN_TOKEN, COMMAND, NATS_KEYS
 from bootlink.supervisor import machine
 from bootlink.supervisor.program import ENGINE_GRACE, Ailment, Program
 from bootlink.supervisor.settings import UpSettings
@@ -50,6 +50,7 @@ class UpPlan:
     data: Path
     programs: tuple[Program, ...]
     secrets: Mapping[str, Path]  # to be made before they start, by the variables that the user did not set
+    nats_key_file: Path | None = None  # the command's, for the embedded server; None if the user has given keys
 
     @property
     def token_file(self) -> Path | None:
@@ -102,7 +103,8 @@ def make_plan(settings: UpSettings, services: Sequence[str], environment: Mappin
             elif variable in secrets:
                 own[f"{variable}_FILE"] = str(secrets[variable])
         programs.append(_service(name, {k: v for k, v in own.items() if k not in _COMMAND_SECRETS}))
-    return UpPlan(nats_url=nats_url, data=data, programs=tuple(programs), secrets=secrets)
+    key_file = keys.file(COMMAND) if keys is not None and not _NATS_SECRETS & environment.keys() else None
+    return UpPlan(nats_url=nats_url, data=data, programs=tuple(programs), secrets=secrets, nats_key_file=key_file)
 
 
 def _engine(

@@ -83,6 +83,18 @@ def test_a_command_that_the_shell_does_not_find_is_found_after_the_line_to_paste
     assert "  export PATH=/root/bootlink/.venv/bin:$PATH\n" in out.getvalue()
 
 
+def test_where_nats_or_the_api_listen_beyond_loopback_the_files_that_let_the_command_in_are_named() -> None:
+    out = io.StringIO()
+    display = PeopleDisplay(Console(file=out, width=100))
+    files = {"token_file": "/var/lib/bootlink/admin.token", "nats_key_file": "/var/lib/bootlink/nats/keys/command.nk"}
+    display.ready(FACTS | files | {"nats": "nats://10.77.0.1:4222"})
+    display.close()
+    assert (
+        "  export BOOTLINK_NATS_URL=nats://10.77.0.1:4222 "
+        "BOOTLINK_NATS_CREDENTIALS_FILE=/var/lib/bootlink/nats/keys/command.nk\n"
+    ) in out.getvalue()
+
+
 class Held(io.StringIO):
     """A terminal that is held: nothing is taken until it is released."""
 
