@@ -2,8 +2,9 @@
 
 `up` runs as a user of its own that may bind low ports and speak raw frames, and nothing else that root may. It stays
 able to read image files wherever they lie and to write exports where it is let, so the file system is shut only where
-the system itself lives. It is told to stop alone (`mixed`) and stops its children in their order; what is left after
-that is killed.
+the system itself lives. Of namespaces it may make the two that keep image work off the network, of sockets those that
+the services have. It is told to stop alone (`mixed`) and stops its children in their order; what is left after that is
+killed.
 
 Source: systemd.unit(5), systemd.service(5), systemd.exec(5), systemd.syntax(7).
 """
@@ -58,7 +59,11 @@ ProtectHostname=yes
 LockPersonality=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET
+RestrictNamespaces=user net
 SystemCallArchitectures=native
+SystemCallFilter=~@clock @cpu-emulation @debug @module @mount @obsolete @raw-io @reboot @swap
+SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target
