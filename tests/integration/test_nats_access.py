@@ -226,6 +226,9 @@ async def test_who_only_reads_makes_so_many_consumers_and_ours_are_no_fewer_for_
                 await stream.add_consumer(EVENTS_STREAM, ConsumerConfig(name=f"mine-{n}", inactive_threshold=60))
             with pytest.raises(BadRequestError, match="maximum consumers limit"):
                 await stream.add_consumer(EVENTS_STREAM, ConsumerConfig(name="one-more", inactive_threshold=60))
+            with pytest.raises(BusUnavailable, match="maximum consumers limit") as told:
+                await anext(follow(bus))  # which waits for what may come, but not for this
+            assert told.value.remedy == "end other programs that read events"
             await bus.jetstream.add_consumer(EVENTS_STREAM, ours)  # as the registry does at each connection
             for bucket in BUCKETS:  # whose consumers are counted by themselves
                 await bus.jetstream.add_consumer(bucket.stream, ConsumerConfig(name="services"))

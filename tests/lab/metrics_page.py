@@ -41,8 +41,8 @@ Each service answers Prometheus at `/metrics` of its health port, which is any f
 password: let your monitoring alone reach it. With `OTEL_EXPORTER_OTLP_ENDPOINT` the same metrics go to an OTLP
 collector, under their names with dots, once a minute (`OTEL_METRIC_EXPORT_INTERVAL`).
 
-`deploy/prometheus` has a configuration (for Kubernetes another one) and alert rules, `deploy/grafana` dashboards and their
-provisioning:
+`deploy/prometheus` has a configuration (for Kubernetes another one) and alert rules, `deploy/grafana` dashboards and
+their provisioning:
 
 ```sh
 export BOOTLINK_DHCP_HEALTH_PORT=8601 BOOTLINK_TFTP_HEALTH_PORT=8602   # before `bootlink up`

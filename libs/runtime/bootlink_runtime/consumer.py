@@ -25,6 +25,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import BadRequestError
 
 from bootlink_events import ALL_EVENTS, EVENTS_STREAM, CloudEvent, UnreadableEvent
 from bootlink_runtime.bus import Bus
@@ -134,7 +135,8 @@ async def follow(
 ) -> AsyncIterator[CloudEvent]:
     """The stored events on `subject` from `since`, or after a sequence (default: all), then new ones as they come.
 
-    With `wait` false it ends when the stored ones are through. Raises BusUnavailable only when it may not wait.
+    With `wait` false it ends when the stored ones are through. Raises BusUnavailable only when it may not wait, or
+    where the server refuses what it would refuse again.
     """
     numbered = follow_numbered(bus, subject=subject, since=since, after=after, wait=wait)
     async with contextlib.aclosing(numbered):  # or its subscription lasts until the garbage is collected
@@ -196,6 +198,10 @@ async def follow_numbered(
             finally:
                 with contextlib.suppress(NatsError, OSError, TimeoutError):
                     await subscription.unsubscribe()
+        except BadRequestError as error:  # too many consumers, above all
+            raise BusUnavailable(
+                f"NATS lets nobody else read events: {error.description}", "end other programs that read events"
+            ) from error
         except (NatsError, OSError, TimeoutError) as error:
             if not wait:
                 raise BusUnavailable(str(error) or type(error).__name__) from error
