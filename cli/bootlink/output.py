@@ -104,15 +104,16 @@ def _print_laid_out(columns: Sequence[str], cells: Sequence[Sequence[str | Text]
     texts = [[column, *(cell.plain for cell in cells)] for column, *cells in zip(columns, *rows, strict=True)]
     widths = [max(map(_width, column)) for column in texts]
     least = [max(_width(word) for text in column for word in (*text.split(), "")) for column in texts]
-    room = out.width - _GAP * len(widths)
+    gaps = _GAP * (len(widths) - 1)
+    room = out.width - gaps
     if sum(least) > room:
         # The height, too: rich believes neither of a terminal that is called dumb, unless it is told both.
-        out.size = ConsoleDimensions(sum(widths) + _GAP * len(widths), out.height)
+        out.size = ConsoleDimensions(sum(widths) + gaps, out.height)
     else:
         while sum(widths) > room:
             _, widest = max((width, n) for n, width in enumerate(widths) if width > least[n])
             widths[widest] -= 1
-    table = Table(box=None, header_style="bold", padding=(0, _GAP, 0, 0))
+    table = Table(box=None, header_style="bold", padding=(0, _GAP, 0, 0), pad_edge=False)
     for column, width in zip(columns, widths, strict=True):
         table.add_column(column, overflow="fold", width=width)
     for row in rows:

@@ -44,7 +44,7 @@ def list_boots(
                 b["client"] or b["mac"],
                 Text(b["state"], style=_STYLES.get(b["state"], "")),
                 _until_system(b),
-                _image(b),
+                f"{b['image']}:{b['version']}" if b["image"] else None,  # as commands are told it, and with no blank
                 b["id"],
             )
             for b in boots
@@ -107,4 +107,4 @@ def _until_system(boot: dict[str, Any]) -> str | None:
     if not boot["os_attached"]:
         return None
     took = datetime.fromisoformat(boot["os_attached"]) - datetime.fromisoformat(boot["started"])
-    return f"{took.total_seconds():.1f} s"
+    return f"{took.total_seconds():.1f}s"  # without a blank, at which a narrow terminal's line would be broken

@@ -164,6 +164,7 @@ def described(event: CloudEvent, width: int | None = None) -> Text:
         for word in part.split():
             needed = cell_len(gap) + cell_len(word)
             if column + needed > width and column > _BELOW:
+                text.rstrip()
                 gap, column, needed = f"\n{' ' * _BELOW}", _BELOW, cell_len(word)
             text.append(gap + word, style="bright_black")
             gap, column = " ", column + needed

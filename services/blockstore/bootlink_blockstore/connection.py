@@ -129,7 +129,8 @@ class Connection(asyncio.Protocol):
         self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._session.close(f"connection lost: {exc}" if exc else "connection closed by the initiator")
+        why = getattr(exc, "strerror", None) or exc
+        self._session.close(f"connection lost: {why}" if exc else "connection closed by the initiator")
         self._login_over()
         self._lost = True
         self._settle()
