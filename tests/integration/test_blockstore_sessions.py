@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import socket
 import struct
 import termios
 import threading
@@ -135,6 +136,20 @@ async def test_rule_2_an_operating_system_takes_over_from_its_firmware_without_l
         assert {event.boot_id for event in attached} == {attached[0].boot_id}
         await firmware.close()
         await system.close()
+
+
+async def test_a_connection_that_is_reset_is_told_in_words(tmp_path: Path) -> None:
+    async with lab(tmp_path) as running:
+        pc = await client(running, identity(boot_id()))
+        # The kernel that a firmware has left answers a late segment with RST: so does a close that lingers for 0 s.
+        reset = struct.pack("ii", 1, 0)
+        pc.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        await pc.close()
+        async with asyncio.timeout(5):
+            while not (told := running.told.of(BootDiskDetached)):
+                await asyncio.sleep(0.01)
+        assert isinstance(told[0], BootDiskDetached)
+        assert told[0].reason == "connection lost: Connection reset by peer"
 
 
 async def test_a_session_ends_with_an_event_that_says_what_it_did(tmp_path: Path) -> None:
