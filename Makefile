@@ -6,7 +6,7 @@ SOURCES := libs services cli tests
 WORKERS ?= 3
 export PYTHON
 
-.PHONY: help setup demo run check test soak bench compose-test conformance asyncapi lock docs clean
+.PHONY: help setup demo run check test soak bench compose-test conformance asyncapi grafana lock docs clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -45,6 +45,9 @@ conformance: setup ## libiscsi's tests on Bootlink and tgt, into docs/conformanc
 
 asyncapi: setup ## hold docs/asyncapi.yaml against AsyncAPI's own schema (needs npm)
 	@PYTHONPATH=tests $(VENV)/python -m conformance.asyncapi
+
+grafana: setup ## hold the dashboards against Grafana's own types (needs npm)
+	@PYTHONPATH=tests $(VENV)/python -m conformance.grafana
 
 docs: setup ## write the generated pages of docs anew
 	@$(VENV)/python -m bootlink_events.docs docs

@@ -6,12 +6,8 @@ compares the document with the specification's structure, and real events with t
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -19,28 +15,18 @@ from typing import Any, Final
 import jsonschema_rs
 import yaml
 
+from conformance import npm
+
 _PACKAGE: Final = "@asyncapi/specs@6.11.1"
 _SHA512: Final = "A3WBLqAKGoJ2+6FWFtpjBlCQ1oFCcs4GxF7zsIGvNqp/klGUHjlA3aAcZ9XMMpLGE8zPeYDz2x9FmO6DSuKraQ=="
-_SCHEMA: Final = "package/schemas/3.0.0-without-$id.json"
+_SCHEMA: Final = "schemas/3.0.0-without-$id.json"
 _DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "asyncapi.yaml"
 
 
 def official_schema() -> Any:
     """AsyncAPI 3.0.0's schema, out of the package of this checksum."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["npm", "pack", "--silent", "--pack-destination", folder, _PACKAGE]
-        try:
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        except FileNotFoundError:
-            raise SystemExit("npm is missing: apt-get install npm") from None
-        (package,) = Path(folder).iterdir()
-        found = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
-        if found != _SHA512:
-            raise SystemExit(f"{_PACKAGE} has the checksum sha512-{found}, which is not the one that is known")
-        with tarfile.open(package) as files:
-            member = files.extractfile(_SCHEMA)
-            assert member is not None
-            return json.load(member)
+        return json.loads((npm.fetched(_PACKAGE, _SHA512, Path(folder)) / _SCHEMA).read_text())
 
 
 def main() -> int:
