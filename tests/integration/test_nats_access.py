@@ -50,19 +50,21 @@ class Spoken:
         self.refused.clear()
         for subject in wanted.values():
             await self.client.publish(subject, b"no message of ours")
-        await self._all_told()
+        await self.settled()
         return {subject for low, subject in wanted.items() if not any(f'publish to "{low}"' in r for r in self.refused)}
 
     async def may_subscribe(self, subject: str) -> bool:
         self.refused.clear()
         subscription = await self.client.subscribe(subject)
-        await self._all_told()
+        await self.settled()
         if allowed := not any("subscription" in r for r in self.refused):
             await subscription.unsubscribe()
         return allowed
 
-    async def _all_told(self) -> None:
-        """Wait until the server has refused what nobody may, and so has told of all before it."""
+    async def settled(self) -> None:
+        """Wait until the server has refused what nobody may, and so has done all before it.
+
+        `flush` of nats-py does not tell that: its PING overtakes what waits to be sent (seen in 2.16)."""
         await self.client.publish("nobodys", b"")
         async with asyncio.timeout(WAIT):
             while not any('publish to "nobodys"' in r for r in self.refused):
@@ -135,7 +137,7 @@ async def test_who_only_reads_sees_what_happens_and_what_did(nats: NatsServer) -
     async with bus_on(nats.url) as bus, speaking(nats, FIRST_INTEGRATION) as reader:
         await bus.publish(CloudEvent.of(started(1), source="/dhcp/lab"))
         live = await reader.client.subscribe("bootlink.v1.>")
-        await reader.client.flush(WAIT)
+        await reader.settled()
         await bus.publish(CloudEvent.of(started(2), source="/dhcp/lab"))
         assert CloudEvent.parse((await live.next_msg(WAIT)).data).data["mac"] == "52:54:00:00:00:02"
 
@@ -204,7 +206,7 @@ async def test_who_only_reads_can_change_nothing(nats: NatsServer) -> None:
             body = json.dumps({"stream_name": EVENTS_STREAM, "config": theft | {"ack_policy": "explicit"}}).encode()
             await reader.client.publish(f"$JS.API.CONSUMER.CREATE.{EVENTS_STREAM}{name}", body)
         await reader.client.publish(f"$JS.API.CONSUMER.DELETE.{EVENTS_STREAM}.registry", b"")
-        await reader.client.flush(WAIT)
+        await reader.settled()
         # Whatever came of that came before this, which the same server does after it.
         assert (await reader.client.jetstream(timeout=WAIT).stream_info(EVENTS_STREAM)).state.messages == 0
         assert (await bus.jetstream.stream_info(f"KV_{PLANS_BUCKET}")).state.messages == 0
