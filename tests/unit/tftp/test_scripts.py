@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bootlink_events import BootPlan, Chap, ClusterKey, Menu, MenuEntry, RefusalCause
 from bootlink_tftp.ipxe import COLUMNS, Text, Token, UnsafeValue, fill, say
-from bootlink_tftp.screens import RETRY_SECONDS, SCREENS, SOON_SECONDS
+from bootlink_tftp.screens import RETRY_SECONDS, SCREENS, SOON_SECONDS, lines, words
 from bootlink_tftp.scripts import Asker, Script, autoexec, portal_hosts, render
 from lab.boot_plans import BOOT_ID, MAC, disk, plan, refused
 from lab.ipxe_script import BASE, check
@@ -130,8 +132,8 @@ def test_a_refusal_is_shown_with_its_cause_and_remedy(cause: RefusalCause) -> No
     script = render(ASKER, refused(cause, "The link names win12.", "bootlink image list"), on_link=NOWHERE)
     check(script.text)
     assert (script.kind, script.cause) == ("screen", cause)
-    for words in (SCREENS[cause].title, "The link names win12.", "bootlink image list", MAC, "pc-001", str(BOOT_ID)):
-        assert words in script.text
+    for said in (SCREENS[cause].title, "The link names win12.", "bootlink image list", MAC, "pc-001", str(BOOT_ID)):
+        assert said in script.text
     assert f"--timeout {RETRY_SECONDS * 1000} " in script.text
 
 
@@ -182,6 +184,29 @@ def test_every_screen_fits_the_console(cause: RefusalCause) -> None:
     long = "a very long explanation of what is wrong with this and that " * 20
     assert screen_rows(render(ASKER, refused(cause, long, long), on_link=NOWHERE)) < CONSOLE_ROWS - 3
     assert screen_rows(render(ASKER, None, on_link=NOWHERE)) < CONSOLE_ROWS - 3
+
+
+@pytest.mark.parametrize("cause", SCREENS)
+def test_every_screen_says_what_is_wrong_who_the_pc_is_and_what_to_do(cause: str) -> None:
+    facts = {"mac": MAC, "client": "pc-001", "boot_id": str(BOOT_ID), "server": BASE, "image": "win11"}
+    facts |= {"target": "iqn.x", "portals": "10.77.0.1:3260", "kernel": "linux"}
+    detail, remedy = words(cause, facts)
+    shown = lines(cause, detail=detail, remedy=remedy, url=ASKER.url(), facts=facts, label="again")
+    for row in (
+        f"Bootlink: {SCREENS[cause].title}",
+        f"MAC address: {MAC}",
+        "Client: pc-001",
+        f"Boot id: {BOOT_ID}",
+        f"Boot server: {BASE}",
+    ):
+        assert f"echo {row}" in shown
+    text = " ".join(row.removeprefix("echo ") for row in shown)
+    assert f"Cause: {detail}" in text
+    assert f"What to do: {remedy}" in text
+
+
+def test_there_is_a_screen_for_all_that_the_registry_refuses() -> None:
+    assert set(get_args(RefusalCause)) <= SCREENS.keys()
 
 
 def test_a_client_name_cannot_inject_a_command() -> None:
