@@ -45,6 +45,8 @@ async def test_a_database_that_comes_late_is_waited_for(tmp_path: Path) -> None:
             answer = await http.get("/v1/images")
             assert answer.status_code == 503
             assert answer.json()["remedy"]
+            assert answer.json()["detail"].startswith("PostgreSQL does not answer: ")
+            assert "Errno" not in answer.json()["detail"]
             await asyncio.sleep(1)
             assert not chassis.health.ready
             assert not chassis.health.report()["checks"]["database"]["ok"]

@@ -42,7 +42,8 @@ def status(as_json: AsJson = False) -> None:
             )
             for report in reports
         ],
-        empty=f"NATS runs at {url}, but no service of Bootlink answers there; start them: bootlink up",
+        empty=f"NATS runs at {url}, but no service of Bootlink answers there; "
+        "unless it was started a moment ago, start them: bootlink up",
     )
     wrong = [(f"{report['service']} {report['node']}", line) for report in reports for line in _wrong(report)]
     if reports:

@@ -244,4 +244,6 @@ def _raise_if_wrong(error: Exception) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """In a line; of the system's errors without their number."""
+    words = str(getattr(error, "strerror", None) or error).strip()
+    return words.splitlines()[0] if words else type(error).__name__
