@@ -31,7 +31,7 @@ check: setup ## ruff, mypy, import rules, generated docs fresh
 test: check ## everything CI runs: check, then all tests, with a real PC booting
 	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-soak: setup ## the full counts of every rig, into docs/guarantees.md (20 minutes)
+soak: setup ## the full counts of every rig, into docs/guarantees.md (half an hour)
 	@PYTHONPATH=tests $(VENV)/python -m soak
 
 bench: setup ## the speed beside peers, into docs/performance.md; ONLY=reads prints it
