@@ -8,6 +8,9 @@ A watch falls silent too when the bucket is deleted under a connection that stay
 replica asks for the bucket's last sequence number: a bucket that is gone or another one, or a change that the watch
 has not delivered since the look before, makes the watch anew. So does a gap in the numbers of what was delivered.
 
+A bucket that was made anew, as after NATS has lost its store, counts its revisions from 1 again: those that were known
+mean nothing there. Who keeps revisions besides is told (`on_anew`), before anything of the new bucket is read.
+
 The contents are written to a snapshot file a moment after a change. A service that starts while NATS is away begins
 with the snapshot, and serves what it knew.
 """
@@ -73,7 +76,16 @@ class _Reading:
 class Replica:
     """One bucket in memory. `on_change(key, value)` is called for each change, with None for a key that went."""
 
-    def __init__(self, bus: Bus, bucket: str, snapshot: Path | None, on_change: OnChange, log: Logger) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        bucket: str,
+        snapshot: Path | None,
+        on_change: OnChange,
+        log: Logger,
+        *,
+        on_anew: Callable[[], None] | None = None,
+    ) -> None:
         self.bucket = bucket
         self.synced = asyncio.Event()  # set once the bucket was read whole from NATS
         self.entries: dict[str, bytes] = {}
@@ -81,6 +93,8 @@ class Replica:
         self._bus = bus
         self._snapshot = snapshot
         self._on_change = on_change
+        self._on_anew = on_anew
+        self._created: object = None  # when the bucket was made that was read last
         self._log = log
         self._dirty = asyncio.Event()
         self._seen = 0  # the greatest sequence number that this watch delivered, or began after
@@ -126,6 +140,11 @@ class Replica:
             return
         client, js = self._bus.client, self._bus.jetstream
         info = (await bucket.status()).stream_info
+        if self._created not in (None, info.created):
+            self.revisions.clear()
+            if self._on_anew is not None:
+                self._on_anew()
+        self._created = info.created
         self._seen = info.state.last_seq
         loop = asyncio.get_running_loop()
         reading = _Reading(set(self.entries), info.state.messages, loop.create_future(), loop.create_future())

@@ -66,7 +66,9 @@ class LeaseLedger:
         self._work = asyncio.Event()
         self._beat = 0.0
         self._next_claim = 0.0
-        self._replica = Replica(bus, LEASES_BUCKET, folder / "shared-leases.json", self._changed, log)
+        self._replica = Replica(
+            bus, LEASES_BUCKET, folder / "shared-leases.json", self._changed, log, on_anew=sharing.anew
+        )
         self._writer = EntryWriter(bus, sharing, self._replica, health=health, log=log)
         self._replica.load_snapshot()
         self._loading = False

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address
 from typing import Any, Final
@@ -246,6 +246,11 @@ class Sharing:
         """The bucket has no entry any more: it was made anew. Returns the former one."""
         self.spares.discard(address)
         return self.entries.pop(address, None)
+
+    def anew(self) -> None:
+        """The bucket is another one, in which revisions begin at 1: those that we know of are none of its own."""
+        for address, entry in self.entries.items():
+            self.entries[address] = replace(entry, revision=0)
 
     def stored(self, address: IPv4Address, entry: Entry, revision: int) -> None:
         """The bucket has this entry now, unless it is known already what came after it: what another server wrote upon
