@@ -6,11 +6,12 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 import bootlink_runtime
 from bootlink import api, app
@@ -21,6 +22,15 @@ from lab.registry import TOKEN, Registry, raw_disk, registry_on, until
 
 A, B, C = (f"52:54:00:00:00:0{n}" for n in (1, 2, 3))
 Run = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture(autouse=True)
+def log(tmp_path: Path) -> Iterator[None]:
+    """The registry's log goes to a file: it is in the process of the commands, whose output is looked at."""
+    with (tmp_path / "registry.log").open("w") as file:
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(file))
+        yield
+        structlog.reset_defaults()
 
 
 @pytest.fixture
