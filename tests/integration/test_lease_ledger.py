@@ -10,6 +10,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from nats.js.errors import KeyNotFoundError
+
 from bootlink_dhcp.leases import LeaseTable
 from bootlink_dhcp.ledger import LeaseLedger
 from bootlink_dhcp.sharing import Entry, Held, Sharing, decode_entry
@@ -53,20 +55,6 @@ async def running(name: str, bus: Bus, folder: Path) -> AsyncIterator[Server]:
         await ended(task)
 
 
-async def told(bus: Bus, address: IPv4Address) -> Entry | None:
-    """What the bucket has of this address."""
-    bucket = await bus.key_value(LEASES_BUCKET)
-    assert bucket is not None
-    found = {key: await bucket.get(key) for key in await keys(bus)}
-    entry = found.get(key_of(address))
-    return None if entry is None or entry.value is None else decode_entry(entry.value, entry.revision or 0)
-
-
-async def keys(bus: Bus) -> list[str]:
-    info = await bus.jetstream.stream_info(f"KV_{LEASES_BUCKET}", subjects_filter=f"$KV.{LEASES_BUCKET}.lease.>")
-    return [subject.removeprefix(f"$KV.{LEASES_BUCKET}.") for subject in info.state.subjects or ()]
-
-
 def key_of(address: IPv4Address) -> str:
     return f"lease.{str(address).replace('.', '-')}"
 
@@ -78,10 +66,15 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 async def told_of(bus: Bus, address: IPv4Address) -> Entry:
+    """What the bucket has of this address, once it has something."""
+    bucket = await bus.key_value(LEASES_BUCKET)
+    assert bucket is not None
     async with asyncio.timeout(WAIT):
-        while (entry := await told(bus, address)) is None:
+        while True:
+            with contextlib.suppress(KeyNotFoundError):
+                found = await bucket.get(key_of(address))
+                return decode_entry(found.value or b"", found.revision or 0)
             await asyncio.sleep(0.05)
-    return entry
 
 
 async def test_what_a_server_has_leased_is_in_the_bucket_again_after_nats_lost_it(

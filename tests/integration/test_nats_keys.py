@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +32,9 @@ class OwnServer:
         self.port = free_port("127.0.0.1")
         self.url = f"nats://127.0.0.1:{self.port}"
         self.file = folder / "own.conf"
-        (program, *_) = NatsEngine(folder, host="127.0.0.1", port=self.port).command
+        engine = NatsEngine(folder, host="127.0.0.1", port=self.port)
+        self.answers = engine.answers
+        (program, *_) = engine.command
         self.process = Process([program, "--config", str(self.file)], log=folder / "own.log")
 
     def start(self, told: str) -> None:
@@ -43,13 +44,6 @@ class OwnServer:
     def reload(self, told: str) -> None:
         self.file.write_text(told)
         os.kill(self.process.pid, signal.SIGHUP)
-
-    def answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=0.2) as connection:
-                return connection.recv(4) == b"INFO"
-        except OSError:
-            return False
 
 
 @pytest.fixture
